@@ -1,0 +1,98 @@
+"""Attention over heads, and a decoder's self-attention with rotated queries and keys."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from balora_jax.models.cache import Reach, join
+from balora_jax.models.layers import Dense, Numerics, RMSNorm
+from balora_jax.models.rotary import rotate
+
+# Finite, so that a row with nothing to attend to gives an average and not NaN.
+MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    bias: jax.Array | None = None,
+    drop: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """softmax(cap(scale q k^T) + bias) v, the softmax in float32; keys are shared by groups of heads, not repeated.
+
+    Args:
+        query: [batch, queries, heads, D].
+        key, value: [batch, keys, kv_heads, D]; kv_heads divides heads.
+        mask: [batch, queries or 1, keys] bool, True where a key may be seen.
+        scale: what the scores are multiplied by.
+        softcap: c of c * tanh(scores / c) (Gemma 2, 2408.00118), or None.
+        bias: [batch or 1, heads, queries, keys], added to the scores; or None.
+        drop: drops some of the attention's shares; or None.
+
+    Returns:
+        [batch, queries, heads, D], of the query's type.
+    """
+    if softcap is None and drop is None:
+        return jax.nn.dot_product_attention(query, key, value, bias, mask[:, None], scale=scale)
+    batch, length, heads, size = query.shape
+    groups = query.reshape(batch, length, key.shape[2], -1, size)
+    scores = jnp.einsum("bqkgd,btkd->bkgqt", groups, key, preferred_element_type=jnp.float32) * scale
+    scores = scores if softcap is None else softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias.reshape(bias.shape[0], key.shape[2], -1, *bias.shape[2:])
+    shares = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(value.dtype)
+    shares = shares if drop is None else drop(shares)
+    return jnp.einsum("bkgqt,btkd->bqkgd", shares, value).reshape(batch, length, heads, size)
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """[batch, length, heads * D] -> [batch, length, heads, D]."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+    """[batch, length, heads, D] -> [batch, length, heads * D]."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+class Attention(nn.Module):
+    """Self-attention of a decoder's layer, with rotated queries and keys."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    softcap: float | None
+    qkv_bias: bool
+    out_bias: bool
+    # Normalizes each query and key before the rotation (Qwen 3); the norm's epsilon, or None.
+    qk_norm_eps: float | None
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, x: jax.Array, turn: tuple, reach: Reach, past: tuple | None = None):
+        """Args: x [batch, queries, d]; turn: cosines and sines; past: this layer's keys and values in the cache.
+
+        Returns: [batch, queries, d] and the new keys and values [batch, queries, kv_heads, D].
+        """
+        query = self._project(x, "q", self.heads)
+        key = self._project(x, "k", self.kv_heads)
+        value = self._project(x, "v", self.kv_heads)
+        if self.qk_norm_eps is not None:
+            query = RMSNorm(self.qk_norm_eps, self.numerics, name="q_norm")(query)
+            key = RMSNorm(self.qk_norm_eps, self.numerics, name="k_norm")(key)
+        query, key = rotate(query, *turn), rotate(key, *turn)
+        keys, values = (key, value) if past is None else join(past, key, value, reach.length)
+        out = attend(query, keys, values, reach.mask, scale=self.scale, softcap=self.softcap)
+        return Dense(x.shape[-1], self.numerics, self.out_bias, name="o_proj")(merge_heads(out)), (key, value)
+
+    def _project(self, x: jax.Array, letter: str, heads: int) -> jax.Array:
+        dense = Dense(heads * self.head_dim, self.numerics, self.qkv_bias, name=f"{letter}_proj")
+        return split_heads(dense(x), heads)

@@ -1,0 +1,137 @@
+"""The layers every model here is made of: Dense with its adapter, norms, activations.
+
+Dense is the one place where a model meets its adapter: it reads the `lora` collection when it holds something
+for this module, and is a plain dense layer when it does not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from balora_jax.errors import BadInput
+
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+}
+
+
+def check_activation(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        BadInput: no activation of that name is known here.
+    """
+    if name not in ACTIVATIONS:
+        raise BadInput(f"config.json's activation is {name!r}; accepted: {', '.join(ACTIVATIONS)}")
+    return name
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What all layers of a model share: how they compute, store, drop out and start."""
+
+    # What activations and matrix products are in.
+    dtype: DTypeLike = jnp.float32
+    # What fresh parameters are stored in.
+    param_dtype: DTypeLike = jnp.float32
+    # Probability of dropping an input of the adapter; acts in training only.
+    lora_dropout: float = 0.0
+    # Whether anything is dropped.
+    training: bool = False
+    # Standard deviation of fresh kernels and embeddings.
+    init_std: float = 0.02
+
+
+class Dense(nn.Module):
+    """y = x W + b, and + (x A) B when the `lora` collection holds `a` and `b` here (Hu et al., 2106.09685, eq. 3).
+
+    The adapter's scale is folded into B; a difference of two adapters is one of twice the rank.
+    """
+
+    features: int
+    numerics: Numerics
+    use_bias: bool = False
+    # The product's element type, when it is not to be the computing type.
+    out_dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        numerics = self.numerics
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.normal(numerics.init_std), shape, numerics.param_dtype)
+        x = x.astype(numerics.dtype)
+        y = jnp.matmul(x, kernel.astype(numerics.dtype), preferred_element_type=self.out_dtype)
+        if self.has_variable("lora", "a"):
+            y = y + self._side_path(x)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), numerics.param_dtype)
+            y = y + bias.astype(y.dtype)
+        return y
+
+    def _side_path(self, x: jax.Array) -> jax.Array:
+        a, b = (self.get_variable("lora", name).astype(x.dtype) for name in ("a", "b"))
+        x = drop(x, self.numerics.lora_dropout, self.numerics)
+        return jnp.matmul(x @ a, b, preferred_element_type=self.out_dtype)
+
+
+def drop(x: jax.Array, rate: float, numerics: Numerics) -> jax.Array:
+    """x with a share of its elements zeroed and the rest scaled up, in training; called within a compact method."""
+    return nn.Dropout(rate, deterministic=False)(x) if rate and numerics.training else x
+
+
+def dropping(rate: float, numerics: Numerics) -> Callable[[jax.Array], jax.Array] | None:
+    """The function that drops at a rate, or None when nothing is dropped."""
+    return (lambda x: drop(x, rate, numerics)) if rate and numerics.training else None
+
+
+def embed(rows: int, size: int, numerics: Numerics, name: str | None = None) -> nn.Embed:
+    """An embedding table that starts and computes as its model does."""
+    init = nn.initializers.normal(numerics.init_std)
+    return nn.Embed(rows, size, numerics.dtype, numerics.param_dtype, embedding_init=init, name=name)
+
+
+def layer_norm(eps: float, numerics: Numerics, name: str) -> nn.LayerNorm:
+    """A layer norm with scale and bias, computed in float32 with the variance about the mean."""
+    return nn.LayerNorm(eps, numerics.dtype, numerics.param_dtype, use_fast_variance=False, name=name)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * (offset + scale), computed in float32 (Zhang and Sennrich, 1910.07467); offset 1 is Gemma's."""
+
+    eps: float
+    numerics: Numerics
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        start = nn.initializers.constant(1.0 - self.offset)
+        scale = self.param("scale", start, (x.shape[-1],), self.numerics.param_dtype)
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
+        return (x * (self.offset + scale.astype(jnp.float32))).astype(self.numerics.dtype)
+
+
+class GatedMLP(nn.Module):
+    """down(act(gate(x)) * up(x)) (Shazeer, 2002.05202)."""
+
+    width: int
+    activation: str
+    use_bias: bool
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate = Dense(self.width, self.numerics, self.use_bias, name="gate_proj")(x)
+        up = Dense(self.width, self.numerics, self.use_bias, name="up_proj")(x)
+        down = Dense(x.shape[-1], self.numerics, self.use_bias, name="down_proj")
+        return down(ACTIVATIONS[self.activation](gate) * up)
