@@ -1,0 +1,56 @@
+import jax.numpy as jnp
+import pytest
+
+from balora_jax.adapters import check_rank, match_targets
+from balora_jax.adapters.targets import dotted
+from balora_jax.errors import BadInput
+
+
+@pytest.fixture
+def params():
+    kernel = {"kernel": jnp.zeros((2, 8, 6))}
+    return {
+        "model": {
+            "embed_tokens": {"embedding": jnp.zeros((10, 8))},
+            "layers": {
+                "self_attn": {"q_proj": kernel, "o_proj": kernel},
+                "mlp": {"o_proj": kernel},
+                "norm": {"scale": jnp.ones((2, 8))},
+            },
+        },
+        "lm_head": {"kernel": jnp.zeros((8, 10))},
+    }
+
+
+@pytest.mark.parametrize(
+    "patterns, expected",
+    [
+        ("q_proj", ["model.layers.self_attn.q_proj"]),
+        (["q_proj", "mlp.o_proj"], ["model.layers.mlp.o_proj", "model.layers.self_attn.q_proj"]),
+        (r".*self_attn\..*", ["model.layers.self_attn.o_proj", "model.layers.self_attn.q_proj"]),
+        ("all-linear", ["model.layers.mlp.o_proj", "model.layers.self_attn.o_proj", "model.layers.self_attn.q_proj"]),
+        (["all-linear", "lm_head"], None),
+        ("lm_head", ["lm_head"]),
+    ],
+)
+def test_patterns(params, patterns, expected):
+    found = [dotted(path) for path in match_targets(patterns, params)]
+    assert found == (expected or sorted(found)) and ("lm_head" in found) == ("lm_head" in patterns)
+
+
+@pytest.mark.parametrize("pattern", ["proj", "k_proj", "embed_tokens", "norm", "q_proj.kernel"])
+def test_a_pattern_without_match_lists_what_there_is(params, pattern):
+    with pytest.raises(BadInput, match=rf"{pattern}.*model\.layers\.mlp\.o_proj.*self_attn\.q_proj"):
+        match_targets(["q_proj", pattern], params)
+
+
+def test_a_broken_expression_is_named(params):
+    with pytest.raises(BadInput, match="no regular expression"):
+        match_targets("q_proj(", params)
+
+
+def test_rank_above_the_smaller_side_names_the_layer(params):
+    paths = match_targets("all-linear", params)
+    check_rank(6, paths, params)
+    with pytest.raises(BadInput, match=r"adapter\.rank is 7.*mlp\.o_proj \(8 x 6\).*at most 6"):
+        check_rank(7, paths, params)
