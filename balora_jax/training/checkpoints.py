@@ -1,0 +1,107 @@
+"""What a run needs to go on: adapters, optimizer, random key and data position, never a frozen weight."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from balora_jax.errors import BadInput
+from balora_jax.training.state import TrainState
+
+# One folder down: what the manager clears of half-written checkpoints when it opens are its own folder's children.
+INITIAL = "initial/adapters"
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a checkpoint stands: updates done, and the data iterator's own state."""
+
+    step: int
+    data: dict[str, Any]
+
+
+class Checkpoints:
+    """Checkpoints of one run: written in the background, the latest `keep` and the best by held-out loss kept.
+
+    A checkpoint appears under its final name only when it is whole, so a killed run always finds its last one.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int) -> None:
+        self._folder = folder.absolute()
+
+        def held_out(metrics: dict[str, float]) -> float:
+            return metrics["loss"]
+
+        best = managers.BestN(get_metric_fn=held_out, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            # Without a best_fn the manager does not store metrics; which checkpoints stay, the policy says.
+            best_fn=held_out,
+            best_mode="min",
+            preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
+            save_decision_policy=managers.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def latest(self) -> int | None:
+        """The last whole checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def find(self, name: str) -> int:
+        """The step that `latest`, `best` (by held-out loss) or a number names.
+
+        Raises:
+          BadInput: no such checkpoint; says which there are.
+        """
+        steps = self._manager.all_steps()
+        scored = {step: self._manager.metrics(step) for step in steps} if name == "best" else {}
+        measured = {step: metrics["loss"] for step, metrics in scored.items() if metrics}
+        named = {"latest": max(steps, default=None), "best": min(measured, key=measured.get, default=None)}
+        step = named.get(name, int(name) if name.isdecimal() else None)
+        if step not in steps:
+            there = ", ".join(map(str, sorted(steps))) or "none"
+            raise BadInput(f"{self._folder} has no checkpoint {name!r}; accepted: latest, best, or of {there}")
+        return step
+
+    def save(self, step: int, state: TrainState, data: dict[str, Any], loss: float | None) -> None:
+        """Begins to write a checkpoint; `loss` is the held-out loss, if it was measured at this step."""
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), data=ocp.args.JsonSave(data))
+        self._manager.save(step, args=items, metrics=None if loss is None else {"loss": loss})
+
+    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, Position]:
+        """The state of a step (the latest by default), with the shapes and shardings of `like`."""
+        step = self.latest() if step is None else step
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        leaves = [restored["state"][name] for name in _named(like)]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(step, restored["data"])
+
+    def save_initial(self, initial: Any) -> None:
+        """Writes the adapters as they were at step 0, once a run: a resumed run must start from the very same ones."""
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(self._folder / INITIAL, initial)
+
+    def restore_initial(self, like: Any) -> Any | None:
+        """The adapters of step 0, or None if the run was stopped before they were written."""
+        path = self._folder / INITIAL
+        if not path.exists():
+            return None
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+    def close(self) -> None:
+        """Waits until everything is on disk; also when the run ends in an exception (contextlib.closing)."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _named(state: TrainState) -> dict[str, jax.Array]:
+    """The state's arrays by their paths; the places of frozen leaves leave no trace."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

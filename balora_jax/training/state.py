@@ -1,0 +1,61 @@
+"""What a run trains, what it keeps frozen, and the state it carries from step to step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+Tree = Any
+
+
+class TrainState(struct.PyTreeNode):
+    """All that changes during a run; the frozen leaves are not in it.
+
+    Attributes:
+      step: updates done, int32.
+      trainable: the parameters' tree with optax.MaskedNode() in place of each frozen leaf.
+      opt_state: optax's state, for the trainable leaves only.
+      key: random key data of the run, uint32.
+    """
+
+    step: jax.Array
+    trainable: Tree
+    opt_state: optax.OptState
+    key: jax.Array
+
+
+def trainable_mask(params: Tree, *, method: str) -> Tree:
+    """True at the leaves that are trained: every base weight under `full`, else the adapters.
+
+    Args:
+      params: {"base": frozen tree, "adapters": {a, b} tree, ...}, the rest frozen too.
+      method: full, or one of the adapter methods.
+    """
+    trained = "base" if method == "full" else "adapters"
+    return {part: jax.tree.map(lambda _, part=part: part == trained, tree) for part, tree in params.items()}
+
+
+def partition(params: Tree, mask: Tree) -> tuple[Tree, Tree]:
+    """Splits into (trainable, frozen), each with optax.MaskedNode() where the other has its leaf."""
+    trainable = jax.tree.map(lambda keep, leaf: leaf if keep else optax.MaskedNode(), mask, params)
+    frozen = jax.tree.map(lambda keep, leaf: optax.MaskedNode() if keep else leaf, mask, params)
+    return trainable, frozen
+
+
+def combine(trainable: Tree, frozen: Tree, mask: Tree) -> Tree:
+    """The inverse of `partition`."""
+    return jax.tree.map(lambda keep, left, right: left if keep else right, mask, trainable, frozen)
+
+
+def init_state(trainable: Tree, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first update; it owns its arrays, so a step may overwrite them in place."""
+    trainable = jax.tree.map(jnp.copy, trainable)
+    key = jax.random.key_data(jax.random.key(seed))
+    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable), key)
+
+
+def count(tree: Tree) -> int:
+    """Numbers in all leaves of a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,50 @@
+"""Which checkpoints stay, what they give back, and what is said of one that is not there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from balora_jax.config import OptimizerConfig
+from balora_jax.errors import BadInput
+from balora_jax.training.checkpoints import Checkpoints
+from balora_jax.training.optimizer import make_optimizer
+from balora_jax.training.state import init_state, partition, trainable_mask
+
+
+def _state(value):
+    params = {"base": {"out": {"kernel": jnp.ones((3, 2))}}, "adapters": {"out": {"a": jnp.full((3, 1), value)}}}
+    mask = trainable_mask(params, method="lora")
+    return init_state(partition(params, mask)[0], make_optimizer(OptimizerConfig(), 10, mask), seed=3)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Five checkpoints, the second of them the best by held-out loss, the last not measured."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    for step, loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)]:
+        checkpoints.save(step, _state(float(step)), {"next_index": step}, loss)
+    checkpoints.close()
+    return Checkpoints(tmp_path / "checkpoints", keep=1)
+
+
+def test_the_latest_and_the_best_are_kept(saved):
+    assert saved.latest() == saved.find("latest") == 5
+    assert saved.find("best") == saved.find("2") == 2
+    with pytest.raises(BadInput, match="no checkpoint '3'; accepted: latest, best, or of 2, 5"):
+        saved.find("3")
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_checkpoint_gives_back_what_was_saved(saved, step):
+    state, position = saved.restore(_state(0.0), step)
+    assert position.step == step and position.data == {"next_index": step}
+    jax.tree.map(np.testing.assert_array_equal, state, _state(float(step)))
+
+
+def test_the_adapters_of_step_0(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    start = {"out": {"a": jnp.arange(6.0).reshape(3, 2)}}
+    assert checkpoints.restore_initial(start) is None
+    checkpoints.save_initial(start)
+    np.testing.assert_array_equal(checkpoints.restore_initial(start)["out"]["a"], start["out"]["a"])

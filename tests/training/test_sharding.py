@@ -1,0 +1,61 @@
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from balora_jax.config import MeshConfig
+from balora_jax.errors import BadInput
+from balora_jax.training.sharding import check_batch, leaf_sharding, make_mesh, put, tree_shardings
+
+
+@pytest.mark.parametrize(
+    "sizes, shape",
+    [((-1, 1, 1), (8, 1, 1)), ((2, -1, 2), (2, 2, 2)), ((1, 1, 1), (1, 1, 1)), ((1, 2, 2), (1, 2, 2))],
+)
+def test_meshes(sizes, shape):
+    assert tuple(make_mesh(MeshConfig(*sizes)).shape.values()) == shape
+
+
+@pytest.mark.parametrize("sizes", [(3, -1, 1), (4, 4, 1), (-1, 16, 1)])
+def test_meshes_that_do_not_fit(sizes):
+    with pytest.raises(BadInput, match="the 8 devices"):
+        make_mesh(MeshConfig(*sizes))
+
+
+@pytest.mark.parametrize(
+    "path, shape, spec",
+    [
+        ("base/model/layers/self_attn/q_proj/kernel", (3, 8, 4), P(None, "fsdp", "tensor")),
+        ("base/model/layers/mlp/down_proj/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        ("adapters/model/layers/self_attn/q_proj/a", (3, 8, 5), P(None, "fsdp", None)),
+        ("adapters/model/layers/self_attn/q_proj/b", (3, 5, 4), P(None, None, "tensor")),
+        ("opt_state/1/mu/adapters/model/layers/mlp/down_proj/a", (3, 8, 5), P(None, "tensor", None)),
+        ("base/model/embed_tokens/embedding", (10, 8), P("tensor", "fsdp")),
+        ("base/lm_head/kernel", (8, 10), P("fsdp", "tensor")),
+        ("base/model/layers/self_attn/q_proj/kernel", (3, 7, 4), P(None, None, "tensor")),
+        ("base/model/norm/scale", (8,), P(None)),
+        ("step", (), P()),
+    ],
+)
+def test_rules(path, shape, spec):
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    assert leaf_sharding(mesh, path, shape).spec == spec or (
+        not any(spec) and not any(leaf_sharding(mesh, path, shape).spec)
+    )
+
+
+def test_trees_and_puts():
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    tree = {"q_proj": {"kernel": np.arange(32.0).reshape(8, 4)}}
+    placed = jax.tree.map(put, tree, tree_shardings(mesh, tree))
+    np.testing.assert_array_equal(placed["q_proj"]["kernel"], tree["q_proj"]["kernel"])
+    assert placed["q_proj"]["kernel"].sharding.spec == P("fsdp", "tensor")
+
+
+def test_batches_that_do_not_divide():
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    check_batch(mesh, 16, 4)
+    with pytest.raises(
+        BadInput, match=r"batch_size 12 / training\.accumulation 2 = 6.*fsdp = 4; accepted: a multiple of 4"
+    ):
+        check_batch(mesh, 12, 2)

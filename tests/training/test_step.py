@@ -1,0 +1,150 @@
+"""The update on a linear model small enough to redo by hand."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from balora_jax.config import OptimizerConfig
+from balora_jax.training.optimizer import learning_rate, make_optimizer
+from balora_jax.training.state import combine, count, init_state, partition, trainable_mask
+from balora_jax.training.step import make_eval_step, make_train_step
+
+
+def _params():
+    rng = np.random.default_rng(0)
+    return {
+        "base": {"out": {"kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}},
+        "adapters": {"out": {"a": jnp.asarray(rng.normal(size=(5, 2)), jnp.float32), "b": jnp.zeros((2, 3))}},
+        "initial": {},
+    }
+
+
+def _batch(micro_batches, examples=8):
+    """Masks that leave each micro-batch another number of counted tokens."""
+    rng = np.random.default_rng(1)
+    mask = rng.random((examples, 4)) < np.linspace(0.2, 0.9, examples)[:, None]
+    batch = {
+        "inputs": rng.normal(size=(examples, 4, 5)).astype(np.float32),
+        "targets": rng.normal(size=(examples, 4, 3)).astype(np.float32),
+        "mask": mask,
+        "attention_mask": np.ones((examples, 4), bool),
+    }
+    return {k: jnp.asarray(v.reshape(micro_batches, -1, *v.shape[1:])) for k, v in batch.items()}
+
+
+def _loss(params, batch, key, weights):
+    out = params["adapters"]["out"]
+    predicted = batch["inputs"] @ (params["base"]["out"]["kernel"] + out["a"] @ out["b"])
+    error = jnp.sum((predicted - batch["targets"]) ** 2, axis=-1)
+    task = jnp.sum(error * batch["mask"]) / jnp.maximum(jnp.sum(batch["mask"]), 1)
+    return task + weights["extra"] * task, {"task": task}
+
+
+def _run(micro_batches, steps=3, batch=None):
+    config = OptimizerConfig(learning_rate=0.1, warmup=0.0)
+    params = _params()
+    mask = trainable_mask(params, method="lora")
+    trainable, frozen = partition(params, mask)
+    optimizer = make_optimizer(config, 10, mask)
+    state = init_state(trainable, optimizer, seed=0)
+
+    def weights(step):
+        return {"extra": 0.5 * step.astype(jnp.float32)}
+
+    step = make_train_step(_loss, optimizer, mask, weights, learning_rate(config, 10))
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(step, n=1))
+    reports = []
+    for _ in range(steps):
+        state, report = step(state, frozen, _batch(micro_batches) if batch is None else batch)
+        reports.append(report)
+    return state, reports, combine(state.trainable, frozen, mask)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4, 8])
+def test_accumulation_weighs_by_tokens(micro_batches):
+    """Any division into micro-batches gives the whole batch's mean over tokens."""
+    whole, reports, _ = _run(1)
+    parts, others, _ = _run(micro_batches)
+    chex.assert_trees_all_close(whole.trainable, parts.trainable, rtol=1e-5, atol=1e-6)
+    for one, other in zip(reports, others, strict=True):
+        chex.assert_trees_all_close(one, other, rtol=1e-5)
+
+
+def test_first_update_is_adamw_on_the_gradient():
+    params, batch = _params(), jax.tree.map(lambda x: x[0], _batch(1))
+    grads = jax.grad(lambda a: _loss(params | {"adapters": a}, batch, None, {"extra": 0.0})[0])(params["adapters"])
+    reference = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.0))
+    updates, _ = reference.update(grads, reference.init(params["adapters"]), params["adapters"])
+    expected = optax.apply_updates(params["adapters"], updates)
+    state, reports, _ = _run(1, steps=1)
+    chex.assert_trees_all_close(state.trainable["adapters"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(reports[0]["gradient_norm"], optax.global_norm(grads), rtol=1e-5)
+
+
+def test_frozen_leaves_have_no_state_and_do_not_move():
+    state, _, after = _run(2)
+    chex.assert_trees_all_equal(after["base"], _params()["base"])
+    assert count(state.trainable) == 5 * 2 + 2 * 3
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    assert sum(leaf.size for leaf in moments) == 2 * count(state.trainable)
+
+
+def test_report():
+    _, reports, _ = _run(2)
+    batch = _batch(2)
+    assert int(reports[0]["response_tokens"]) == int(batch["mask"].sum())
+    assert int(reports[0]["tokens"]) == 32
+    np.testing.assert_allclose(reports[1]["loss"], 1.5 * reports[1]["task"], rtol=1e-6)
+
+
+def test_a_batch_without_counted_tokens_changes_nothing():
+    batch = _batch(2) | {"mask": jnp.zeros((2, 4, 4), bool)}
+    _, reports, after = _run(2, steps=1, batch=batch)
+    chex.assert_trees_all_close(after["adapters"], _params()["adapters"])
+    assert float(reports[0]["loss"]) == 0
+
+
+def test_weight_decay_spares_norms_and_biases():
+    params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2), "bias": jnp.ones(2), "a": jnp.ones(2)}
+    config = OptimizerConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.5, clip_norm=None)
+    optimizer = make_optimizer(config, 10, jax.tree.map(lambda _: True, params))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    moved = {name: bool(jnp.any(update != 0)) for name, update in updates.items()}
+    assert moved == {"kernel": True, "a": True, "scale": False, "bias": False}
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("cosine", [1 / 3, 2 / 3, 1, 0.55, 0.1]),
+        ("linear", [1 / 3, 2 / 3, 1, 0.55, 0.1]),
+        ("constant", [1 / 3, 2 / 3, 1, 1, 1]),
+    ],
+)
+def test_learning_rates(schedule, expected):
+    """Two steps of warm-up in ten, then down to a tenth: the values at steps 0, 1, 2, 6 and 10."""
+    rate = learning_rate(OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=0.2, final=0.1), 10)
+    np.testing.assert_allclose([rate(step) for step in (0, 1, 2, 6, 10)], expected, rtol=1e-6)
+
+
+def test_eval_step_sums():
+    params = _params()
+    mask = trainable_mask(params, method="lora")
+    trainable, frozen = partition(params, mask)
+
+    def task(params, batch):
+        return _loss(params, batch, None, {"extra": 0.0})[0]
+
+    batch = jax.tree.map(lambda x: x[0], _batch(1))
+    total, tokens = make_eval_step(task, mask)(trainable, frozen, batch)
+    np.testing.assert_allclose(total / tokens, task(params, batch), rtol=1e-6)
+
+
+def test_full_trains_the_base_alone():
+    mask = trainable_mask(_params(), method="full")
+    assert mask["base"]["out"]["kernel"] and not mask["adapters"]["out"]["a"]
