@@ -1,0 +1,62 @@
+"""The README.md that goes with an adapter: what it is, how it was made, how to load it."""
+
+from typing import Any
+
+from balora_jax.config import RunConfig
+
+CARD = """---
+base_model: {source}
+library_name: peft
+tags: [lora, ba-lora, balora-jax]
+---
+
+# {method} adapter for {source}
+
+A plain LoRA of rank {peft_rank} on the untouched base model, trained with
+[BA-LoRA](https://arxiv.org/abs/2408.04556) for JAX (balora-jax).
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{source}")
+model = PeftModel.from_pretrained(base, "this folder")
+```
+
+| | |
+|---|---|
+| method | {method} |
+| adapter | rank {rank}, initialized by {init}, {form} form |
+| regularizers | {regularizers} |
+| data | {data} |
+| prompt template | {template} |
+| updates | {steps} of {batch_size} examples, at most {max_length} tokens each |
+| learning rate | {learning_rate}, {schedule} |
+| held-out loss | {before} before, {after} after |
+"""
+
+
+def model_card(config: RunConfig, summary: dict[str, Any], peft_rank: int) -> str:
+    """The card's text, from the run's configuration and summary."""
+    terms = vars(config.active_regularizers).items()
+    acting = [f"{name} {term.weight:g} ({term.schedule})" for name, term in terms if term.weight > 0]
+    held_out = [summary[key] for key in ("eval_loss_first", "eval_loss_last")]
+    before, after = ("not measured" if loss is None else f"{loss:.4f}" for loss in held_out)
+    return CARD.format(
+        source=config.model.source,
+        method=config.method,
+        peft_rank=peft_rank,
+        rank=config.adapter.rank,
+        init=config.adapter_init,
+        form=config.adapter.form,
+        regularizers=", ".join(acting) or "none",
+        data=config.data.train,
+        template=config.data.template.replace("\n", "\\n"),
+        steps=summary["steps"],
+        batch_size=config.training.batch_size,
+        max_length=config.data.max_length,
+        learning_rate=config.optimizer.learning_rate,
+        schedule=config.optimizer.schedule,
+        before=before,
+        after=after,
+    )

@@ -1,0 +1,112 @@
+"""What a person is told of a run: what is about to run, how to go on after a stop, what it came to."""
+
+import json
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+
+from balora_jax.assembly import Assembly
+from balora_jax.config import RunConfig
+from balora_jax.programs import CompiledStep
+from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.state import count
+
+
+def show_start(
+    console: Console, config: RunConfig, run: Assembly, mesh: Mesh, steps: int, start: int, compiled: CompiledStep
+) -> None:
+    """The first screen."""
+    trained, frozen = count(run.state.trainable), count(run.frozen["base"])
+    adapter, training = config.adapter, config.training
+    rows = {
+        "model": f"{config.model.source} ({config.model.task}, {config.model.dtype})",
+        "method": config.method,
+        "adapter": f"rank {run.spec.rank}, {config.adapter_init}, {adapter.form} form",
+        "regularizers": _acting(config),
+        "parameters": f"{trained:,} trained, {frozen:,} frozen",
+        "mesh": " x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
+        "memory": f"{compiled.bytes / 2**30:.2f} GiB a device",
+        "steps": f"{start:,} to {steps:,}, {training.batch_size} examples each"
+        + (f" in {training.accumulation} micro-batches" if training.accumulation > 1 else ""),
+        "precision": f"{training.precision} products, compiled in {compiled.seconds:.1f} s",
+    }
+    if config.method == "full":
+        del rows["adapter"], rows["regularizers"]
+    console.print(_table(rows))
+
+
+def _acting(config: RunConfig) -> str:
+    terms = vars(config.active_regularizers).items()
+    return ", ".join(f"{name} {term.weight:g} ({term.schedule})" for name, term in terms if term.weight > 0) or "none"
+
+
+def show_stop(console: Console, folder: RunFolder, done: int, steps: int) -> None:
+    """What to type to go on."""
+    console.print(
+        f"stopped after step {done} of {steps}; all is saved. Go on with:\n"
+        f"  python train.py --config {folder.config} --output.resume",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def summarize(
+    config: RunConfig, run: Assembly, folder: RunFolder, steps: int, compiled: CompiledStep, seconds: float
+) -> dict[str, Any]:
+    """What the run came to, for summary.json."""
+    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    losses = [record["loss"] for record in records if "loss" in record]
+    held_out = [record["eval_loss"] for record in records if "eval_loss" in record]
+    # A run's first step waits for more than its own work.
+    speeds = [record["tokens_per_second"] for record in records if "loss" in record][1:] or [0.0]
+    return {
+        "method": config.method,
+        "model": config.model.source,
+        "steps": steps,
+        "parameters_trained": count(run.state.trainable),
+        "parameters_frozen": count(run.frozen["base"]),
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "eval_loss_first": held_out[0] if held_out else None,
+        "eval_loss_last": held_out[-1] if held_out else None,
+        "probes": _probes(records),
+        "tokens_per_second": round(float(np.median(speeds)), 1),
+        "compile_seconds": round(compiled.seconds, 2),
+        "device_bytes": compiled.bytes,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _probes(records: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Each probe's name with what it found before and after."""
+    measured = [record for record in records if "probe_entropy" in record]
+    if not measured:
+        return {}
+    names = [name for name in measured[0] if name.startswith("probe_")]
+    return {name.removeprefix("probe_"): [measured[0][name], measured[-1][name]] for name in names}
+
+
+def show_end(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
+    """The summary table, and where things are."""
+    rows = {"loss": f"{summary['loss_first']:.4f} to {summary['loss_last']:.4f}"}
+    if summary["eval_loss_first"] is not None:
+        rows["held-out loss"] = f"{summary['eval_loss_first']:.4f} to {summary['eval_loss_last']:.4f}"
+    for name, (before, after) in summary["probes"].items():
+        rows[name.replace("_", " ")] = f"{before:.3f} to {after:.3f}"
+    rows["speed"] = f"{summary['tokens_per_second']:,.0f} tokens/s"
+    rows["time"] = f"{summary['seconds']:.0f} s"
+    written = {"adapter": folder.adapter, "merged": folder.merged, "plots": folder.plots}
+    rows |= {name: str(path) for name, path in written.items() if path.exists()}
+    console.print(_table(rows))
+
+
+def _table(rows: dict[str, str]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
