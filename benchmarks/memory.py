@@ -1,0 +1,89 @@
+"""Compiled memory of the training step, from shapes alone: cross-entropy alone against BA-LoRA.
+
+    python -m benchmarks.memory --topology v5e:4x4     (a TPU that need not be here; needs the extra tpu)
+    python -m benchmarks.memory --models small --length 256 --rank 32 --dtype float32 --remat none     (this host)
+
+Prints a table and writes benchmarks/results/memory.json. Sizes are a device's, of the compiler's own plan.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+LINE = (
+    "{model:14} {objective:14} temporaries {temporaries_gb:7.3f} GB  arguments {arguments_gb:7.3f} GB  "
+    "compiled in {seconds:5.1f} s  {ratio:.3f} x cross-entropy"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["llama-2-7b", "gemma-7b"])
+    parser.add_argument("--topology", help="a TPU topology to compile for, such as v5e:4x4; this host by default")
+    parser.add_argument("--batch", type=int, default=4, help="examples a device")
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--rank", type=int, default=128)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--remat", default="full")
+    options = parser.parse_args()
+    # libtpu asks a TPU machine about itself unless it is told.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
+    rows = [row for name in options.models for row in measure(name, options)]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "memory.json").write_text(json.dumps({"options": vars(options), "rows": rows}, indent=2) + "\n")
+
+
+def measure(name: str, options: argparse.Namespace) -> list[dict]:
+    """Cross-entropy alone, then BA-LoRA; temporaries and arguments in GB a device."""
+    from balora_jax.config import RegularizersConfig
+    from benchmarks import sizes
+
+    mesh, devices = _mesh(options.topology)
+    terms = RegularizersConfig()
+    off = {part.name: dataclasses.replace(getattr(terms, part.name), weight=0.0) for part in dataclasses.fields(terms)}
+    rows = []
+    for objective, chosen in {"cross-entropy": RegularizersConfig(**off), "ba-lora": terms}.items():
+        model = sizes.make_model(name, dtype=options.dtype, remat=options.remat)
+        shape = {"batch": options.batch * devices, "length": options.length}
+        step = sizes.step_of_shapes(model, chosen, rank=options.rank, mesh=mesh, **shape)
+        rows.append({"model": name, "objective": objective, **_compile(step)})
+        ratio = rows[-1]["temporaries_gb"] / rows[0]["temporaries_gb"]
+        print(LINE.format(**rows[-1], ratio=ratio), flush=True)
+    return rows
+
+
+def _mesh(topology: str | None):
+    import jax
+
+    from balora_jax.config import MeshConfig
+    from balora_jax.training.sharding import make_mesh
+
+    if topology is None:
+        return make_mesh(MeshConfig(data=1, fsdp=-1)), jax.device_count()
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    return make_mesh(MeshConfig(data=1, fsdp=-1), devices), len(devices)
+
+
+def _compile(step) -> dict:
+    import jax
+
+    began = time.monotonic()
+    compiled = jax.jit(step.update, donate_argnums=0).lower(step.state, step.frozen, step.batch).compile()
+    memory = compiled.memory_analysis()
+    return {
+        "temporaries_gb": memory.temp_size_in_bytes / 1e9,
+        "arguments_gb": memory.argument_size_in_bytes / 1e9,
+        "seconds": time.monotonic() - began,
+    }
+
+
+if __name__ == "__main__":
+    main()
