@@ -1,0 +1,64 @@
+"""One run: all sections, and what they must have in common."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from balora_jax.config.adapter import PISSA_PATTERN, AdapterConfig
+from balora_jax.config.check import require
+from balora_jax.config.data import DataConfig
+from balora_jax.config.model import ModelConfig
+from balora_jax.config.output import OutputConfig
+from balora_jax.config.regularizers import RegularizersConfig
+from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConfig
+from balora_jax.errors import BadInput
+
+Method = Literal["ba-lora", "pissa", "lora", "full"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One fine-tuning run."""
+
+    model: ModelConfig
+    data: DataConfig
+    output: OutputConfig
+    training: TrainingConfig
+    method: Method = "ba-lora"
+    """ba-lora: PiSSA adapters and the three regularizers. pissa, lora: adapters alone. full: every weight."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self) -> None:
+        micro, groups = self.training.batch_size // self.training.accumulation, self.regularizers.svd.groups
+        require(
+            micro % groups == 0,
+            "regularizers.svd.groups",
+            groups,
+            f"a divisor of the {micro} examples a micro-batch has",
+        )
+        if self.model.from_scratch and self.method != "full":
+            raise BadInput(f"model.from_scratch is true under method {self.method}; accepted: method full")
+        given = self.adapter.init
+        if given is not None and PISSA_PATTERN.fullmatch(given) and self.method == "lora":
+            raise BadInput(f"adapter.init is {given!r} under method lora; accepted: lora, or method pissa or ba-lora")
+        if given == "lora" and self.method == "pissa":
+            raise BadInput("adapter.init is 'lora' under method pissa; accepted: pissa, pissa_niter_N, or method lora")
+
+    @property
+    def adapter_init(self) -> str:
+        """The initialization in force: what is given, or the method's own."""
+        return self.adapter.init or ("lora" if self.method == "lora" else "pissa_niter_16")
+
+    @property
+    def active_regularizers(self) -> RegularizersConfig:
+        """The regularizers in force: those configured under ba-lora, all at weight 0 under any other method."""
+        if self.method == "ba-lora":
+            return self.regularizers
+        off = {
+            term.name: dataclasses.replace(getattr(self.regularizers, term.name), weight=0.0)
+            for term in dataclasses.fields(self.regularizers)
+        }
+        return RegularizersConfig(**off)
