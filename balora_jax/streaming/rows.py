@@ -133,10 +133,13 @@ def token_terms(
         log_top = jax.nn.logsumexp(top, axis=-1, keepdims=True)
         entropy = -jnp.sum(jnp.exp(top - log_top) * (top - log_top), axis=-1, keepdims=True)
         least = jnp.min(top, axis=-1, keepdims=True)
+        # Where more logits tie for the last places than there are, each has its share of them, and none is
+        # preferred; all of them in full would be a gradient of no function.
+        tied = jnp.sum(top == least, axis=-1, keepdims=True) / jnp.sum(logits == least, axis=-1, keepdims=True)
         values["diversity"] = -entropy[..., 0]
     elif terms.diversity.weight > 0:
-        log_top, least = log_total, -math.inf
-        entropy = log_total - jnp.sum(probability * logits, axis=-1, keepdims=True)
+        log_top, least, tied = log_total, -math.inf, 1.0
+        entropy = jnp.log(total) - jnp.sum(probability * (logits - peak), axis=-1, keepdims=True)
         values["diversity"] = -entropy[..., 0]
 
     def gradient(scale: Rows) -> jax.Array:
@@ -144,7 +147,8 @@ def token_terms(
         factor = scale["task"]
         if "diversity" in values:
             spread = scale["diversity"] * jnp.exp(log_total - log_top)
-            factor = factor + jnp.where(logits >= least, spread * (logits - (log_top - entropy)), 0.0)
+            counted = jnp.where(logits > least, 1.0, jnp.where(logits == least, tied, 0.0))
+            factor = factor + counted * spread * (logits - (log_top - entropy))
         slope = probability * factor
         if "consistency" in values:
             slope = slope + (temperature * scale["consistency"]) * (q - p)
