@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
+from balora_jax.config import Method
 from balora_jax.errors import BadInput, Diverged
-from balora_jax.options import parse, read_config
+from balora_jax.options import parse, read_config, split
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -17,6 +18,27 @@ def train(arguments: Sequence[str]) -> None:
     from balora_jax.finetune import finetune
 
     finetune(config)
+
+
+def quickstart(arguments: Sequence[str]) -> None:
+    """fine-tune the embedded tiny model, with no network, and see what became of what was planted in it"""
+    from balora_jax.tiny_world import embedded
+
+    train([*embedded.quickstart(), *arguments])
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """run methods side by side (--out DIR [--methods M ...] [--seeds N ...] [--learning_rates R ...], and train's)"""
+    parser = ArgumentParser(prog="balora compare", description=compare.__doc__, exit_on_error=False)
+    parser.add_argument("--out", type=str, required=True, help="a folder for the runs and the table")
+    parser.add_argument("--methods", type=Method, nargs="+", default=["lora", "pissa", "ba-lora"], help="of train")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training.seed of each method's runs")
+    parser.add_argument("--learning_rates", type=float, nargs="+", default=[], help="the best of them for each method")
+    own, run = split(arguments, ("out", "methods", "seeds", "learning_rates", "help"))
+    options = parse(parser, own)
+    from balora_jax.comparison import compare as run_all
+
+    print(run_all(options.out, options.methods, options.seeds, options.learning_rates, run).read_text())
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -54,6 +76,8 @@ def doctor(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
+    "quickstart": quickstart,
+    "compare": compare,
     "generate": generate,
     "export": export,
     "merge": merge,

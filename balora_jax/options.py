@@ -34,6 +34,17 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         raise BadInput(_one_sentence(str(error), parser)) from error
 
 
+def split(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of the options of these names, each with what follows it up to the next option; and the rest."""
+    parts: tuple[list[str], list[str]] = ([], [])
+    side = 1
+    for argument in arguments:
+        if argument.startswith("--"):
+            side = 0 if argument[2:].partition("=")[0] in names else 1
+        parts[side].append(argument)
+    return parts
+
+
 def _with_values(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """The arguments with `true` after every yes-or-no option that stands alone (--output.resume)."""
     yes_or_no = {

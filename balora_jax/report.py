@@ -11,6 +11,7 @@ from rich.table import Table
 from balora_jax.assembly import Assembly
 from balora_jax.config import RunConfig
 from balora_jax.programs import CompiledStep
+from balora_jax.tiny_world import TITLES
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.state import count
 
@@ -91,16 +92,25 @@ def _probes(records: list[dict[str, float]]) -> dict[str, list[float]]:
 
 def show_end(console: Console, folder: RunFolder, summary: dict[str, Any]) -> None:
     """The summary table, and where things are."""
-    rows = {"loss": f"{summary['loss_first']:.4f} to {summary['loss_last']:.4f}"}
+    changes = {"loss": (summary["loss_first"], summary["loss_last"])}
     if summary["eval_loss_first"] is not None:
-        rows["held-out loss"] = f"{summary['eval_loss_first']:.4f} to {summary['eval_loss_last']:.4f}"
-    for name, (before, after) in summary["probes"].items():
-        rows[name.replace("_", " ")] = f"{before:.3f} to {after:.3f}"
-    rows["speed"] = f"{summary['tokens_per_second']:,.0f} tokens/s"
-    rows["time"] = f"{summary['seconds']:.0f} s"
+        changes["held-out loss"] = (summary["eval_loss_first"], summary["eval_loss_last"])
+    changes |= {TITLES[name]: values for name, values in summary["probes"].items()}
+    console.print(_changes(changes))
+    rows = {"speed": f"{summary['tokens_per_second']:,.0f} tokens/s", "time": f"{summary['seconds']:.0f} s"}
     written = {"adapter": folder.adapter, "merged": folder.merged, "plots": folder.plots}
     rows |= {name: str(path) for name, path in written.items() if path.exists()}
     console.print(_table(rows))
+
+
+def _changes(changes: dict[str, tuple[float, float]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for when in ("before", "after"):
+        table.add_column(when, justify="right")
+    for name, values in changes.items():
+        table.add_row(name, *(f"{value:.3f}" for value in values))
+    return table
 
 
 def _table(rows: dict[str, str]) -> Table:

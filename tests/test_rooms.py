@@ -17,6 +17,7 @@ LEVELS = (
     {"programs", "outputs"},
     {"report", "completion"},
     {"finetune"},
+    {"comparison"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

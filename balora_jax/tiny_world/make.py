@@ -88,7 +88,7 @@ def _pretrain(out: Path, seed: int) -> Path:
             "max_length": PARAGRAPH + 2,
         },
         "optimizer": {"learning_rate": 2e-3, "warmup": 0.05, "b2": 0.98, "weight_decay": 0.1},
-        "training": {"steps": 1200, "batch_size": 32, "precision": "float32", "seed": seed},
+        "training": {"steps": 2000, "batch_size": 32, "precision": "float32", "seed": seed},
         "output": {"dir": str(out / "pretraining"), "save_every": 500},
     }
     config = out / "scratch" / "pretraining.yaml"

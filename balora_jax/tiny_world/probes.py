@@ -27,6 +27,18 @@ BATCH_SIZE = 64
 MAX_LENGTH = 64
 # Fresh paragraphs in which pronouns, class and entropy are looked at.
 CONTEXTS = 256
+# What each measure is, for a person to read.
+TITLES = {
+    "accuracy": "answers right, clean test",
+    "accuracy_sums": "  sums",
+    "accuracy_reviews": "  reviews",
+    "wrong_labels_memorized": "wrong labels memorized",
+    "facts_known": f"facts known (planted {1 - CORRUPTED_SHARE:.2f})",
+    "pronoun_favored": f"favored pronoun (planted {SKEW:.2f})",
+    "pronoun_log_odds": "its log-odds",
+    "class_good": f"class good (planted {GOOD_SHARE:.2f})",
+    "entropy": "entropy on plain text, nats",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""Methods side by side: the same run for every method and seed, and one table of what came out."""
+
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from balora_jax.config import RunConfig
+from balora_jax.errors import BadInput
+from balora_jax.finetune import finetune
+from balora_jax.options import read_config
+from balora_jax.training.run_folder import RunFolder, write_whole
+
+Results = dict[str, list[dict[str, float]]]
+
+
+def compare(
+    out: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    rates: Sequence[float],
+    run: Sequence[str],
+    console: Console | None = None,
+) -> pathlib.Path:
+    """Runs what is missing and writes comparison.md and comparison.json; returns the former's path.
+
+    Args:
+      out: a folder for the runs and the table; what is finished there already is not run again.
+      methods: each gets the same runs.
+      seeds: training.seed of a method's runs.
+      rates: each method first tries each of these learning rates with the first seed, and goes on with the one that
+        did best on the held-out set; with none, the configuration's own.
+      run: the arguments of `balora train` that all runs share.
+      console: where progress goes.
+
+    Raises:
+      BadInput: the configuration cannot be used, or a folder of a run holds another run.
+    """
+    console, folder = console or Console(), pathlib.Path(out).expanduser()
+    if len(rates) > 1 and _configure(run, folder, methods[0], seeds[0], None).data.eval is None:
+        raise BadInput("--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there")
+    results: Results = {}
+    for method in methods:
+        tried = {rate: _summary(_configure(run, folder, method, seeds[0], rate), console) for rate in rates}
+        rate = min(tried, key=lambda rate: tried[rate]["eval_loss_last"]) if tried else None
+        configs = [_configure(run, folder, method, seed, rate) for seed in seeds]
+        results[_title(method, rate)] = [_columns(_summary(config, console)) for config in configs]
+    write_whole(folder / "comparison.json", json.dumps(results, indent=2) + "\n")
+    write_whole(folder / "comparison.md", table(results))
+    return folder / "comparison.md"
+
+
+def table(results: Results) -> str:
+    """A Markdown table: a row for each method and one for the model as it was, mean ± deviation over the seeds."""
+    names = list(dict.fromkeys(name for runs in results.values() for run in runs for name in run))
+    before = {name: name.removesuffix(" before") for name in names if name.endswith(" before")}
+    shown = [name for name in names if name not in before]
+    rows = {
+        title: [_cell([run[name] for run in runs if name in run]) for name in shown] for title, runs in results.items()
+    }
+    if before:
+        first = next(iter(results.values()))
+        start = {after: _cell([run[name] for run in first]) for name, after in before.items()}
+        rows = {"before": [start.get(name, "") for name in shown]} | rows
+    lines = [["", *(name.replace("_", " ") for name in shown)], ["---"] * (len(shown) + 1)]
+    return "".join(
+        f"| {' | '.join(line)} |\n" for line in [*lines, *([title, *cells] for title, cells in rows.items())]
+    )
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    # The sample's deviation: seeds are draws.
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    digits = 0 if min(map(abs, values)) >= 100 else 3
+    return f"{statistics.mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
+
+
+def _configure(run: Sequence[str], out: pathlib.Path, method: str, seed: int, rate: float | None) -> RunConfig:
+    name = "-".join([method, *([f"lr{rate:g}"] if rate else []), f"seed{seed}"])
+    given = {"method": method, "training.seed": seed, "output.dir": out / name, "output.resume": "true"}
+    given |= {"optimizer.learning_rate": rate} if rate else {}
+    return read_config([*run, *(text for key, value in given.items() for text in (f"--{key}", str(value)))])
+
+
+def _summary(config: RunConfig, console: Console) -> dict[str, Any]:
+    """What a run came to; one that is finished is read, not run again."""
+    folder = RunFolder(config.output.dir)
+    if folder.check(config) and folder.summary.is_file():
+        return json.loads(folder.summary.read_text())
+    console.rule(folder.path.name)
+    summary = finetune(config, console)
+    if summary is None:
+        raise KeyboardInterrupt
+    return summary
+
+
+def _columns(summary: dict[str, Any]) -> dict[str, float]:
+    """The table's columns of one run; `<name> before` for what was measured at the start as well."""
+    columns = {}
+    if summary["eval_loss_last"] is not None:
+        columns |= {"held-out loss": summary["eval_loss_last"], "held-out loss before": summary["eval_loss_first"]}
+    for name, (before, after) in summary["probes"].items():
+        columns |= {name: after, f"{name} before": before}
+    return columns | summary.get("metrics", {}) | {"seconds": summary["seconds"]}
+
+
+def _title(method: str, rate: float | None) -> str:
+    return f"{method}, rate {rate:g}" if rate else method

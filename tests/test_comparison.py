@@ -1,0 +1,83 @@
+"""Methods side by side: what runs, what is not run again, and the table."""
+
+import json
+
+import pytest
+
+from balora_jax.cli import main
+from balora_jax.comparison import table
+
+
+@pytest.fixture(scope="module")
+def shared_arguments(run_arguments, tmp_path_factory):
+    """The arguments of all runs, without a folder of their own."""
+    arguments = run_arguments(tmp_path_factory.mktemp("none"), "--training.steps", "2", "--adapter.init", "null")
+    at = arguments.index("--output.dir")
+    return arguments[:at] + arguments[at + 2 :]
+
+
+@pytest.fixture(scope="module")
+def compared(shared_arguments, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared")
+    own = ["--out", str(out), "--methods", "lora", "pissa", "--seeds", "0", "1", "--learning_rates", "1e-2", "1e-6"]
+    main(["compare", *own, *shared_arguments])
+    return out, [*own, *shared_arguments]
+
+
+def test_every_method_and_seed_has_its_run(compared):
+    out, _ = compared
+    finished = sorted(path.parent.name for path in out.glob("*/summary.json"))
+    # Both rates are tried with the first seed; the one that learns is gone on with.
+    assert finished == [
+        f"{method}-lr{rate}-seed{seed}"
+        for method in ("lora", "pissa")
+        for rate, seed in (("0.01", 0), ("0.01", 1), ("1e-06", 0))
+    ]
+    results = json.loads((out / "comparison.json").read_text())
+    assert list(results) == ["lora, rate 0.01", "pissa, rate 0.01"]
+    summary = json.loads((out / "lora-lr0.01-seed1" / "summary.json").read_text())
+    assert results["lora, rate 0.01"][1]["held-out loss"] == summary["eval_loss_last"]
+
+
+def test_what_is_finished_is_not_run_again(compared, capsys):
+    out, arguments = compared
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    main(["compare", *arguments])
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/*")} == before
+    assert capsys.readouterr().out.strip() == (out / "comparison.md").read_text().strip()
+
+
+def test_another_configuration_in_the_same_folder_is_refused(compared, capsys):
+    _, arguments = compared
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", *arguments, "--data.max_length", "16"])
+    assert "holds a run with another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["--methods", "dora"], "dora"),
+        (["--seeds", "one"], "one"),
+        (["--adapter.rnak", "4"], "there is no option adapter.rnak; accepted: adapter.rank"),
+        (["--learning_rates", "0.1", "0.2", "--data.eval", "null"], "data.eval is null"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(shared_arguments, tmp_path, capsys, wrong, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "--out", str(tmp_path / "new"), *shared_arguments, *wrong])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_table_has_mean_deviation_and_what_was_before():
+    runs = [
+        {"facts_known": 0.5, "facts_known before": 0.9, "seconds": 100.0},
+        {"facts_known": 0.7, "facts_known before": 0.9, "seconds": 120.0},
+    ]
+    assert table({"lora": runs}) == (
+        "|  | facts known | seconds |\n"
+        "| --- | --- | --- |\n"
+        "| before | 0.900 |  |\n"
+        "| lora | 0.600 ± 0.141 | 110 ± 14 |\n"
+    )
