@@ -76,8 +76,9 @@ def _cell(values: Sequence[float]) -> str:
         return ""
     # The sample's deviation: seeds are draws.
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    digits = 0 if min(map(abs, values)) >= 100 else 3
-    return f"{statistics.mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
+    mean = statistics.mean(values)
+    digits = 0 if abs(mean) >= 100 else 3
+    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
 
 
 def _configure(run: Sequence[str], out: pathlib.Path, method: str, seed: int, rate: float | None) -> RunConfig:
