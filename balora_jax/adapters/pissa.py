@@ -37,16 +37,29 @@ def principal_factors(kernel: jax.Array, rank: int, *, niter: int | None = None,
 
 
 def _randomized_svd(kernel: jax.Array, rank: int, niter: int, key: jax.Array):
-    width = min(rank + OVERSAMPLING, *kernel.shape)
-    start = kernel @ jax.random.normal(key, (kernel.shape[1], width))
+    if kernel.shape[0] > kernel.shape[1]:
+        u, s, vt = _randomized_svd(kernel.T, rank, niter, key)
+        return vt.T, s, u.T
+    width = min(rank + OVERSAMPLING, kernel.shape[0])
+    basis = _orthonormal(kernel @ jax.random.normal(key, (kernel.shape[1], width)))
+    # An iteration is a product with K K^T. Formed once, it saves most of each: worth it from a few iterations on, as a
+    # product of large matrices runs at about twice the speed of one with few columns.
+    if niter > 1 and 4 * niter * width > kernel.shape[0]:
+        gram = kernel @ kernel.T
+        basis = jax.lax.fori_loop(0, niter - 1, lambda _, basis: _orthonormal(gram @ basis), basis)
+        # The last one is with K itself: squared, what is below 3e-4 of the largest value is lost in float32.
+        niter = 1
 
     def iterate(_, basis):
-        back, _ = jnp.linalg.qr(kernel.T @ basis)
-        return jnp.linalg.qr(kernel @ back)[0]
+        return _orthonormal(kernel @ _orthonormal(kernel.T @ basis))
 
-    basis = jax.lax.fori_loop(0, niter, iterate, jnp.linalg.qr(start)[0])
+    basis = jax.lax.fori_loop(0, niter, iterate, basis)
     u, s, vt = jnp.linalg.svd(basis.T @ kernel, full_matrices=False)
     return basis @ u, s, vt
+
+
+def _orthonormal(block: jax.Array) -> jax.Array:
+    return jnp.linalg.qr(block)[0]
 
 
 def init_pissa(
