@@ -15,18 +15,20 @@ from balora_jax.errors import BadInput
 
 AXES = ("data", "fsdp", "tensor")
 # The first pattern found in a leaf's path gives the axes of its last dimensions. A and B lie as their kernel does:
-# the input side of A like the kernel's rows, the output side of B like its columns.
+# the input side of A like the kernel's rows, the output side of B like its columns; and over fsdp in any case, or
+# every device would hold half of the adapters, their gradients and the optimizer's state whole.
 COLUMN_PARALLEL = r"(q_proj|k_proj|v_proj|gate_proj|up_proj|lm_head)"
 ROW_PARALLEL = r"(o_proj|down_proj)"
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+BOTH = ("tensor", "fsdp")
+RULES: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = (
     (rf"{COLUMN_PARALLEL}/kernel$", ("fsdp", "tensor")),
-    (rf"{COLUMN_PARALLEL}/a$", ("fsdp", None)),
-    (rf"{COLUMN_PARALLEL}/b$", (None, "tensor")),
     (rf"{ROW_PARALLEL}/kernel$", ("tensor", "fsdp")),
-    (rf"{ROW_PARALLEL}/a$", ("tensor", None)),
+    (rf"{ROW_PARALLEL}/a$", (BOTH, None)),
     (rf"{ROW_PARALLEL}/b$", (None, "fsdp")),
     (r"embedding$", ("tensor", "fsdp")),
     (r"kernel$", ("fsdp", "tensor")),
+    (r"/a$", ("fsdp", None)),
+    (r"/b$", (None, BOTH)),
 )
 
 
@@ -50,11 +52,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
-    """Where a leaf lies: by the first rule found in its path, replicated along what an axis does not divide."""
+    """Where a leaf lies: by the first rule found in its path, replicated along axes that do not divide it."""
     axes = next((axes for pattern, axes in RULES if re.search(pattern, path)), ())
     axes = (None,) * (len(shape) - len(axes)) + axes[-len(shape) :] if shape else ()
-    fits = (axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True))
-    return NamedSharding(mesh, P(*fits))
+    return NamedSharding(mesh, P(*(_fitting(mesh, axis, size) for axis, size in zip(axes, shape, strict=True))))
+
+
+def _fitting(mesh: Mesh, axes: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
+    """The axes, or the first of them, or None: what divides the size."""
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    while names and size % math.prod(mesh.shape[name] for name in names):
+        names = names[:-1]
+    return names if len(names) > 1 else names[0] if names else None
 
 
 def tree_shardings(mesh: Mesh, tree: Any) -> Any:
