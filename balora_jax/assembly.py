@@ -3,24 +3,27 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from balora_jax import adapters, models, streaming
+from balora_jax import adapters, data, models, streaming
 from balora_jax.adapters import AdapterSpec, peft_format
 from balora_jax.config import PISSA_PATTERN, RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.optimizer import make_optimizer
 from balora_jax.training.sharding import leaf_sharding, put, tree_shardings
-from balora_jax.training.state import TrainState, init_state, partition, trainable_mask
+from balora_jax.training.state import TrainState, combine, init_state, partition, trainable_mask
 
 Tree = Any
+Path = tuple[str, ...]
 
 
 @dataclasses.dataclass
@@ -34,7 +37,9 @@ class Assembly:
       frozen: those that are not trained, on the mesh.
       state: the rest, with the optimizer's state.
       optimizer: masked likewise.
-      head_frozen: whether the output layer is neither trained nor adapted, so that the objective can stream.
+      head_frozen: whether a language model's output layer is neither trained nor adapted, so that the objective can
+        stream.
+      head: a classifier's modules that are trained whole.
     """
 
     model: Any
@@ -44,6 +49,11 @@ class Assembly:
     state: TrainState
     optimizer: optax.GradientTransformation
     head_frozen: bool
+    head: tuple[Path, ...]
+
+    def base(self, state: TrainState) -> Tree:
+        """The model's own parameters, the trained ones among them as they are now."""
+        return combine(state.trainable, self.frozen, self.mask)["base"]
 
     def change(self, state: TrainState) -> Tree:
         """What training has made of the untouched base, as a `lora` collection with the scale folded in."""
@@ -52,52 +62,86 @@ class Assembly:
         return adapters.student_path(state.trainable["adapters"], initial, delta)
 
 
-def load_model(config: RunConfig, mesh: Mesh) -> tuple[Any, Tree]:
-    """The model and its weights, each leaf put where it lies on the mesh as it is read."""
+def label_count(config: RunConfig) -> int | None:
+    """Outputs of the classification head; None for a language model."""
+    return data.text_task(config.data).outputs if config.model.task == "sequence-classification" else None
+
+
+def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
+    """The model and its weights, each leaf put where it lies on the mesh as it is read.
+
+    Raises:
+      BadInput: the checkpoint cannot be used, or its head has other labels than the data.
+    """
     # What is trained itself is kept in float32: bfloat16 would round small updates away.
     dtype = jnp.dtype("float32" if config.method == "full" else config.model.dtype)
+    section, key = config.model, jax.random.key(config.training.seed)
+    does = {"task": section.task, "num_labels": label_count(config), "dtype": dtype, "revision": section.revision}
 
-    def place(path: tuple[str, ...], array: Any) -> jax.Array:
+    def place(path: Path, array: Any) -> jax.Array:
         return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape))
 
-    source = config.model.source
-    if config.model.from_scratch:
-        model = models.load_model(source, dtype=dtype, revision=config.model.revision)
-        key = jax.random.key(config.training.seed)
-        base = jax.tree.map(
-            jax.device_put, models.init_params(model, key), _shardings(mesh, models.abstract_params(model))
+    if section.from_scratch:
+        model = models.load_model(section.source, **does)
+        places = _shardings(mesh, models.abstract_params(model))
+        return models.Loaded(model, jax.tree.map(jax.device_put, models.init_params(model, key), places), [])
+    loaded = models.load_checkpoint(section.source, **does, place=place, key=key)
+    if loaded.stored_labels is not None and not section.replace_head:
+        raise BadInput(
+            f"{section.source} has a head for {loaded.stored_labels} labels and the data has {loaded.model.labels}; "
+            f"accepted: data with {loaded.stored_labels}, or model.replace_head true to start a fresh head"
         )
-    else:
-        model, base = models.load_pretrained(
-            source, task=config.model.task, dtype=dtype, revision=config.model.revision, place=place
-        )
-    return model, base
+    return loaded._replace(params=_in_float32(loaded.params, trained_head(loaded)))
+
+
+def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:
+    """A classifier's modules that are trained whole: its head, and what else starts fresh (BERT's pooler)."""
+    if not hasattr(loaded.model, "labels"):
+        return ()
+    head = models.head_modules(loaded.model)
+    return (*head, *(module for module in loaded.fresh if module[:1] not in head))
+
+
+def take(tree: Tree, modules: Sequence[Path], inside: bool = True) -> Tree:
+    """The part of a tree that lies in the modules named, or (inside False) the rest."""
+    flat = traverse_util.flatten_dict(tree)
+    chosen = {path for path in flat if any(path[: len(module)] == module for module in modules)}
+    return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if (path in chosen) == inside})
+
+
+def replace(tree: Tree, part: Tree) -> Tree:
+    """The tree with the leaves of `part` in the place of its own."""
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part))
+
+
+def _in_float32(base: Tree, modules: Sequence[Path]) -> Tree:
+    return replace(base, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), take(base, modules)))
 
 
 def _shardings(mesh: Mesh, base: Tree) -> Tree:
     return tree_shardings(mesh, {"base": base})["base"]
 
 
-def assemble(
-    config: RunConfig, model: Any, base: Tree, mesh: Mesh, steps: int, initial: Tree | None = None
-) -> Assembly:
+def assemble(config: RunConfig, loaded: models.Loaded, mesh: Mesh, steps: int, initial: Tree | None = None) -> Assembly:
     """Adds adapters, mask and optimizer to a loaded model.
 
     Args:
       config: the run.
-      model, base: from `load_model`; the base is donated in the residual form.
+      loaded: from `load_model`; its parameters are donated in the residual form.
       mesh: where things lie.
       steps: updates in the run, for the learning rate.
       initial: the adapters of step 0 of a run that is gone on with; made afresh if None.
     """
-    spec, trained, start = init_adapters(config, base, mesh, initial)
+    model, base, head = loaded.model, loaded.params, trained_head(loaded)
+    spec, trained, start = init_adapters(config, take(base, head, inside=False), mesh, initial)
     if start is not None and spec.form == "residual":
         residual = functools.partial(adapters.residual, spec=spec)
         base = jax.jit(residual, donate_argnums=0, out_shardings=_shardings(mesh, base))(base, start)
-    head_frozen = config.method != "full" and "lm_head" not in trained
+    writes = config.model.task == "causal-lm"
+    head_frozen = writes and config.method != "full" and "lm_head" not in trained
     factor = head_factor(config, model, base) if head_frozen else {}
     params = {"base": base, "adapters": trained, "initial": start or {}, "factor": factor}
-    mask = trainable_mask(params, method=config.method)
+    mask = trainable_mask(params, method=config.method, head=head)
     trainable, frozen = partition(params, mask)
     optimizer = make_optimizer(config.optimizer, steps, mask)
     make = functools.partial(init_state, optimizer=optimizer, seed=config.training.seed)
@@ -106,7 +150,7 @@ def assemble(
     model = model.clone(
         dtype=jnp.dtype(config.training.precision), remat=config.training.remat, lora_dropout=config.adapter.dropout
     )
-    return Assembly(model, spec, mask, frozen, state, optimizer, head_frozen)
+    return Assembly(model, spec, mask, frozen, state, optimizer, head_frozen, head)
 
 
 def head_factor(config: RunConfig, model: Any, base: Tree) -> Tree:
@@ -120,8 +164,9 @@ def head_factor(config: RunConfig, model: Any, base: Tree) -> Tree:
     return {"head": jax.jit(streaming.head_factor)(head)}
 
 
-def restore_initial(config: RunConfig, checkpoints: Checkpoints, base: Tree, mesh: Mesh) -> Tree | None:
+def restore_initial(config: RunConfig, checkpoints: Checkpoints, loaded: models.Loaded, mesh: Mesh) -> Tree | None:
     """The adapters of step 0 of a run that is gone on with; None if they are not on disk, or there are none."""
+    base = take(loaded.params, trained_head(loaded), inside=False)
     if config.method == "full" or not PISSA_PATTERN.fullmatch(config.adapter_init):
         return None
     paths = adapters.match_targets(config.adapter.targets, base)
@@ -129,6 +174,11 @@ def restore_initial(config: RunConfig, checkpoints: Checkpoints, base: Tree, mes
     shapes = jax.eval_shape(make, jax.random.key(0))
     places = tree_shardings(mesh, shapes)
     return checkpoints.restore_initial(jax.tree.map(lambda leaf, place: leaf.update(sharding=place), shapes, places))
+
+
+def restore_head(checkpoints: Checkpoints, loaded: models.Loaded) -> Tree | None:
+    """A classifier's head of step 0 of a run that is gone on with; None if it is not on disk."""
+    return checkpoints.restore_initial(take(loaded.params, trained_head(loaded)), "head")
 
 
 def init_adapters(

@@ -40,12 +40,12 @@ def compare(
       BadInput: the configuration cannot be used, or a folder of a run holds another run.
     """
     console, folder = console or Console(), pathlib.Path(out).expanduser()
-    if len(rates) > 1 and _configure(run, folder, methods[0], seeds[0], None).data.eval is None:
+    if len(rates) > 1 and not _configure(run, folder, methods[0], seeds[0], None).data.holds_out:
         raise BadInput("--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there")
     results: Results = {}
     for method in methods:
         tried = {rate: _summary(_configure(run, folder, method, seeds[0], rate), console) for rate in rates}
-        rate = min(tried, key=lambda rate: tried[rate]["eval_loss_last"]) if tried else None
+        rate = max(tried, key=lambda rate: tried[rate]["score"]) if tried else None
         configs = [_configure(run, folder, method, seed, rate) for seed in seeds]
         results[_title(method, rate)] = [_columns(_summary(config, console)) for config in configs]
     write_whole(folder / "comparison.json", json.dumps(results, indent=2) + "\n")
@@ -107,7 +107,7 @@ def _columns(summary: dict[str, Any]) -> dict[str, float]:
         columns |= {"held-out loss": summary["eval_loss_last"], "held-out loss before": summary["eval_loss_first"]}
     for name, (before, after) in summary["probes"].items():
         columns |= {name: after, f"{name} before": before}
-    return columns | summary.get("metrics", {}) | {"seconds": summary["seconds"]}
+    return columns | summary["metrics"] | summary["metrics_ood"] | {"seconds": summary["seconds"]}
 
 
 def _title(method: str, rate: float | None) -> str:

@@ -108,6 +108,8 @@ def _read_prompts(options: GenerateOptions) -> list[str]:
 def _from_run(options: GenerateOptions, console: Console) -> Speaker:
     folder = RunFolder(options.run)
     config = folder.read_config()
+    if config.model.task != "causal-lm":
+        raise BadInput(f"--run {folder.path} trained a classifier; accepted: a run of model.task causal-lm")
     run, state, step = reopen(folder, config, options.checkpoint)
     if not folder.summary.exists():
         console.print(

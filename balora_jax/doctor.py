@@ -22,7 +22,7 @@ from balora_jax.schedules import weights_at
 from balora_jax.tasks import causal_lm
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.state import init_state, partition, trainable_mask
-from balora_jax.training.step import make_train_step
+from balora_jax.training.step import make_train_step, token_weighted
 
 NEEDED = ("balora-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "datasets", "grain")
 EXTRAS = ("torch", "peft", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
@@ -83,7 +83,8 @@ def self_test() -> list[float]:
     config = OptimizerConfig(learning_rate=1e-2, warmup=0.0)
     optimizer, terms = make_optimizer(config, STEPS, mask), RegularizersConfig()
     loss = causal_lm.make_loss(model, AdapterSpec(4), terms)
-    step = jax.jit(make_train_step(loss, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS)))
+    rate = learning_rate(config, STEPS)
+    step = jax.jit(make_train_step(token_weighted(loss), optimizer, mask, weights_at(terms, STEPS), rate))
     tokens = jax.random.randint(jax.random.key(2), (1, 4, 32), 0, 64)
     counted = jnp.ones_like(tokens, bool).at[..., -1].set(False)
     batch = {"input_ids": tokens, "attention_mask": jnp.ones_like(counted), "mask": counted}

@@ -5,13 +5,14 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 
 from balora_jax import data, outputs, report
-from balora_jax.assembly import assemble, load_model, restore_initial
+from balora_jax.assembly import assemble, load_model, restore_head, restore_initial, take, trained_head
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
-from balora_jax.programs import compile_step, make_evaluate, make_probe
+from balora_jax.programs import TASKS, make_probe
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
 from balora_jax.training.loop import Loop
@@ -42,43 +43,55 @@ def finetune(config: RunConfig, console: Console | None = None) -> dict[str, Any
         resuming = folder.check(config)
 
         tokenizer = data.load_tokenizer(config.model.tokenizer or config.model.source, config.model.revision)
-        train, held_out = load_examples(config, tokenizer, console)
-        sets = [train] if held_out is None else [train, held_out]
-        length = data.padded_length(*sets, max_length=config.data.max_length)
-        steps = config.training.steps or data.steps_for(config.training.epochs, len(train), config.training.batch_size)
+        task = TASKS[config.model.task](config, tokenizer)
+        for line in task.counts:
+            console.print(line, highlight=False)
+        steps = config.training.steps or data.steps_for(
+            config.training.epochs, task.examples, config.training.batch_size
+        )
 
-        model, base = load_model(config, mesh)
-        data.require_vocabulary(model.config.vocab_size, *sets)
-        check_positions(model.config.max_positions, length)
+        loaded = load_model(config, mesh)
+        for note in loaded.notes:
+            console.print(note, highlight=False)
+        data.require_vocabulary(loaded.model.config.vocab_size, *task.sets)
+        check_positions(loaded.model.config.max_length, task.length)
         checkpoints = open_checkpoints(folder, config) if resuming else None
-        initial = restore_initial(config, checkpoints, base, mesh) if checkpoints else None
-        with console.status("adapters: the principal directions of the weights"):
-            run = assemble(config, model, base, mesh, steps, initial)
+        initial = restore_initial(config, checkpoints, loaded, mesh) if checkpoints else None
+        head = restore_head(checkpoints, loaded) if checkpoints else None
+        with console.status("the pre-trained model: its features, and the principal directions of its weights"):
+            loaded = task.prepare(loaded, mesh, steps, head)
+            # Copied: in the residual form the weights are overwritten.
+            start_head = jax.tree.map(jnp.copy, take(loaded.params, trained_head(loaded)))
+            run = assemble(config, loaded, mesh, steps, initial)
         # All is checked: from here on the run writes.
         folder.create(config)
         checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(folder, config)))
         if run.frozen["initial"] and initial is None:
             checkpoints.save_initial(run.frozen["initial"])
+        if start_head and head is None:
+            checkpoints.save_initial(start_head, "head")
 
-        batches = data.train_batches(train, config.training.batch_size, length, config.training.seed)
+        batches = task.batches(steps)
         start = 0
         if checkpoints.latest() is not None:
             run.state, position = checkpoints.restore(run.state)
             start = position.step
             batches.set_state(position.data)
         log = closing.enter_context(contextlib.closing(MetricsLog(folder.metrics, after=start or -1)))
-        evaluate = make_evaluate(config, run, held_out, length, mesh) if held_out else None
-        probe = make_probe(config, run, tokenizer)
+        evaluate, probe, best = task.evaluate(run, mesh), make_probe(config, run, tokenizer), task.best()
         if start == 0:
             measure_start(log, run.state, evaluate, probe)
+        for record in log.records():
+            best.take(record)
 
-        compiled = compile_step(config, run, steps, length, mesh)
+        compiled = task.compile(run, steps, mesh)
         report.show_start(console, config, run, mesh, steps, start, compiled)
         with StopRequest() as stop, ProgressLine(steps, done=start, console=console) as progress:
             loop = Loop(
-                step=compiled.step,
+                step=compiled,
                 batches=batches,
                 evaluate=evaluate,
+                best=best,
                 checkpoints=checkpoints,
                 log=log,
                 show=progress,
@@ -87,13 +100,18 @@ def finetune(config: RunConfig, console: Console | None = None) -> dict[str, Any
                 eval_every=config.training.eval_every,
             )
             run.state, done = loop.run(run.state, start, stop)
-        if done < steps:
+        if done < steps and not best.ended:
             report.show_stop(console, folder, done, steps)
             return None
 
+        if config.training.patience is not None:
+            run.state, _ = checkpoints.restore(run.state, best.step)
         if probe:
             log.write({"step": done} | {f"probe_{name}": value for name, value in probe(run.state).items()})
-        summary = report.summarize(config, run, folder, steps, compiled, time.monotonic() - began)
+        kept = done if config.training.patience is None else best.step
+        elsewhere = task.finish(run, mesh, folder)
+        seconds = time.monotonic() - began
+        summary = report.summarize(config, run, folder, done, kept, best, elsewhere, compiled, seconds)
         outputs.write_all(folder, config, run, summary)
         report.show_end(console, folder, summary)
     return summary
@@ -102,7 +120,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> dict[str, Any
 def measure_start(log: MetricsLog, state: Any, evaluate: Any, probe: Any) -> None:
     """Records what the pre-trained model does, before the first update."""
     if evaluate:
-        log.write({"step": 0, "eval_loss": evaluate(state)})
+        log.write({"step": 0} | evaluate(state))
     if probe:
         log.write({"step": 0} | {f"probe_{name}": value for name, value in probe(state).items()})
 
@@ -112,18 +130,7 @@ def open_checkpoints(folder: RunFolder, config: RunConfig) -> Checkpoints:
     return Checkpoints(folder.checkpoints, config.output.keep)
 
 
-def load_examples(config: RunConfig, tokenizer: Any, console: Console) -> tuple[Any, Any]:
-    """The training examples and the held-out ones (or None), with what was dropped or truncated said."""
-    train = data.prepare(config.data, tokenizer, split="train")
-    console.print(f"train: {train.counts}", highlight=False)
-    if config.data.eval is None:
-        return train, None
-    held_out = data.prepare(config.data, tokenizer, split="eval")
-    console.print(f"eval:  {held_out.counts}", highlight=False)
-    return train, held_out
-
-
-def check_positions(positions: int, length: int) -> None:
-    """Raises BadInput when the examples are longer than what the model has positions for."""
-    if length > positions:
+def check_positions(positions: int | None, length: int) -> None:
+    """Raises BadInput when the examples are longer than what the model has positions for; None: it has any number."""
+    if positions is not None and length > positions:
         raise BadInput(f"data.max_length makes batches of {length} tokens; accepted: at most the model's {positions}")

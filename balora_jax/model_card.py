@@ -17,9 +17,9 @@ A plain LoRA of rank {peft_rank} on the untouched base model, trained with
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {auto_class}
 
-base = AutoModelForCausalLM.from_pretrained("{source}")
+base = {auto_class}.from_pretrained("{source}"{options})
 model = PeftModel.from_pretrained(base, "this folder")
 ```
 
@@ -29,29 +29,31 @@ model = PeftModel.from_pretrained(base, "this folder")
 | adapter | rank {rank}, initialized by {init}, {form} form |
 | regularizers | {regularizers} |
 | data | {data} |
-| prompt template | {template} |
+{format}
 | updates | {steps} of {batch_size} examples, at most {max_length} tokens each |
 | learning rate | {learning_rate}, {schedule} |
 | held-out loss | {before} before, {after} after |
-"""
+{metrics}"""
 
 
-def model_card(config: RunConfig, summary: dict[str, Any], peft_rank: int) -> str:
-    """The card's text, from the run's configuration and summary."""
+def model_card(config: RunConfig, summary: dict[str, Any], peft_rank: int, labels: int | None = None) -> str:
+    """The card's text, from the run's configuration and summary; `labels`: of a classifier's head."""
     terms = vars(config.active_regularizers).items()
     acting = [f"{name} {term.weight:g} ({term.schedule})" for name, term in terms if term.weight > 0]
     held_out = [summary[key] for key in ("eval_loss_first", "eval_loss_last")]
     before, after = ("not measured" if loss is None else f"{loss:.4f}" for loss in held_out)
     return CARD.format(
         source=config.model.source,
+        auto_class="AutoModelForCausalLM" if labels is None else "AutoModelForSequenceClassification",
+        options="" if labels is None else f", num_labels={labels}",
         method=config.method,
         peft_rank=peft_rank,
         rank=config.adapter.rank,
         init=config.adapter_init,
         form=config.adapter.form,
         regularizers=", ".join(acting) or "none",
-        data=config.data.train,
-        template=config.data.template.replace("\n", "\\n"),
+        data=" ".join(filter(None, (config.data.task, config.data.train))),
+        format=_template(config) if labels is None else f"| labels | {labels}; the head was trained whole |",
         steps=summary["steps"],
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
@@ -59,4 +61,11 @@ def model_card(config: RunConfig, summary: dict[str, Any], peft_rank: int) -> st
         schedule=config.optimizer.schedule,
         before=before,
         after=after,
+        metrics="".join(
+            f"| {name} | {value:.4f} |\n" for name, value in (summary["metrics"] | summary["metrics_ood"]).items()
+        ),
     )
+
+
+def _template(config: RunConfig) -> str:
+    return "| prompt template | {} |".format(config.data.template.replace("\n", "\\n"))

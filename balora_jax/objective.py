@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from balora_jax.config import RegularizersConfig
 from balora_jax.regularizers import nlg as regularizers
+from balora_jax.regularizers import nlu as classifying
 from balora_jax.schedules import adaptive
 
 Parts = dict[str, jax.Array]
@@ -101,3 +102,66 @@ def nlg(
         values["svd"] = regularizers.svd(logits, mask, k=terms.svd.k, norm=terms.svd.norm, groups=terms.svd.groups)
     in_force = effective_weights(terms, weights, entropy, logits.shape[-1])
     return combine(cross_entropy(logits, targets, mask), values, in_force)
+
+
+def classification_error(logits: jax.Array, labels: jax.Array, *, scores: bool) -> jax.Array:
+    """The mean over examples of -log softmax(Z)[label], or of (z - label)^2 where labels are scores.
+
+    Args:
+      logits: [N, D], cast to float32; D is 1 for scores.
+      labels: [N], integer classes or float scores.
+      scores: which of the two.
+
+    Returns:
+      [], float32.
+    """
+    if scores:
+        chex.assert_shape(logits, (len(labels), 1))
+        return jnp.mean(jnp.square(logits[:, 0].astype(jnp.float32) - labels))
+    return cross_entropy(logits, labels, jnp.ones(labels.shape, bool))
+
+
+def nlu(
+    logits: jax.Array,
+    teacher_logits: jax.Array | None,
+    labels: jax.Array,
+    *,
+    terms: RegularizersConfig,
+    weights: dict[str, jax.Array],
+    scores: bool,
+) -> tuple[jax.Array, Parts]:
+    """A classifier's loss and its parts.
+
+    BA-LoRA, arXiv 2408.04556. Covariance and spectrum are those of all examples given: an update's whole batch, on
+    however many devices and micro-batches. With one example or one logit (a score) diversity is 0, and so is the
+    consistency of one logit under form kl; with k >= min(N, D) the SVD term is the constant -1. A class that no
+    example has changes nothing: the terms see logits, not labels.
+
+    Args:
+      logits: [N, D], the student's.
+      teacher_logits: [N, D], the pre-trained model's, without gradient; None will do when consistency's configured
+        weight is 0.
+      labels: [N], integer classes or float scores.
+      terms: the regularizers; consistency's form and svd's k say which version of the paper it is.
+      weights: each acting term's weight at this step (`schedules.weights_at`).
+      scores: whether labels are scores.
+
+    Returns:
+      (loss, parts): float32 scalars; parts as `combine` names them.
+
+    Raises:
+      AssertionError: when shapes do not fit.
+    """
+    values, entropy = {}, None
+    if terms.consistency.weight > 0:
+        form, temperature = terms.consistency.form, terms.consistency.temperature
+        values["consistency"] = classifying.consistency(logits, teacher_logits, form=form, temperature=temperature)
+        if terms.consistency.schedule == "adaptive":
+            everything = jnp.ones(labels.shape, bool)
+            entropy = -regularizers.diversity(jax.lax.stop_gradient(teacher_logits), everything, top_k=None)
+    if terms.diversity.weight > 0:
+        values["diversity"] = classifying.diversity(logits)
+    if terms.svd.weight > 0:
+        values["svd"] = classifying.svd(logits, k=terms.svd.k)
+    in_force = effective_weights(terms, weights, entropy, logits.shape[-1])
+    return combine(classification_error(logits, labels, scores=scores), values, in_force)

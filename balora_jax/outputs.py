@@ -9,9 +9,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from balora_jax import adapters, models, plots
+from balora_jax import adapters, data, models, plots
 from balora_jax.adapters import peft_format
-from balora_jax.assembly import Assembly, assemble, load_model, restore_initial
+from balora_jax.assembly import Assembly, assemble, label_count, load_model, restore_initial, take
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.model_card import model_card
@@ -32,24 +32,27 @@ def write_all(folder: RunFolder, config: RunConfig, run: Assembly, summary: dict
     if jax.process_index() == 0:
         if config.method != "full":
             rank = run.spec.rank * (2 if run.frozen["initial"] else 1)
-            (folder.adapter / "README.md").write_text(model_card(config, summary, rank))
+            (folder.adapter / "README.md").write_text(model_card(config, summary, rank, label_count(config)))
         plots.draw(folder.metrics, folder.plots)
         write_whole(folder.summary, json.dumps(summary, indent=2) + "\n")
 
 
 def write_adapter(path: pathlib.Path, config: RunConfig, run: Assembly, state: TrainState) -> None:
-    """Writes a PEFT folder: a plain LoRA on the untouched base."""
-    change = _on_host(run.change(state))
+    """Writes a PEFT folder: a plain LoRA on the untouched base, and a classifier's head."""
+    change, base = _on_host(run.change(state)), run.base(state)
+    head = _on_host(take(base, run.head))
     if jax.process_index() == 0:
         model = config.model
         peft_format.export_adapter(
             path,
             change,
-            run.frozen["base"],
+            base,
             base=model.source,
             task=model.task,
             revision=model.revision,
             fan_in_fan_out=run.model.config.model_type == "gpt2",
+            head=models.head_tensors(run.model, head),
+            head_modules=[".".join(module) for module in run.head],
         )
 
 
@@ -60,9 +63,11 @@ def write_merged(path: pathlib.Path, config: RunConfig, run: Assembly, state: Tr
     if config.method != "full":
         lora = adapters.student_path(params["adapters"], params["initial"] or None, run.spec)
         base = jax.jit(adapters.merge)(base, lora)
-    base = _on_host(base)
+    base, labels = _on_host(base), label_count(config)
     if jax.process_index() == 0:
-        models.save_pretrained(path, base, source=config.model.source, revision=config.model.revision)
+        section, classes = config.model, () if labels is None else data.text_task(config.data).labels
+        does = {"task": section.task, "num_labels": labels, "label_names": classes}
+        models.save_pretrained(path, base, source=section.source, revision=section.revision, **does)
 
 
 def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
@@ -95,8 +100,8 @@ def reopen(folder: RunFolder, config: RunConfig, checkpoint: str) -> tuple[Assem
     with contextlib.closing(Checkpoints(folder.checkpoints, config.output.keep)) as checkpoints:
         step = checkpoints.find(checkpoint)
         mesh = make_mesh(config.mesh)
-        model, base = load_model(config, mesh)
-        assembly = assemble(config, model, base, mesh, 1, restore_initial(config, checkpoints, base, mesh))
+        loaded = load_model(config, mesh)
+        assembly = assemble(config, loaded, mesh, 1, restore_initial(config, checkpoints, loaded, mesh))
         state, _ = checkpoints.restore(assembly.state, step)
     return assembly, state, step
 

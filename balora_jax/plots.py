@@ -16,11 +16,22 @@ Records = Sequence[dict[str, float]]
 COLORS = {"task": "#1f77b4", "consistency": "#d62728", "diversity": "#2ca02c", "svd": "#9467bd", "loss": "#333333"}
 # Two terms often have one schedule: their lines lie on each other.
 STYLES = {"consistency": "-", "diversity": "-", "svd": "--"}
+# What each term's picture is called, its unit, and the sign that makes it so.
+WRITING = {
+    "consistency": ("KL to the teacher (times T²)", "nats per token", 1),
+    "diversity": ("Entropy of the top-K softmax", "nats per token", -1),
+    "svd": ("Leading singular values / norm", "share", -1),
+}
+CLASSIFYING = {
+    "consistency": ("Distance from the teacher", "per example", 1),
+    "diversity": ("Squared covariance between classes", "squared logits", 1),
+    "svd": ("Leading singular values / all", "share", -1),
+}
 TERMS = ("consistency", "diversity", "svd")
 
 
 def draw(metrics: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draws loss, regularizers, weights and learning rate.
+    """Draws loss, regularizers, weights, learning rate and, where there are any, held-out metrics.
 
     Args:
       metrics: a run's metrics.jsonl.
@@ -33,9 +44,18 @@ def draw(metrics: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
     steps = [record for record in records if "loss" in record]
     held_out = [record for record in records if "eval_loss" in record]
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"loss": _loss(steps, held_out), "learning_rate": _learning_rate(steps)}
+    writes = "response_tokens" in steps[0]
+    pictures = {
+        "loss": _loss(steps, held_out, "nats per answer token" if writes else "per example"),
+        "learning_rate": _learning_rate(steps),
+    }
     if any(name in steps[0] for name in TERMS):
-        pictures |= {"regularizers": _regularizers(steps), "weights": _weights(steps)}
+        pictures |= {
+            "regularizers": _regularizers(steps, WRITING if writes else CLASSIFYING),
+            "weights": _weights(steps),
+        }
+    if held_out and len(held_out[-1]) > 2:
+        pictures["metrics"] = _metrics(held_out)
     paths = []
     for name, figure in pictures.items():
         paths.append(folder / f"{name}.png")
@@ -57,23 +77,28 @@ def _axes(axes: Axes, title: str, unit: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _loss(steps: Records, held_out: Records) -> plt.Figure:
+def _loss(steps: Records, held_out: Records, unit: str) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     _line(axes, steps, "loss", color=COLORS["loss"], label="loss (task + weighted regularizers)", lw=1)
     _line(axes, steps, "task", color=COLORS["task"], label="task (cross-entropy)", lw=1, ls="--")
     if held_out:
         _line(axes, held_out, "eval_loss", color="#ff7f0e", label="held-out task", lw=2)
-    _axes(axes, "Loss", "nats per answer token")
+    _axes(axes, "Loss", unit)
     axes.legend(fontsize=8)
     return figure
 
 
-def _regularizers(steps: Records) -> plt.Figure:
-    drawn = {
-        "consistency": ("KL to the teacher (times T²)", "nats per token", 1),
-        "diversity": ("Entropy of the top-K softmax", "nats per token", -1),
-        "svd": ("Leading singular values / norm", "share", -1),
-    }
+def _metrics(held_out: Records) -> plt.Figure:
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for name in held_out[-1]:
+        if name not in ("step", "eval_loss"):
+            _line(axes, held_out, name, label=name.removeprefix("eval_"))
+    _axes(axes, "Held-out metrics", "higher is better")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _regularizers(steps: Records, drawn: dict[str, tuple[str, str, int]]) -> plt.Figure:
     present = [name for name in drawn if name in steps[0]]
     figure, row = plt.subplots(
         1, len(present), figsize=(3.6 * len(present) + 0.4, 3.2), layout="constrained", squeeze=False

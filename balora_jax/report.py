@@ -8,10 +8,13 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
+from balora_jax import models, notices
 from balora_jax.assembly import Assembly
 from balora_jax.config import RunConfig
 from balora_jax.programs import CompiledStep
 from balora_jax.tiny_world import TITLES
+from balora_jax.training.best import Best
+from balora_jax.training.progress import HELD_OUT_LOSS
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.state import count
 
@@ -37,6 +40,28 @@ def show_start(
     if config.method == "full":
         del rows["adapter"], rows["regularizers"]
     console.print(_table(rows))
+    for sentence in noticed(config, run, steps):
+        console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
+
+
+def noticed(config: RunConfig, run: Assembly, steps: int) -> list[str]:
+    """What is said of regularizers that cannot act in a run of so many steps."""
+    terms, training = config.active_regularizers, config.training
+    if config.method != "ba-lora":
+        return notices.unused(config.method, config.regularizers)
+    if config.model.task == "sequence-classification":
+        return notices.classifier(terms, steps=steps, examples=training.batch_size, classes=run.model.labels)
+    head = models.head(run.model, run.frozen["base"])
+    hidden_size, vocabulary = head.kernel.shape
+    return notices.language_model(
+        terms,
+        steps=steps,
+        tokens=training.batch_size // training.accumulation // terms.svd.groups * config.data.max_length,
+        hidden_size=hidden_size,
+        vocabulary=vocabulary,
+        softcapped=head.softcap is not None,
+        head_frozen=run.head_frozen,
+    )
 
 
 def _acting(config: RunConfig) -> str:
@@ -55,26 +80,49 @@ def show_stop(console: Console, folder: RunFolder, done: int, steps: int) -> Non
 
 
 def summarize(
-    config: RunConfig, run: Assembly, folder: RunFolder, steps: int, compiled: CompiledStep, seconds: float
+    config: RunConfig,
+    run: Assembly,
+    folder: RunFolder,
+    done: int,
+    kept: int,
+    best: Best,
+    elsewhere: dict[str, float],
+    compiled: CompiledStep,
+    seconds: float,
 ) -> dict[str, Any]:
-    """What the run came to, for summary.json."""
+    """What the run came to, for summary.json.
+
+    Args:
+      config, run, folder, compiled: the run.
+      done: updates made.
+      kept: the update whose weights are exported.
+      best: says how good they are.
+      elsewhere: what was measured out of the domain.
+      seconds: the whole run's.
+    """
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
-    held_out = [record["eval_loss"] for record in records if "eval_loss" in record]
+    held_out = [record for record in records if "eval_loss" in record]
+    last = next((record for record in held_out if record["step"] == kept), {})
     # A run's first step waits for more than its own work.
     speeds = [record["tokens_per_second"] for record in records if "loss" in record][1:] or [0.0]
     return {
         "method": config.method,
         "model": config.model.source,
-        "steps": steps,
+        "steps": done,
+        "step_kept": kept,
         "parameters_trained": count(run.state.trainable),
         "parameters_frozen": count(run.frozen["base"]),
         "loss_first": losses[0],
         "loss_last": losses[-1],
-        "eval_loss_first": held_out[0] if held_out else None,
-        "eval_loss_last": held_out[-1] if held_out else None,
+        "eval_loss_first": held_out[0]["eval_loss"] if held_out else None,
+        "eval_loss_last": last.get("eval_loss"),
+        "metrics": {name.removeprefix("eval_"): value for name, value in last.items() if name not in HELD_OUT_LOSS},
+        "metrics_ood": elsewhere,
+        "score": best.score(last),
         "probes": _probes(records),
         "tokens_per_second": round(float(np.median(speeds)), 1),
+        "lengths_compiled": compiled.lengths,
         "compile_seconds": round(compiled.seconds, 2),
         "device_bytes": compiled.bytes,
         "seconds": round(seconds, 1),
@@ -97,8 +145,9 @@ def show_end(console: Console, folder: RunFolder, summary: dict[str, Any]) -> No
         changes["held-out loss"] = (summary["eval_loss_first"], summary["eval_loss_last"])
     changes |= {TITLES[name]: values for name, values in summary["probes"].items()}
     console.print(_changes(changes))
-    rows = {"speed": f"{summary['tokens_per_second']:,.0f} tokens/s", "time": f"{summary['seconds']:.0f} s"}
-    written = {"adapter": folder.adapter, "merged": folder.merged, "plots": folder.plots}
+    rows = {name: f"{value:.4f}" for name, value in (summary["metrics"] | summary["metrics_ood"]).items()}
+    rows |= {"speed": f"{summary['tokens_per_second']:,.0f} tokens/s", "time": f"{summary['seconds']:.0f} s"}
+    written = {name: getattr(folder, name) for name in ("adapter", "merged", "plots", "predictions")}
     rows |= {name: str(path) for name, path in written.items() if path.exists()}
     console.print(_table(rows))
 

@@ -138,3 +138,65 @@ def test_shapes_that_do_not_fit_are_refused():
     for bad in ((logits, teacher[:, :-1], targets, mask), (logits, teacher, targets[:, :-1], mask)):
         with pytest.raises(AssertionError):
             objective.nlg(*bad, terms=PAPER["2026"], weights=WEIGHTS)
+
+
+NLU = {
+    "2026": RegularizersConfig(
+        consistency=ConsistencyConfig(weight=0.15), diversity=DiversityConfig(weight=0.03),
+        svd=SvdConfig(weight=0.03, k=2),
+    ),
+    "2024": RegularizersConfig(
+        consistency=ConsistencyConfig(weight=1e-4, form="mse"), diversity=DiversityConfig(weight=4e-4),
+        svd=SvdConfig(weight=1e-4, k=3),
+    ),
+}  # fmt: skip
+
+
+def nlu_expected(logits, teacher, labels, terms):
+    """Loss, gradient and parts in float64."""
+    z, t, everything = logits.astype(np.float64), teacher.astype(np.float64), np.ones(len(labels), bool)
+    kl = terms.consistency.form == "kl"
+    parts = {
+        "task": reference.cross_entropy(z, labels, everything),
+        "consistency": reference.nlu_consistency_kl(z, t, 2.0) if kl else reference.nlu_consistency_mse(z, t),
+        "diversity": reference.nlu_diversity(z),
+        "svd": reference.nlu_svd(z, terms.svd.k),
+    }
+    scale = {"task": 1.0, **WEIGHTS}
+    loss, gradient = (sum(scale[name] * part[index] for name, part in parts.items()) for index in (0, 1))
+    return loss, gradient, {name: part[0] for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("version", NLU)
+def test_a_classifiers_loss_equals_float64(version):
+    rng = np.random.default_rng(0)
+    logits, teacher = rng.normal(size=(2, 12, 5)).astype(np.float32) * 2
+    # The batch has no example of class 4.
+    labels = rng.integers(0, 4, 12)
+    function = jax.value_and_grad(objective.nlu, has_aux=True)
+    (loss, parts), gradient = function(logits, teacher, labels, terms=NLU[version], weights=WEIGHTS, scores=False)
+    true_loss, true_gradient, true_parts = nlu_expected(logits, teacher, labels, NLU[version])
+    np.testing.assert_allclose(loss, true_loss, rtol=1e-5)
+    np.testing.assert_allclose(gradient, true_gradient, rtol=1e-4, atol=1e-6)
+    for name, value in true_parts.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_are_fitted_by_squares_and_one_logit_has_no_terms():
+    rng = np.random.default_rng(0)
+    logits, teacher = rng.normal(size=(2, 9, 1)).astype(np.float32)
+    labels = rng.random(9).astype(np.float32) * 5
+    function = jax.value_and_grad(objective.nlu, has_aux=True)
+    (_, parts), gradient = function(logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, scores=True)
+    np.testing.assert_allclose(parts["task"], np.mean((logits[:, 0] - labels) ** 2), rtol=1e-6)
+    assert parts["diversity"] == 0 and parts["consistency"] == 0 and parts["svd"] == -1
+    np.testing.assert_allclose(gradient[:, 0], 2 * (logits[:, 0] - labels) / 9, rtol=1e-5, atol=1e-6)
+
+
+def test_one_example_has_a_loss_and_a_gradient():
+    logits, teacher = np.random.default_rng(0).normal(size=(2, 1, 3)).astype(np.float32)
+    function = jax.value_and_grad(objective.nlu, has_aux=True)
+    (loss, parts), gradient = function(logits, teacher, np.array([2]), terms=NLU["2026"], weights=WEIGHTS, scores=False)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    assert parts["diversity"] == 0
+    np.testing.assert_allclose(parts["svd"], -1, rtol=1e-6)

@@ -30,6 +30,13 @@ def test_pictures_of_what_acted(tmp_path):
 
 def test_card_says_how_it_was_made(run_arguments, tmp_path):
     config = read_config(run_arguments(tmp_path))
-    summary = {"steps": 6, "eval_loss_first": 2.0, "eval_loss_last": None}
+    summary = {
+        "steps": 6,
+        "eval_loss_first": 2.0,
+        "eval_loss_last": None,
+        "metrics": {"accuracy": 0.5},
+        "metrics_ood": {},
+    }
     card = model_card(config, summary, peft_rank=8)
     assert "rank 8" in card and "consistency 0.025 (cosine)" in card and "not measured after" in card
+    assert "| accuracy | 0.5000 |" in card

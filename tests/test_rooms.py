@@ -10,7 +10,7 @@ LEVELS = (
     {"config"},
     {"options"},
     {"adapters", "regularizers", "schedules"},
-    {"objective", "models", "data"},
+    {"objective", "models", "data", "scores", "notices"},
     {"streaming", "generation", "training"},
     {"tasks", "tiny_world"},
     {"assembly", "plots", "model_card", "doctor"},
@@ -21,7 +21,7 @@ LEVELS = (
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-NO_JAX = {"errors", "config", "options", "data", "cli"}
+NO_JAX = {"errors", "config", "options", "data", "scores", "cli"}
 
 
 def _imports(path):

@@ -5,7 +5,7 @@ PEFT keeps lora_A [rank, in] and lora_B [out, rank] for each layer apart and sca
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ def export_adapter(
     task: str = "causal-lm",
     revision: str | None = None,
     fan_in_fan_out: bool = False,
+    head: Mapping[str, np.ndarray] | None = None,
+    head_modules: Sequence[str] = (),
 ) -> None:
     """Writes a `lora` collection as a plain LoRA on the untouched base, loadable by PEFT.
 
@@ -54,10 +56,12 @@ def export_adapter(
       task: causal-lm or sequence-classification.
       revision: the base's revision on the hub.
       fan_in_fan_out: whether the base keeps its kernels as [in, out] (GPT-2's Conv1D).
+      head: Hugging Face's tensors of modules that were trained whole, by name.
+      head_modules: those modules' names; PEFT's modules_to_save.
     """
     flat = traverse_util.flatten_dict(lora)
     paths = sorted({path[:-1] for path in flat})
-    tensors = {}
+    tensors = {PREFIX + name: np.asarray(tensor, np.float32) for name, tensor in (head or {}).items()}
     for path in paths:
         a, b = (np.asarray(flat[(*path, leaf)], np.float32) for leaf in ("a", "b"))
         for layer in range(len(a)) if a.ndim == 3 else [None]:
@@ -78,6 +82,7 @@ def export_adapter(
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
         "use_rslora": False,
+        "modules_to_save": list(head_modules) or None,
         "inference_mode": True,
     }
     folder = pathlib.Path(folder)

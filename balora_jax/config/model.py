@@ -10,8 +10,8 @@ class ModelConfig:
 
     source: str
     """A Hugging Face folder (config.json + safetensors) or a hub id."""
-    task: Literal["causal-lm"] = "causal-lm"
-    """What the model is trained for: next-token prediction."""
+    task: Literal["causal-lm", "sequence-classification"] = "causal-lm"
+    """What the model is trained for: next-token prediction, or a class (or a score) for a text or a pair of texts."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """How the frozen weights are stored."""
     tokenizer: str | None = None
@@ -20,3 +20,5 @@ class ModelConfig:
     """The hub's branch, tag or commit."""
     from_scratch: bool = False
     """Start from fresh random weights instead of the folder's; for method full."""
+    replace_head: bool = False
+    """Classification: drop the checkpoint's head where it has another number of labels, and start a fresh one."""

@@ -42,6 +42,12 @@ class ConsistencyConfig(TermConfig):
     final * weight + (1 - final) * weight * (1 - H_teacher / log V)."""
     temperature: float = 2.0
     """Softmax temperature of both distributions."""
+    form: Literal["kl", "mse"] = "kl"
+    """kl, or (classification only) mse: squared differences of unit-length logits, the 2024 version."""
+    teacher_head: Literal["initial", "student", "probe"] = "initial"
+    """Classification: which head reads the pre-trained model's features. initial: the head as it started. student: the
+    head as it is now, without gradient. probe: one first fitted on those features; the run, under any method, starts
+    from it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +61,7 @@ class DiversityConfig(TermConfig):
     weight: float = 0.005
     schedule: Literal["constant", "cosine", "two-phase", "linear", "quadratic"] = "two-phase"
     top_k: int | None = 20
-    """Entropy over each token's top_k logits; null for the whole vocabulary."""
+    """Language models: entropy over each token's top_k logits; null for the whole vocabulary."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,10 +78,11 @@ class SvdConfig(TermConfig):
     k: int = 10
     """How many leading singular values count."""
     norm: Literal["frobenius", "nuclear"] = "frobenius"
-    """What their sum is divided by: the Frobenius norm (2026) or the sum of all singular values (2024)."""
+    """Language models: what their sum is divided by, the Frobenius norm (2026) or the sum of all singular values (2024,
+    and classification)."""
     method: Literal["subspace", "exact", "randomized"] = "subspace"
-    """How they are found: subspace (block iterations, to 1e-4), exact (a whole decomposition), or randomized, the
-    official code's svd_lowrank, for comparison."""
+    """Language models: how they are found, by subspace (block iterations, to 1e-4), exact (a whole decomposition), or
+    randomized, the official code's svd_lowrank, for comparison."""
     groups: int = 1
     """Equal parts of a micro-batch that each have a term of their own, which is averaged. 1: the term sees the whole
     micro-batch, on however many devices; the number of devices: the official code's per-device reading."""

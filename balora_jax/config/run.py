@@ -1,6 +1,7 @@
 """One run: all sections, and what they must have in common."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +15,20 @@ from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConf
 from balora_jax.errors import BadInput
 
 Method = Literal["ba-lora", "pissa", "lora", "full"]
+# Options of one task alone: given to the other, they would act on nothing.
+OF_TASK = {
+    "sequence-classification": (
+        "data.task",
+        "data.labels",
+        "data.scores",
+        "data.eval_ood",
+        "data.predict",
+        "regularizers.consistency.form",
+        "regularizers.consistency.teacher_head",
+        "model.replace_head",
+    ),
+    "causal-lm": ("data.probes", "regularizers.svd.groups"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,8 @@ class RunConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
     def __post_init__(self) -> None:
+        self._check_task()
+        self._check_method()
         micro, groups = self.training.batch_size // self.training.accumulation, self.regularizers.svd.groups
         require(
             micro % groups == 0,
@@ -39,6 +56,26 @@ class RunConfig:
             groups,
             f"a divisor of the {micro} examples a micro-batch has",
         )
+
+    def _check_task(self) -> None:
+        for task, names in OF_TASK.items():
+            for name in names if task != self.model.task else ():
+                *section, option = name.split(".")
+                owner = functools.reduce(getattr, section, self)
+                value = getattr(owner, option)
+                ok = value == type(owner).__dataclass_fields__[option].default
+                require(ok, name, value, f"nothing under model.task {self.model.task}")
+        data = self.data
+        if self.model.task == "sequence-classification":
+            given = [name for name in ("task", "labels", "scores") if getattr(data, name) is not None]
+            require(len(given) == 1, "data.task, data.labels and data.scores", given, "exactly one of the three")
+        else:
+            require(not isinstance(data.eval, list), "data.eval", data.eval, "one set under model.task causal-lm")
+        require(data.train is not None or data.task is not None, "data.train", None, "a file or a hub name")
+        accepted = "null, or a number with data.eval to judge by"
+        require(self.training.patience is None or data.holds_out, "training.patience", self.training.patience, accepted)
+
+    def _check_method(self) -> None:
         if self.model.from_scratch and self.method != "full":
             raise BadInput(f"model.from_scratch is true under method {self.method}; accepted: method full")
         given = self.adapter.init

@@ -60,7 +60,10 @@ class TrainingConfig:
     seed: int = 0
     """Of the order of the examples, the adapters' start and dropout."""
     eval_every: int = 0
-    """Held-out loss every so many updates (and at the start and the end); 0 for start and end only."""
+    """Held-out measures every so many updates (and at the start and the end); 0 for start and end only."""
+    patience: int | None = None
+    """End the run after so many evaluations without a better one (the task's first metric, or a language model's
+    held-out loss), and export the best checkpoint; null to train to the end and export the last."""
 
     def __post_init__(self) -> None:
         given = [key for key in ("steps", "epochs") if getattr(self, key) is not None]
@@ -71,6 +74,9 @@ class TrainingConfig:
         ok = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
         require(ok, "training.accumulation", self.accumulation, f"a divisor of training.batch_size {self.batch_size}")
         require(self.eval_every >= 0, "training.eval_every", self.eval_every, "a whole number of at least 0")
+        ok = self.patience is None or (self.patience >= 1 and self.eval_every >= 1)
+        accepted = "null, or a whole number of at least 1 with training.eval_every"
+        require(ok, "training.patience", self.patience, accepted)
 
 
 @dataclass(frozen=True)

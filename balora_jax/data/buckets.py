@@ -37,7 +37,7 @@ def collate_texts(texts: LabeledTexts, rows: Sequence[int], buckets: Sequence[in
 
     Returns:
         input_ids and segments int32 [rows, length], attention_mask bool [rows, length], labels [rows] (0 where there
-        are none), mask bool [rows], True everywhere.
+        are none), mask bool [rows], True everywhere; teacher [rows, ...] where texts have it.
     """
     rows = np.asarray(rows)
     longest = (texts.starts[rows + 1] - texts.starts[rows]).max()
@@ -55,7 +55,7 @@ def collate_texts(texts: LabeledTexts, rows: Sequence[int], buckets: Sequence[in
         "attention_mask": attention_mask,
         "labels": labels,
         "mask": np.ones(len(rows), bool),
-    }
+    } | ({} if texts.teacher is None else {"teacher": texts.teacher[rows]})
 
 
 class BatchPlan:
@@ -114,18 +114,27 @@ def train_text_batches(
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)))
 
 
+def seen_rows(texts: LabeledTexts, batch_size: int, *, steps: int, seed: int) -> np.ndarray:
+    """The examples that `train_text_batches` of the same arguments shows at all."""
+    if steps // WINDOW * WINDOW * batch_size >= len(texts):
+        return np.arange(len(texts))
+    plan = BatchPlan(texts.lengths, batch_size, steps, seed)
+    return np.unique(np.concatenate([plan[index] for index in range(steps)]))
+
+
 def eval_text_batches(
-    texts: LabeledTexts, batch_size: int, buckets: Sequence[int]
+    texts: LabeledTexts, batch_size: int, buckets: Sequence[int], rows: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Every example once, the shortest first.
+    """Every example once, the shortest first; only those of `rows` where given.
 
     Yields:
         The examples' numbers [at most batch_size], and a batch of batch_size rows; the last batch is filled up with
         copies whose mask is False.
     """
-    order = np.argsort(texts.lengths, kind="stable")
+    rows = np.arange(len(texts)) if rows is None else rows
+    order = rows[np.argsort(texts.lengths[rows], kind="stable")]
     for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = collate_texts(texts, np.resize(rows, batch_size) if len(rows) < batch_size else rows, buckets)
-        batch["mask"][len(rows) :] = False
-        yield rows, batch
+        some = order[start : start + batch_size]
+        batch = collate_texts(texts, np.resize(some, batch_size) if len(some) < batch_size else some, buckets)
+        batch["mask"][len(some) :] = False
+        yield some, batch

@@ -22,6 +22,7 @@ class TextTask:
         validation: the held-out splits.
         scores: the lowest and the highest score; None for classes.
         label_field: where the answer is.
+        submits_names: whether GLUE's server takes the classes' names, not their numbers.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TextTask:
     validation: tuple[str, ...] = VALIDATION
     scores: tuple[float, float] | None = None
     label_field: str = "label"
+    submits_names: bool = False
 
     @property
     def outputs(self) -> int:
@@ -62,9 +64,10 @@ TASKS = {
             ("accuracy",),
             {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
             validation=("validation_matched", "validation_mismatched"),
+            submits_names=True,
         ),
-        TextTask("qnli", ("question", "sentence"), ENTAILMENT, ("accuracy",), {"test": "QNLI.tsv"}),
-        TextTask("rte", SENTENCES, ENTAILMENT, ("accuracy",), {"test": "RTE.tsv"}),
+        TextTask("qnli", ("question", "sentence"), ENTAILMENT, ("accuracy",), {"test": "QNLI.tsv"}, submits_names=True),
+        TextTask("rte", SENTENCES, ENTAILMENT, ("accuracy",), {"test": "RTE.tsv"}, submits_names=True),
         TextTask("wnli", SENTENCES, ("not_entailment", "entailment"), ("accuracy",), {"test": "WNLI.tsv"}),
     )
 }

@@ -26,6 +26,7 @@ class LabeledTexts:
         labels: [examples], int32 classes or float32 scores; None for rows without (a test split).
         pad_id: the token batches are padded with.
         truncated: examples cut at the longest length allowed.
+        teacher: float32 [examples, ...], what the pre-trained model makes of each; None where nobody asks it.
     """
 
     tokens: np.ndarray
@@ -34,6 +35,7 @@ class LabeledTexts:
     labels: np.ndarray | None
     pad_id: int
     truncated: int
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -108,6 +110,8 @@ def _require_fields(rows: Rows, fields: tuple[str, ...]) -> None:
 
 
 def _class(value: Any, task: TextTask, where: str) -> int:
+    if value in task.labels:
+        return task.labels.index(value)
     # A csv file's cells are text.
     if isinstance(value, str) and value.strip().isdigit():
         value = int(value)

@@ -1,6 +1,27 @@
 """Models in Flax Linen, and their Hugging Face folders."""
 
+from balora_jax.models.classifier_head import head_modules, head_tensors
 from balora_jax.models.head import Head, head
-from balora_jax.models.pretrained import abstract_params, init_params, load_model, load_pretrained, save_pretrained
+from balora_jax.models.pretrained import (
+    Loaded,
+    abstract_params,
+    init_params,
+    load_checkpoint,
+    load_model,
+    load_pretrained,
+    save_pretrained,
+)
 
-__all__ = ["Head", "abstract_params", "head", "init_params", "load_model", "load_pretrained", "save_pretrained"]
+__all__ = [
+    "Head",
+    "Loaded",
+    "abstract_params",
+    "head",
+    "head_modules",
+    "head_tensors",
+    "init_params",
+    "load_checkpoint",
+    "load_model",
+    "load_pretrained",
+    "save_pretrained",
+]

@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from transformers import AutoConfig, PretrainedConfig
 from balora_jax.errors import BadInput
 from balora_jax.models.base import Classifier, Model
 from balora_jax.models.checkpoint import TOKENIZER_FILES, Checkpoint, read_json, resolve_folder, write_checkpoint
-from balora_jax.models.hf_weights import Entry, Place, compare, parts, read_params
+from balora_jax.models.hf_weights import Entry, Place, Reading, compare, parts, read_params
 from balora_jax.models.registry import CAUSAL_LM, MODEL_TYPES, Task
 
 
@@ -29,11 +30,15 @@ class Loaded(NamedTuple):
         model: the Linen module.
         params: its parameters.
         notes: sentences a person should read, such as that the head starts fresh.
+        fresh: the paths of the head's modules that start fresh.
+        stored_labels: the labels of the checkpoint's own head, where they are not as many as asked for.
     """
 
     model: Model
     params: dict
     notes: list[str]
+    fresh: tuple[tuple[str, ...], ...] = ()
+    stored_labels: int | None = None
 
 
 def load_pretrained(
@@ -96,11 +101,13 @@ def load_checkpoint(
 
     place = place or (lambda path, value: jnp.asarray(value))
     params = read_params(reading, checkpoint, jnp.dtype(dtype), place, start)
-    fresh = [name for entry in reading.fresh for name in entry.names]
+    names = [name for entry in reading.fresh for name in entry.names]
     notes = (
-        [f"{folder} has no such head for {model.labels} labels; starting fresh: {', '.join(fresh)}"] if fresh else []
+        [f"{folder} has no such head for {model.labels} labels; starting fresh: {', '.join(names)}"] if names else []
     )
-    return Loaded(model, params, notes)
+    modules = [tuple(module.split(".")) for module in does.head]
+    fresh = tuple(m for m in modules if any(entry.path[: len(m)] == m for entry in reading.fresh))
+    return Loaded(model, params, notes, fresh, _stored_labels(reading, checkpoint))
 
 
 def load_model(
@@ -143,6 +150,7 @@ def save_pretrained(
     source: str | Path,
     task: str = CAUSAL_LM,
     num_labels: int | None = None,
+    label_names: Sequence[str] = (),
     revision: str | None = None,
     max_bytes: int = 5 * 10**9,
 ) -> Path:
@@ -153,6 +161,7 @@ def save_pretrained(
         params: the whole model's parameters, in the type they are to be stored in.
         source: the folder or hub id they come from, whose configuration and tokenizer are copied.
         task, num_labels: what the model does, as when it was loaded.
+        label_names: the classes' names, for config.json; Hugging Face's LABEL_0, ... where the source has none.
         revision: the hub's branch, tag or commit.
         max_bytes: more than this is split over several files with an index.
 
@@ -173,16 +182,17 @@ def save_pretrained(
     for pattern in ("generation_config.json", *TOKENIZER_FILES):
         for path in origin.glob(pattern):
             shutil.copyfile(path, folder / path.name)
-    config = _saved_config(read_json(origin / "config.json"), model, task, jax.tree.leaves(params)[0].dtype)
+    dtype = jax.tree.leaves(params)[0].dtype
+    config = _saved_config(read_json(origin / "config.json"), model, task, dtype, label_names)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def _saved_config(config: dict, model: Model, task: str, dtype: np.dtype) -> dict:
+def _saved_config(config: dict, model: Model, task: str, dtype: np.dtype, label_names: Sequence[str]) -> dict:
     config = {key: value for key, value in config.items() if key != "torch_dtype"}
     config |= {"dtype": str(dtype), "architectures": [_task(model.config.model_type, task).architecture]}
-    if isinstance(model, Classifier) and len(config.get("id2label", ())) != model.labels:
-        labels = {str(i): f"LABEL_{i}" for i in range(model.labels)}
+    if isinstance(model, Classifier) and (label_names or len(config.get("id2label", ())) != model.labels):
+        labels = {str(i): name for i, name in enumerate(label_names or [f"LABEL_{i}" for i in range(model.labels)])}
         config |= {"id2label": labels, "label2id": {label: int(i) for i, label in labels.items()}}
     return config
 
@@ -211,6 +221,14 @@ def _task(model_type: str, task: str) -> Task:
 def _tied(model: Model, by_weights: bool, tied: bool) -> Model:
     """The model with its head tied or not as the weights have it, where it is they that tell."""
     return model.clone(config=dataclasses.replace(model.config, tied=tied)) if by_weights else model
+
+
+def _stored_labels(reading: Reading, checkpoint: Checkpoint) -> int | None:
+    """The rows of the checkpoint's last head layer, if it is there and does not fit."""
+    for entry in reading.fresh:
+        if entry.names[0] in reading.stored and entry.path[-1] == "kernel":
+            return checkpoint.headers[reading.stored[entry.names[0]]].shape[0]
+    return None
 
 
 def _fresh(entry: Entry, key: jax.Array, std: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from balora_jax.errors import BadInput
 from balora_jax.training.state import TrainState
 
 # One folder down: what the manager clears of half-written checkpoints when it opens are its own folder's children.
-INITIAL = "initial/adapters"
+INITIAL = "initial"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Position:
 
 
 class Checkpoints:
-    """Checkpoints of one run: written in the background, the latest `keep` and the best by held-out loss kept.
+    """Checkpoints of one run: written in the background, the latest `keep` and the best by their score kept.
 
     A checkpoint appears under its final name only when it is whole, so a killed run always finds its last one.
     """
@@ -32,14 +32,14 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, keep: int) -> None:
         self._folder = folder.absolute()
 
-        def held_out(metrics: dict[str, float]) -> float:
-            return metrics["loss"]
+        def score(metrics: dict[str, float]) -> float:
+            return metrics["score"]
 
-        best = managers.BestN(get_metric_fn=held_out, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        best = managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             # Without a best_fn the manager does not store metrics; which checkpoints stay, the policy says.
-            best_fn=held_out,
-            best_mode="min",
+            best_fn=score,
+            best_mode="max",
             preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
             save_decision_policy=managers.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
@@ -51,30 +51,31 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def find(self, name: str) -> int:
-        """The step that `latest`, `best` (by held-out loss) or a number names.
+        """The step that `latest`, `best` (by its score) or a number names.
 
         Raises:
           BadInput: no such checkpoint; says which there are.
         """
         steps = self._manager.all_steps()
         scored = {step: self._manager.metrics(step) for step in steps} if name == "best" else {}
-        measured = {step: metrics["loss"] for step, metrics in scored.items() if metrics}
-        named = {"latest": max(steps, default=None), "best": min(measured, key=measured.get, default=None)}
+        measured = {step: metrics["score"] for step, metrics in scored.items() if metrics}
+        named = {"latest": max(steps, default=None), "best": max(measured, key=measured.get, default=None)}
         step = named.get(name, int(name) if name.isdecimal() else None)
         if step not in steps:
             there = ", ".join(map(str, sorted(steps))) or "none"
             raise BadInput(f"{self._folder} has no checkpoint {name!r}; accepted: latest, best, or of {there}")
         return step
 
-    def save(self, step: int, state: TrainState, data: dict[str, Any], loss: float | None) -> None:
-        """Begins to write a checkpoint; `loss` is the held-out loss, if it was measured at this step."""
+    def save(self, step: int, state: TrainState, data: dict[str, Any], score: float | None) -> None:
+        """Begins to write a checkpoint; `score` says how good it is held out, if that was measured at this step."""
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), data=ocp.args.JsonSave(data))
-        self._manager.save(step, args=items, metrics=None if loss is None else {"loss": loss})
+        self._manager.save(step, args=items, metrics=None if score is None else {"score": score})
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, Position]:
         """The state of a step (the latest by default), with the shapes and shardings of `like`."""
+        self._manager.wait_until_finished()
         step = self.latest() if step is None else step
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
@@ -82,14 +83,14 @@ class Checkpoints:
         leaves = [restored["state"][name] for name in _named(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(step, restored["data"])
 
-    def save_initial(self, initial: Any) -> None:
-        """Writes the adapters as they were at step 0, once a run: a resumed run must start from the very same ones."""
+    def save_initial(self, initial: Any, part: str = "adapters") -> None:
+        """Writes a part as it was at step 0, once a run: a resumed run must start from the very same one."""
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(self._folder / INITIAL, initial)
+            checkpointer.save(self._folder / INITIAL / part, initial)
 
-    def restore_initial(self, like: Any) -> Any | None:
-        """The adapters of step 0, or None if the run was stopped before they were written."""
-        path = self._folder / INITIAL
+    def restore_initial(self, like: Any, part: str = "adapters") -> Any | None:
+        """The part as it was at step 0, or None if the run was stopped before it was written."""
+        path = self._folder / INITIAL / part
         if not path.exists():
             return None
         with ocp.StandardCheckpointer() as checkpointer:

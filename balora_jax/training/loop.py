@@ -1,4 +1,4 @@
-"""The loop: batches in, updates, reports, held-out loss and checkpoints out."""
+"""The loop: batches in, updates, reports, held-out measures and checkpoints out."""
 
 import dataclasses
 import time
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 
+from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
 from balora_jax.training.metrics import MetricsLog, check_finite
@@ -28,7 +29,8 @@ class Loop:
     Attributes:
       step: (state, batch) -> (state, metrics), compiled.
       batches: gives what `step` takes.
-      evaluate: state -> held-out loss, or None when nothing is held out.
+      evaluate: state -> held-out measures by name, or None when nothing is held out.
+      best: judges them; what came before a resumed run's start is in it already.
       checkpoints, log: where to save and report.
       show: called with every record, for the progress line.
       steps, save_every, eval_every: in updates; eval_every 0 means never in between.
@@ -36,7 +38,8 @@ class Loop:
 
     step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
     batches: Batches
-    evaluate: Callable[[TrainState], float] | None
+    evaluate: Callable[[TrainState], dict[str, float]] | None
+    best: Best
     checkpoints: Checkpoints
     log: MetricsLog
     show: Callable[[dict[str, float]], None]
@@ -45,7 +48,9 @@ class Loop:
     eval_every: int
 
     def run(self, state: TrainState, start: int, stop: StopRequest) -> tuple[TrainState, int]:
-        """Trains from `start` to the last step, or until asked to stop; returns the state and the steps done.
+        """Trains from `start` to the last step, until `best` has ended or until asked to stop.
+
+        Returns the state and the steps done.
 
         A step's numbers are read while the next step runs, so the device never waits for the host; they are
         read at once where something is written on their strength.
@@ -54,18 +59,17 @@ class Loop:
           Diverged: a loss that is not finite; nothing is saved after it.
         """
         done, self._waiting, self._clock = start, None, time.monotonic()
-        best = float("inf")
-        while done < self.steps and not stop.given:
+        while done < self.steps and not self.best.ended and not stop.given:
             state, metrics = self.step(state, next(self.batches))
             done += 1
             self._report()
             self._waiting = (done, metrics)
-            loss = None
+            score, better = None, False
             if self.evaluate is not None and (done == self.steps or self._due(done, self.eval_every)):
-                loss = self._evaluate(done, state)
-            if self._due(done, self.save_every) or (loss is not None and loss < best):
-                self._save(done, state, loss)
-            best = best if loss is None else min(best, loss)
+                record = self._evaluate(done, state)
+                score, better = self.best.score(record), self.best.take(record)
+            if self._due(done, self.save_every) or better:
+                self._save(done, state, score)
         if done > start:
             self._save(done, state, None)
         return state, done
@@ -85,14 +89,14 @@ class Loop:
         self.log.write(record)
         self.show(record)
 
-    def _evaluate(self, done: int, state: TrainState) -> float:
+    def _evaluate(self, done: int, state: TrainState) -> dict[str, float]:
         self._report()
-        loss = self.evaluate(state)
-        self.log.write({"step": done, "eval_loss": loss})
-        self.show({"step": done, "eval_loss": loss})
+        record = {"step": done} | self.evaluate(state)
+        self.log.write(record)
+        self.show(record)
         self._clock = time.monotonic()
-        return loss
+        return record
 
-    def _save(self, done: int, state: TrainState, loss: float | None) -> None:
+    def _save(self, done: int, state: TrainState, score: float | None) -> None:
         self._report()
-        self.checkpoints.save(done, state, self.batches.get_state(), loss)
+        self.checkpoints.save(done, state, self.batches.get_state(), score)

@@ -18,8 +18,13 @@ class MetricsLog:
     def __init__(self, path: pathlib.Path, *, after: int = 0) -> None:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= after]
         path.write_text("".join(kept))
+        self._path = path
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=after + 1 if after else None)
+
+    def records(self) -> list[dict[str, float]]:
+        """All records, those of a resumed run's first part too."""
+        return [json.loads(line) for line in _lines(self._path)]
 
     def write(self, record: Mapping[str, float]) -> None:
         """Writes one record; it has a `step`."""

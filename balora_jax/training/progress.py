@@ -8,6 +8,7 @@ from rich.text import Text
 
 from balora_jax.training.metrics import PARTS
 
+HELD_OUT_LOSS = ("step", "eval_loss")
 SHORT = {"task": "task", "consistency": "kl", "diversity": "div", "svd": "svd"}
 
 
@@ -50,7 +51,10 @@ class ProgressLine:
         """Shows one record of metrics.jsonl."""
         step = int(record["step"])
         if "eval_loss" in record:
-            self._console.print(f"step {step}: held-out loss {record['eval_loss']:.4f}", highlight=False)
+            rest = {name.removeprefix("eval_"): value for name, value in record.items() if name not in HELD_OUT_LOSS}
+            measures = {"held-out loss": record["eval_loss"]} | rest
+            said = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+            self._console.print(f"step {step}: {said}", highlight=False)
             return
         parts = " ".join(f"{SHORT[name]} {record[name]:.3f}" for name in PARTS if name in record)
         numbers, speed = f"loss {record['loss']:.4f} ({parts})", f"{record['tokens_per_second']:,.0f} tok/s"

@@ -15,20 +15,29 @@ CONFIG = "config.yaml"
 # What a resumed run may have otherwise: it changes where and how often things are written or measured, not the
 # numbers. Everything else decides the result.
 FREE = frozenset(
-    {"output.dir", "output.save_every", "output.keep", "output.resume", "output.merge", "training.eval_every"}
+    {
+        "output.dir",
+        "output.save_every",
+        "output.keep",
+        "output.resume",
+        "output.merge",
+        "training.eval_every",
+        "data.eval_ood",
+        "data.predict",
+    }
 )
 
 
 class RunFolder:
-    """A run's files: config.yaml, metrics.jsonl, summary.json, checkpoints/, adapter/, merged/, plots/."""
+    """A run's files: config.yaml, metrics.jsonl, summary.json, and the folders named below."""
 
     def __init__(self, path: str) -> None:
         self.path = pathlib.Path(path).expanduser()
         self.config, self.metrics, self.summary = (
             self.path / name for name in (CONFIG, "metrics.jsonl", "summary.json")
         )
-        self.checkpoints, self.adapter, self.merged, self.plots = (
-            self.path / name for name in ("checkpoints", "adapter", "merged", "plots")
+        self.checkpoints, self.adapter, self.merged, self.plots, self.predictions = (
+            self.path / name for name in ("checkpoints", "adapter", "merged", "plots", "predictions")
         )
 
     def check(self, config: RunConfig) -> bool:
@@ -54,7 +63,9 @@ class RunFolder:
     def _check_same(self, config: RunConfig) -> None:
         before = _flatten(yaml.safe_load(self.config.read_text()))
         now = _flatten(yaml.safe_load(_as_yaml(config)))
-        keys = sorted(key for key in before.keys() | now.keys() if key not in FREE)
+        # Where a run may end early, how often it is measured decides when.
+        free = FREE if config.training.patience is None else FREE - {"training.eval_every"}
+        keys = sorted(key for key in before.keys() | now.keys() if key not in free)
         changed = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)
         ]

@@ -1,5 +1,6 @@
 """What a run trains, what it keeps frozen, and the state it carries from step to step."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import optax
 from flax import struct
 
 Tree = Any
+Path = tuple[str, ...]
 
 
 class TrainState(struct.PyTreeNode):
@@ -26,15 +28,21 @@ class TrainState(struct.PyTreeNode):
     key: jax.Array
 
 
-def trainable_mask(params: Tree, *, method: str) -> Tree:
-    """True at the leaves that are trained: every base weight under `full`, else the adapters.
+def trainable_mask(params: Tree, *, method: str, head: Collection[Path] = ()) -> Tree:
+    """True at the leaves that are trained: every base weight under `full`, else the adapters, and a new head.
 
     Args:
       params: {"base": frozen tree, "adapters": {a, b} tree, ...}, the rest frozen too.
       method: full, or one of the adapter methods.
+      head: modules of the base that are trained whole.
     """
     trained = "base" if method == "full" else "adapters"
-    return {part: jax.tree.map(lambda _, part=part: part == trained, tree) for part, tree in params.items()}
+
+    def is_trained(path: tuple[Any, ...], _: Any) -> bool:
+        part, *names = (key.key for key in path)
+        return part == trained or (part == "base" and any(tuple(names[: len(module)]) == module for module in head))
+
+    return jax.tree_util.tree_map_with_path(is_trained, params)
 
 
 def partition(params: Tree, mask: Tree) -> tuple[Tree, Tree]:

@@ -11,22 +11,71 @@ from balora_jax.training.state import TrainState, combine
 
 Batch = dict[str, jax.Array]
 Parts = dict[str, jax.Array]
-# (params, micro-batch, random key or None, weights) -> (loss, parts), both means over the micro-batch's counted tokens.
+# (params, batch, random key or None, weights) -> (loss, parts).
 LossFn = Callable[[Any, Batch, jax.Array | None, dict[str, jax.Array]], tuple[jax.Array, Parts]]
+# (trainable, trainable -> params, batch [micro-batches, examples, ...], key, weights) -> (gradient, report).
+Gradient = Callable[[Any, Callable[[Any], Any], Batch, jax.Array, dict[str, jax.Array]], tuple[Any, Parts]]
 Weights = Callable[[jax.Array], dict[str, jax.Array]]
 
 
+def token_weighted(loss_fn: LossFn) -> Gradient:
+    """The gradient of a loss that is a mean over tokens: micro-batches one by one, weighted by their counted tokens.
+
+    Args:
+      loss_fn: of one micro-batch; loss and parts are means over its counted tokens.
+    """
+
+    def gradient(trainable, complete, batch, key, weights):
+        tokens = jnp.sum(batch["mask"])
+
+        def loss_of(trainable, micro, micro_key):
+            loss, parts = loss_fn(complete(trainable), micro, micro_key, weights)
+            share = jnp.sum(micro["mask"]) / jnp.maximum(tokens, 1)
+            return share * loss, {"loss": share * loss} | {name: share * part for name, part in parts.items()}
+
+        one = jax.grad(loss_of, has_aux=True)
+
+        def accumulate(total, inputs):
+            return jax.tree.map(jnp.add, total, one(trainable, *inputs)), None
+
+        inputs = batch, jax.random.split(key, len(batch["mask"]))
+        first = jax.tree.map(lambda leaf: leaf[0], inputs)
+        shapes = jax.eval_shape(one, trainable, *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (grads, parts), _ = jax.lax.scan(accumulate, zeros, inputs)
+        return grads, parts | {"response_tokens": tokens}
+
+    return gradient
+
+
+def whole_batch(loss_fn: LossFn) -> Gradient:
+    """The gradient of a loss that sees all micro-batches at once, because its terms are not sums over examples.
+
+    Args:
+      loss_fn: of the whole batch [micro-batches, examples, ...]; keeping to a micro-batch's memory is its own matter.
+    """
+
+    def gradient(trainable, complete, batch, key, weights):
+        def loss_of(trainable):
+            loss, parts = loss_fn(complete(trainable), batch, key, weights)
+            return loss, {"loss": loss} | parts
+
+        return jax.grad(loss_of, has_aux=True)(trainable)
+
+    return gradient
+
+
 def make_train_step(
-    loss_fn: LossFn,
+    gradient: Gradient,
     optimizer: optax.GradientTransformation,
     mask: Any,
     weights_at: Weights,
     learning_rate: optax.Schedule,
 ) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Parts]]:
-    """The update: gradients of the trainable leaves, summed over micro-batches by their counted tokens.
+    """The update of the trainable leaves.
 
     Args:
-      loss_fn: the objective; see `LossFn`.
+      gradient: `token_weighted` or `whole_batch` of the objective.
       optimizer: from `make_optimizer`, masked by the same `mask`.
       mask: True where trained.
       weights_at: the regularizers' weights at a step.
@@ -37,29 +86,16 @@ def make_train_step(
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Parts]:
-        weights = weights_at(state.step)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        tokens = jnp.sum(batch["mask"])
 
-        def loss_of(trainable, micro, micro_key):
-            loss, parts = loss_fn(combine(trainable, frozen, mask), micro, micro_key, weights)
-            share = jnp.sum(micro["mask"]) / jnp.maximum(tokens, 1)
-            return share * loss, {"loss": share * loss} | {name: share * part for name, part in parts.items()}
+        def complete(trainable):
+            return combine(trainable, frozen, mask)
 
-        gradient = jax.grad(loss_of, has_aux=True)
-
-        def accumulate(total, inputs):
-            return jax.tree.map(jnp.add, total, gradient(state.trainable, *inputs)), None
-
-        inputs = batch, jax.random.split(key, len(batch["mask"]))
-        first = jax.tree.map(lambda leaf: leaf[0], inputs)
-        shapes = jax.eval_shape(gradient, state.trainable, *first)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (grads, parts), _ = jax.lax.scan(accumulate, zeros, inputs)
+        grads, parts = gradient(state.trainable, complete, batch, key, weights_at(state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
         report = parts | {"learning_rate": learning_rate(state.step), "gradient_norm": optax.global_norm(grads)}
-        report |= {"response_tokens": tokens, "tokens": jnp.sum(batch["attention_mask"])}
+        report |= {"tokens": jnp.sum(batch["attention_mask"])}
         return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), report
 
     return step

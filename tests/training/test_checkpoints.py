@@ -20,10 +20,10 @@ def _state(value):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Five checkpoints, the second of them the best by held-out loss, the last not measured."""
+    """Five checkpoints, the second of them the best, the last not measured."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
-    for step, loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)]:
-        checkpoints.save(step, _state(float(step)), {"next_index": step}, loss)
+    for step, score in [(1, -3.0), (2, -1.0), (3, -2.0), (4, -2.5), (5, None)]:
+        checkpoints.save(step, _state(float(step)), {"next_index": step}, score)
     checkpoints.close()
     return Checkpoints(tmp_path / "checkpoints", keep=1)
 

@@ -10,7 +10,7 @@ import pytest
 from balora_jax.config import OptimizerConfig
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.state import combine, count, init_state, partition, trainable_mask
-from balora_jax.training.step import make_eval_step, make_train_step
+from balora_jax.training.step import make_eval_step, make_train_step, token_weighted
 
 
 def _params():
@@ -54,7 +54,7 @@ def _run(micro_batches, steps=3, batch=None):
     def weights(step):
         return {"extra": 0.5 * step.astype(jnp.float32)}
 
-    step = make_train_step(_loss, optimizer, mask, weights, learning_rate(config, 10))
+    step = make_train_step(token_weighted(_loss), optimizer, mask, weights, learning_rate(config, 10))
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(step, n=1))
     reports = []

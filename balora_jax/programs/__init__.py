@@ -1,0 +1,11 @@
+"""What a task makes of a run: the examples it reads, the update, and the measures that are taken."""
+
+from balora_jax.programs.causal_lm import CausalLM
+from balora_jax.programs.classification import Classification
+from balora_jax.programs.compiled import CompiledStep
+from balora_jax.programs.probe import make_probe
+
+# model.task -> what tells the run of it; all have the same methods.
+TASKS = {"causal-lm": CausalLM, "sequence-classification": Classification}
+
+__all__ = ["TASKS", "CausalLM", "Classification", "CompiledStep", "make_probe"]

@@ -1,0 +1,75 @@
+"""Where a classification run's sets come from, what they are called, and how predictions are written."""
+
+import numpy as np
+import pytest
+from classification_cases import save_tokenizer, write_rows
+
+from balora_jax.config import DataConfig
+from balora_jax.data import Rows, find_task, load_tokenizer, read_text_sets, text_sets, text_task, write_predictions
+from balora_jax.errors import BadInput
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    save_tokenizer(tmp_path)
+    return load_tokenizer(str(tmp_path))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What is asked of the hub; every set is one row of every field."""
+    asked = []
+
+    def load_rows(source, *, subset=None, split="train", limit=None):
+        asked.append((source, subset, split))
+        row = {"premise": "a", "hypothesis": "b", "sentence1": "a", "sentence2": "b", "label": 1}
+        return Rows(source, tuple(row), [row])
+
+    monkeypatch.setattr(text_sets, "load_rows", load_rows)
+    return asked
+
+
+def test_a_task_alone_is_the_hubs(hub, tokenizer):
+    """MNLI has two validation sets and two files of predictions."""
+    sets = read_text_sets(DataConfig(task="mnli", predict="test"), tokenizer)
+    splits = ["train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"]
+    assert hub == [("nyu-mll/glue", "mnli", split) for split in splits]
+    assert list(sets.held_out) == ["validation_matched", "validation_mismatched"]
+    assert list(sets.unlabeled) == ["MNLI-m.tsv", "MNLI-mm.tsv"]
+    assert all(texts.labels is None for texts in sets.unlabeled.values())
+
+
+def test_sets_are_called_by_as_much_of_their_path_as_tells_them_apart(hub, tokenizer):
+    config = DataConfig(
+        task="rte", train="my/train.jsonl", eval=["one/dev.jsonl", "two/dev.jsonl"], eval_ood="far/away/dev.jsonl",
+        predict="my/unseen.jsonl",
+    )  # fmt: skip
+    sets = read_text_sets(config, tokenizer)
+    assert (list(sets.held_out), list(sets.elsewhere)) == (["one/dev", "two/dev"], ["away/dev"])
+    assert list(sets.unlabeled) == ["RTE.tsv"], "one set, and one file that the server takes"
+    assert not read_text_sets(DataConfig(task="rte", train="my/train.jsonl"), tokenizer).held_out
+
+
+def test_own_labels_by_name_and_number(tokenizer, tmp_path):
+    rows = [{"words": "a", "b": "c", "kind": "yes"}, {"words": "a", "b": "c", "kind": 0}]
+    path = str(write_rows(tmp_path / "rows.jsonl", rows))
+    fields = {"text": "words", "text_pair": "b", "label": "kind"}
+    sets = read_text_sets(DataConfig(train=path, labels=["no", "yes"], fields=fields), tokenizer)
+    assert sets.train.labels.tolist() == [1, 0]
+    assert sets.task.metrics == ("accuracy", "f1")
+    assert text_task(DataConfig(train=path, labels=3)).metrics == ("accuracy", "macro_f1")
+    with pytest.raises(BadInput, match=r"line 1: kind is 'yes'; data.labels accepts: 0 .0., 1 .1."):
+        read_text_sets(DataConfig(train=path, labels=2, fields=fields), tokenizer)
+
+
+@pytest.mark.parametrize(
+    "task, predictions, lines",
+    [
+        ("rte", [0, 1], ["0\tentailment", "1\tnot_entailment"]),
+        ("cola", [0, 1], ["0\t0", "1\t1"]),
+        ("stsb", [5.4, 1.25, -1], ["0\t5.000", "1\t1.250", "2\t0.000"]),
+    ],
+)
+def test_predictions_as_the_server_takes_them(tmp_path, task, predictions, lines):
+    write_predictions(tmp_path / "new" / "x.tsv", find_task(task), np.array(predictions))
+    assert (tmp_path / "new" / "x.tsv").read_text().splitlines() == ["index\tprediction", *lines]
