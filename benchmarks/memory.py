@@ -3,17 +3,14 @@
     python -m benchmarks.memory --topology v5e:4x4     (a TPU that need not be here; needs the extra tpu)
     python -m benchmarks.memory --models small --length 256 --rank 32 --dtype float32 --remat none     (this host)
 
-Prints a table and writes benchmarks/results/memory.json. Sizes are a device's, of the compiler's own plan.
+Prints a table and writes benchmarks/results/memory_PLACE.json. Sizes are a device's, of the compiler's own plan.
 """
 
 import argparse
 import dataclasses
-import json
 import os
-import pathlib
 import time
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 LINE = (
     "{model:14} {objective:14} temporaries {temporaries_gb:7.3f} GB  arguments {arguments_gb:7.3f} GB  "
     "compiled in {seconds:5.1f} s  {ratio:.3f} x cross-entropy"
@@ -34,12 +31,14 @@ def main() -> None:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
-    rows = [row for name in options.models for row in measure(name, options)]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "memory.json").write_text(json.dumps({"options": vars(options), "rows": rows}, indent=2) + "\n")
+    from benchmarks import measure
+
+    rows = [row for name in options.models for row in compare(name, options)]
+    place = "host" if options.topology is None else options.topology.replace(":", "-")
+    measure.write(f"memory_{place}", {"options": vars(options), "rows": rows})
 
 
-def measure(name: str, options: argparse.Namespace) -> list[dict]:
+def compare(name: str, options: argparse.Namespace) -> list[dict]:
     """Cross-entropy alone, then BA-LoRA; temporaries and arguments in GB a device."""
     from balora_jax.config import RegularizersConfig
     from benchmarks import sizes

@@ -16,7 +16,7 @@ from balora_jax.tasks import causal_lm
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.sharding import batch_sharding, tree_shardings
 from balora_jax.training.state import init_state, partition, trainable_mask
-from balora_jax.training.step import make_train_step
+from balora_jax.training.step import make_train_step, token_weighted
 
 STEPS = 1000
 CONFIGS: dict[str, PretrainedConfig] = {
@@ -65,7 +65,9 @@ def step_of_shapes(
     loss = causal_lm.make_loss(
         model, AdapterSpec(rank), terms, mesh=mesh if mesh.size > 1 else None, head_frozen=streamed
     )
-    update = make_train_step(loss, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS))
+    update = make_train_step(
+        token_weighted(loss), optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS)
+    )
     state, frozen = (_placed(tree, tree_shardings(mesh, tree)) for tree in (state, frozen))
     kinds = {"input_ids": jnp.int32, "attention_mask": bool, "targets": jnp.int32, "mask": bool}
     shapes = {name: jax.ShapeDtypeStruct((1, batch, length), kind) for name, kind in kinds.items()}

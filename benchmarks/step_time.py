@@ -12,12 +12,10 @@ import argparse
 import dataclasses
 import functools
 import json
-import pathlib
 import resource
 import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +23,8 @@ import jax.numpy as jnp
 from balora_jax import models
 from balora_jax.config import MeshConfig, RegularizersConfig
 from balora_jax.training.sharding import make_mesh
-from benchmarks import sizes
+from benchmarks import measure, sizes
 
-RESULTS = pathlib.Path(__file__).parent / "results"
 FORMS = ("lora", "teacher", "plain", "streamed")
 
 
@@ -55,9 +52,7 @@ def main() -> None:
         print(f"{name:10} {row['seconds']:8.3f} s {tokens / row['seconds']:10,.0f} tokens/s {memory}")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.3f}")
-    RESULTS.mkdir(exist_ok=True)
-    result = {"options": vars(options), "device": jax.devices()[0].device_kind, "table": table, "ratios": ratios}
-    (RESULTS / f"step_time_{options.model}.json").write_text(json.dumps(result, indent=2) + "\n")
+    measure.write(f"step_time_{options.model}", {"options": vars(options), "table": table, "ratios": ratios})
 
 
 def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -90,14 +85,7 @@ def time_ours(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]
     calls["teacher"] = functools.partial(_teacher(model), frozen, batch)
     jax.block_until_ready(calls["streamed"]())
     peak = _peak()
-    seconds = {form: [] for form in options.forms}
-    for round_ in range(options.repeats + 1):
-        for form in options.forms:
-            began = time.perf_counter()
-            jax.block_until_ready(calls[form]())
-            if round_:
-                seconds[form].append(time.perf_counter() - began)
-    return seconds, peak
+    return measure.seconds_in_turn({form: calls[form] for form in options.forms}, options.repeats), peak
 
 
 def _off() -> RegularizersConfig:
