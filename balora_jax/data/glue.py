@@ -7,6 +7,8 @@ from balora_jax.errors import BadInput
 # On the hub; the task's name is the set's configuration.
 HUB_SET = "nyu-mll/glue"
 VALIDATION = ("validation",)
+# Test sets that are not in their task's own configuration: the diagnostic set, answered by a model of MNLI.
+OTHER_SUBSETS = {"ax": ("ax", "test")}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ TASKS = {
             ("premise", "hypothesis"),
             ("entailment", "neutral", "contradiction"),
             ("accuracy",),
-            {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+            {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv", "ax": "AX.tsv"},
             validation=("validation_matched", "validation_mismatched"),
             submits_names=True,
         ),

@@ -1,7 +1,9 @@
 """Tokenized texts, or pairs of them, with their labels."""
 
+import functools
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +71,7 @@ def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
         BadInput: a label is missing, of another type, or out of range; says where.
     """
     _require_fields(rows, (task.label_field,))
-    read = _score if task.scores else _class
+    read = _score if task.scores else functools.partial(_class, known=_known(task))
     values = [read(row.get(task.label_field), task, rows.where(index)) for index, row in enumerate(rows.rows)]
     return np.array(values, np.float32 if task.scores else np.int32)
 
@@ -109,15 +111,21 @@ def _require_fields(rows: Rows, fields: tuple[str, ...]) -> None:
         raise BadInput(f"{rows.source} has no field {', '.join(missing)}; it has: {', '.join(rows.columns)}")
 
 
-def _class(value: Any, task: TextTask, where: str) -> int:
-    if value in task.labels:
-        return task.labels.index(value)
-    # A csv file's cells are text.
-    if isinstance(value, str) and value.strip().isdigit():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(task.labels):
-        return value
-    there = ", ".join(f"{number} ({label})" for number, label in enumerate(task.labels))
+def _known(task: TextTask) -> dict[str, int]:
+    """What each class may be called: its name, or its number unless some class has a number for a name."""
+    names = {name: number for number, name in enumerate(task.labels)}
+    if any(re.fullmatch(r"-?\d+", name) for name in names):
+        return names
+    return {str(number): number for number in names.values()} | names
+
+
+def _class(value: Any, task: TextTask, where: str, *, known: Mapping[str, int]) -> int:
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        for name in (str(value), str(value).strip()):
+            if name in known:
+                return known[name]
+    numbered = len(known) > len(task.labels)
+    there = ", ".join(f"{number} ({label})" if numbered else label for number, label in enumerate(task.labels))
     raise BadInput(f"{where}: {task.label_field} is {value!r}; {task.name} accepts: {there}")
 
 

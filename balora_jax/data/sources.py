@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ def _load_file(path: Path, limit: int | None) -> Rows:
 
         text = datasets.Features({name: datasets.Value("string") for name in _header(path)})
         kept = {"features": text, "keep_default_na": False}
-        return _load_table(str(path), limit, path="csv", data_files=str(path), split="train", **kept)
+        rows = _load_table(str(path), limit, path="csv", data_files=str(path), split="train", **kept)
+        return replace(rows, lines=_csv_lines(path, len(rows.rows)))
     if path.suffix == ".parquet":
         return _load_table(str(path), limit, path="parquet", data_files=str(path), split="train")
     raise BadInput(f"{path} ends in none of the known suffixes; accepted: {ACCEPTED}")
@@ -103,6 +104,24 @@ def _header(path: Path) -> list[str]:
     if not header:
         raise BadInput(f"{path} is empty; accepted: a csv file whose first line names its fields")
     return header
+
+
+def _csv_lines(path: Path, number: int) -> list[int] | None:
+    """The line each of the first rows begins on; None where it cannot be told."""
+    with path.open(encoding="utf-8-sig", newline="") as text, contextlib.suppress(csv.Error):
+        begins = list(itertools.islice(_begins(csv.reader(text)), number + 1))
+        # The first one is the header's.
+        return begins[1:] if len(begins) == number + 1 else None
+    return None
+
+
+def _begins(reader: Any) -> Iterator[int]:
+    """The line each row begins on: cells may have line breaks, and blank lines are no rows."""
+    end = 0
+    for row in reader:
+        if row:
+            yield end + 1
+        end = reader.line_num
 
 
 def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from balora_jax.config import DataConfig
-from balora_jax.data.glue import HUB_SET, TextTask, find_task
+from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
 from balora_jax.data.pairs import LabeledTexts, encode
 from balora_jax.data.sources import load_rows
 from balora_jax.errors import BadInput
@@ -78,6 +78,8 @@ def read_text_sets(config: DataConfig, tokenizer: Any) -> TextSets:
 
     def read(source: str, split: str, limit: int | None = None, labeled: bool = True) -> LabeledTexts:
         subset = config.subset or (task.name if source == HUB_SET else None)
+        if source == HUB_SET:
+            subset, split = OTHER_SUBSETS.get(split, (subset, split))
         rows = load_rows(source, subset=subset, split=split, limit=limit)
         return encode(rows, task, tokenizer, max_length=config.max_length, labeled=labeled)
 
@@ -106,12 +108,18 @@ def _listed(sources: str | list[str] | None) -> Sequence[str]:
 
 
 def _named(sources: Sequence[str], parts: int = 1) -> dict[str, str]:
-    """Each source by the end of its path without the suffix, as long as it takes to tell them apart."""
+    """Each source by the end of its path without the suffix, as long as it takes to tell them apart.
+
+    Raises:
+        BadInput: two are the same, but for a suffix.
+    """
     names = ["/".join(PurePath(source).with_suffix("").parts[-parts:]) for source in sources]
-    longest = max((len(PurePath(source).parts) for source in sources), default=0)
-    if len(set(names)) < len(names) and parts < longest:
-        return _named(sources, parts + 1)
-    return dict(zip(names, sources, strict=True))
+    if len(set(names)) == len(names):
+        return dict(zip(names, sources, strict=True))
+    if parts >= max(len(PurePath(source).parts) for source in sources):
+        twice = next(source for source, name in zip(sources, names, strict=True) if names.count(name) > 1)
+        raise BadInput(f"{twice} is there twice among {', '.join(sources)}; accepted: sets of different names")
+    return _named(sources, parts + 1)
 
 
 def _file(task: TextTask, name: str, sets: int) -> str:

@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from balora_jax.data import TASKS, encode, find_task, load_rows, load_tokenizer
+from balora_jax.data import TASKS, TextTask, encode, find_task, load_rows, load_tokenizer
+from balora_jax.data.pairs import read_labels
 from balora_jax.errors import BadInput
 
 
@@ -78,7 +79,7 @@ def test_test_splits_have_no_labels(tokenizer, rows):
     assert texts.labels is None
 
 
-@pytest.mark.parametrize("label", [2, -1, "x", 0.5, None, True, [1]])
+@pytest.mark.parametrize("label", [2, -1, "x", 0.5, None, True, [1], "²", "9" * 5000])
 def test_wrong_classes_are_said_with_their_line(tokenizer, rows, label):
     message = r"rows\.jsonl, line 2: label is .*; rte accepts: 0 \(entailment\), 1 \(not_entailment\)"
     with pytest.raises(BadInput, match=message):
@@ -95,6 +96,20 @@ def test_labels_of_a_csv_file_are_numbers_in_text(tokenizer, tmp_path):
     (tmp_path / "a.csv").write_text("sentence,label\na b,1\nc,0\n")
     texts = encode(load_rows(str(tmp_path / "a.csv")), find_task("sst2"), tokenizer, max_length=9)
     assert texts.labels.tolist() == [1, 0]
+
+
+def test_a_class_called_by_a_number_is_meant_by_it(rows):
+    """With names 1 and 2 the label 1 is the first class, whether it is written as a number or as text."""
+    task = TextTask("mine", ("text",), ("1", "2"), ("accuracy",), {})
+    assert read_labels(rows({"label": 1}, {"label": "2"}, {"label": " 1 "}), task).tolist() == [0, 1, 0]
+    with pytest.raises(BadInput, match="line 1: label is 0; mine accepts: 1, 2"):
+        read_labels(rows({"label": 0}), task)
+
+
+def test_a_csv_files_line_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text('sentence,label\n"a\nb",1\n\nc,0\nd,2\n')
+    with pytest.raises(BadInput, match=r"a\.csv, line 6: label is '2'"):
+        read_labels(load_rows(str(tmp_path / "a.csv")), find_task("sst2"))
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,12 @@ def hub(monkeypatch):
 
 
 def test_a_task_alone_is_the_hubs(hub, tokenizer):
-    """MNLI has two validation sets and two files of predictions."""
+    """MNLI has two validation sets, two files of predictions, and answers the diagnostic set."""
     sets = read_text_sets(DataConfig(task="mnli", predict="test"), tokenizer)
     splits = ["train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"]
-    assert hub == [("nyu-mll/glue", "mnli", split) for split in splits]
+    assert hub == [*(("nyu-mll/glue", "mnli", split) for split in splits), ("nyu-mll/glue", "ax", "test")]
     assert list(sets.held_out) == ["validation_matched", "validation_mismatched"]
-    assert list(sets.unlabeled) == ["MNLI-m.tsv", "MNLI-mm.tsv"]
+    assert list(sets.unlabeled) == ["MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"]
     assert all(texts.labels is None for texts in sets.unlabeled.values())
 
 
@@ -50,6 +50,17 @@ def test_sets_are_called_by_as_much_of_their_path_as_tells_them_apart(hub, token
     assert not read_text_sets(DataConfig(task="rte", train="my/train.jsonl"), tokenizer).held_out
 
 
+def test_files_of_mnlis_test_sets_are_known_by_their_names(hub, tokenizer):
+    config = DataConfig(task="mnli", train="my/train.jsonl", predict=["my/test_matched.jsonl", "my/ax.jsonl", "x.csv"])
+    assert list(read_text_sets(config, tokenizer).unlabeled) == ["MNLI-m.tsv", "AX.tsv", "x.tsv"]
+
+
+@pytest.mark.parametrize("sources", [["a/x.jsonl", "a/x.jsonl"], ["a/x.jsonl", "a/x.csv"]])
+def test_no_set_hides_another(hub, tokenizer, sources):
+    with pytest.raises(BadInput, match=r"a/x.jsonl is there twice among a/x.jsonl, a/x.*; accepted"):
+        read_text_sets(DataConfig(task="rte", train="my/train.jsonl", predict=sources), tokenizer)
+
+
 def test_own_labels_by_name_and_number(tokenizer, tmp_path):
     rows = [{"words": "a", "b": "c", "kind": "yes"}, {"words": "a", "b": "c", "kind": 0}]
     path = str(write_rows(tmp_path / "rows.jsonl", rows))
@@ -58,7 +69,7 @@ def test_own_labels_by_name_and_number(tokenizer, tmp_path):
     assert sets.train.labels.tolist() == [1, 0]
     assert sets.task.metrics == ("accuracy", "f1")
     assert text_task(DataConfig(train=path, labels=3)).metrics == ("accuracy", "macro_f1")
-    with pytest.raises(BadInput, match=r"line 1: kind is 'yes'; data.labels accepts: 0 .0., 1 .1."):
+    with pytest.raises(BadInput, match=r"line 1: kind is 'yes'; data.labels accepts: 0, 1$"):
         read_text_sets(DataConfig(train=path, labels=2, fields=fields), tokenizer)
 
 
