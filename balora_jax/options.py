@@ -63,9 +63,20 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     inside = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
     key = unknown[1] if unknown else ".".join(inside.groups()) if inside else None
     if key is None:
-        wrong = re.fullmatch(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', text)
-        return f"{wrong[1]} is {wrong[3]!r}; accepted: {wrong[2]}" if wrong else text
+        return _wrong_value(text)
     keys = [name for name in dict(parser.get_defaults(skip_validation=True).items()) if name != "config"]
     beside = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
     near = difflib.get_close_matches(key, keys, n=3, cutoff=0.6) or beside or keys
     return f"there is no option {key}; accepted: {', '.join(near)}"
+
+
+def _wrong_value(text: str) -> str:
+    """The parser's complaint of a value's type, where it is one: of one type, or of several."""
+    one = r"Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)"
+    several = r"Does not validate .*?Subtypes: \[(?P<kind>.+?)\] Errors: .* Given value: (?P<value>.*)"
+    wrong = re.fullmatch(rf'Parser key "(?P<name>.+?)"(?: element \d+)?: {one}', text)
+    wrong = wrong or re.fullmatch(f'Parser key "(?P<name>.+?)": {several}', text)
+    if wrong is None:
+        return text
+    kinds = re.sub(r"<class '(\w+)'>", r"\1", wrong["kind"]).replace("NoneType", "null")
+    return f"{wrong['name']} is {wrong['value']!r}; accepted: {kinds}"

@@ -193,6 +193,18 @@ def test_scores_are_fitted_by_squares_and_one_logit_has_no_terms():
     np.testing.assert_allclose(gradient[:, 0], 2 * (logits[:, 0] - labels) / 9, rtol=1e-5, atol=1e-6)
 
 
+def test_a_class_that_no_example_has_changes_the_task_alone():
+    logits, teacher = np.random.default_rng(0).normal(size=(2, 9, 3)).astype(np.float32)
+    function = jax.value_and_grad(objective.nlu, has_aux=True)
+    every, without = np.arange(9) % 3, np.arange(9) % 2
+    ((_, parts), _), ((loss, others), gradient) = (
+        function(logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, scores=False)
+        for labels in (every, without)
+    )
+    assert np.isfinite(loss) and np.isfinite(gradient).all() and parts["task"] != others["task"]
+    assert all(parts[name] == others[name] for name in ("consistency", "diversity", "svd"))
+
+
 def test_one_example_has_a_loss_and_a_gradient():
     logits, teacher = np.random.default_rng(0).normal(size=(2, 1, 3)).astype(np.float32)
     function = jax.value_and_grad(objective.nlu, has_aux=True)

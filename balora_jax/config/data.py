@@ -1,5 +1,6 @@
 """The examples."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,10 +51,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.max_length >= 2, "data.max_length", self.max_length, "a whole number of at least 2")
-        ok = self.scores is None or (len(self.scores) == 2 and self.scores[0] < self.scores[1])
+        ok = self.scores is None or (len(self.scores) == 2 and -math.inf < self.scores[0] < self.scores[1] < math.inf)
         require(ok, "data.scores", self.scores, "null, or the lowest score and the highest")
         count = 2 if self.labels is None else self.labels if isinstance(self.labels, int) else len(set(self.labels))
         require(count >= 2, "data.labels", self.labels, "null, two or more names, or a whole number of at least 2")
+        for key in ("eval", "eval_ood", "predict"):
+            require(getattr(self, key) != [], f"data.{key}", [], "null, a set, or a list of at least one")
+        ok = self.predict != "test" or self.task is not None
+        require(ok, "data.predict", self.predict, "a file or a hub name, or with data.task `test`")
+        ok = self.task is None or not self.fields
+        require(ok, "data.fields", self.fields, f"nothing beside data.task {self.task}, which has its own")
         for key in ("limit", "eval_limit"):
             value = getattr(self, key)
             require(value is None or value >= 1, f"data.{key}", value, "null or a whole number of at least 1")

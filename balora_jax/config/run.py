@@ -27,7 +27,13 @@ OF_TASK = {
         "regularizers.consistency.teacher_head",
         "model.replace_head",
     ),
-    "causal-lm": ("data.probes", "regularizers.svd.groups"),
+    "causal-lm": (
+        "data.template",
+        "data.probes",
+        "regularizers.diversity.top_k",
+        "regularizers.svd.method",
+        "regularizers.svd.groups",
+    ),
 }
 
 

@@ -43,8 +43,9 @@ class Classification:
         self._scores = self._task.scores is not None
         self._micro = config.training.batch_size // config.training.accumulation
         self.sets, self.examples = self._read.all, len(self._train)
-        named = {"train": self._train, **self._read.held_out, **self._read.elsewhere, **self._read.unlabeled}
-        self.counts = [f"{name}: {texts}" for name, texts in named.items()]
+        others = (self._read.held_out, self._read.elsewhere, self._read.unlabeled)
+        named = [("train", self._train), *(item for sets in others for item in sets.items())]
+        self.counts = [f"{name}: {texts}" for name, texts in named]
         absent = [name for number, name in enumerate(self._task.labels) if number not in self._train.labels]
         if absent:
             self.counts.append(f"note: no training example is of class {', '.join(absent)}: it will not be learned")
