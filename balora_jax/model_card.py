@@ -36,8 +36,22 @@ model = PeftModel.from_pretrained(base, "this folder")
 {metrics}"""
 
 
-def model_card(config: RunConfig, summary: dict[str, Any], peft_rank: int, labels: int | None = None) -> str:
-    """The card's text, from the run's configuration and summary; `labels`: of a classifier's head."""
+def model_card(
+    config: RunConfig,
+    summary: dict[str, Any],
+    peft_rank: int,
+    labels: int | None = None,
+    pad_token_id: int | None = None,
+) -> str:
+    """The card's text.
+
+    Args:
+      config, summary: the run's.
+      peft_rank: of the adapter as exported.
+      labels: of a classifier's head; None for a language model.
+      pad_token_id: what its batches were filled up with, where the base's configuration names none.
+    """
+    options = {"num_labels": labels, "pad_token_id": pad_token_id}
     terms = vars(config.active_regularizers).items()
     acting = [f"{name} {term.weight:g} ({term.schedule})" for name, term in terms if term.weight > 0]
     held_out = [summary[key] for key in ("eval_loss_first", "eval_loss_last")]
@@ -45,7 +59,7 @@ def model_card(config: RunConfig, summary: dict[str, Any], peft_rank: int, label
     return CARD.format(
         source=config.model.source,
         auto_class="AutoModelForCausalLM" if labels is None else "AutoModelForSequenceClassification",
-        options="" if labels is None else f", num_labels={labels}",
+        options="".join(f", {name}={value}" for name, value in options.items() if value is not None),
         method=config.method,
         peft_rank=peft_rank,
         rank=config.adapter.rank,

@@ -32,7 +32,8 @@ def write_all(folder: RunFolder, config: RunConfig, run: Assembly, summary: dict
     if jax.process_index() == 0:
         if config.method != "full":
             rank = run.spec.rank * (2 if run.frozen["initial"] else 1)
-            (folder.adapter / "README.md").write_text(model_card(config, summary, rank, label_count(config)))
+            card = model_card(config, summary, rank, label_count(config), missing_pad(config, run))
+            (folder.adapter / "README.md").write_text(card)
         plots.draw(folder.metrics, folder.plots)
         write_whole(folder.summary, json.dumps(summary, indent=2) + "\n")
 
@@ -67,7 +68,15 @@ def write_merged(path: pathlib.Path, config: RunConfig, run: Assembly, state: Tr
     if jax.process_index() == 0:
         section, classes = config.model, () if labels is None else data.text_task(config.data).labels
         does = {"task": section.task, "num_labels": labels, "label_names": classes}
+        does |= {"pad_token_id": missing_pad(config, run)}
         models.save_pretrained(path, base, source=section.source, revision=section.revision, **does)
+
+
+def missing_pad(config: RunConfig, run: Assembly) -> int | None:
+    """The token a classifier's batches were filled up with, where its own configuration names none; else None."""
+    if label_count(config) is None or run.model.config.pad_token_id is not None:
+        return None
+    return data.load_tokenizer(config.model.tokenizer or config.model.source, config.model.revision).pad_token_id
 
 
 def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:

@@ -21,6 +21,7 @@ from balora_jax.cli import main
 from balora_jax.config import MeshConfig
 from balora_jax.finetune import finetune
 from balora_jax.options import read_config
+from balora_jax.programs import Classification
 from balora_jax.tasks import classification
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import combine
@@ -134,6 +135,21 @@ def test_one_program_a_length(finished, letters, arguments, tmp_path, caplog):
     assert len(compiled) == 2
 
 
+def test_every_set_is_counted_and_a_class_without_examples_is_said(arguments, letters, tmp_path):
+    """Also where two sets are called the same."""
+    more = [
+        "--data.labels",
+        "3",
+        "--data.eval",
+        str(letters / "train.jsonl"),
+        "--data.predict",
+        str(letters / "test.jsonl"),
+    ]
+    program = Classification(read_config(arguments(tmp_path, *more)), data.load_tokenizer(str(letters / "bert")))
+    assert [line.partition(":")[0] for line in program.counts] == ["train", "train", "test.tsv", "note"]
+    assert program.counts[-1] == "note: no training example is of class 2: it will not be learned"
+
+
 def _texts(folder, letters):
     tokenizer = data.load_tokenizer(str(letters / "bert"))
     config = read_config(["--config", str(folder / "config.yaml")])
@@ -218,14 +234,16 @@ def test_scores(arguments, tmp_path):
     assert (first["consistency"], first["diversity"], first["svd"]) == (0, 0, -1)
 
 
-KINDS = ["bert", "bert without pooler", "roberta", "deberta-v2", "gpt2", "llama", "t5"]
+KINDS = ["bert", "bert without pooler", "roberta", "deberta-v2", "gpt2", "gpt2 without pad", "llama", "t5"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
     """Adapters and head somewhere else than at their start: PEFT and the merged folder give our logits."""
     name = kind.split()[0]
-    save_model(name, tmp_path / "model", num_labels=3)
+    # As OpenAI's GPT-2: only the tokenizer says what fills batches up.
+    padless = kind == "gpt2 without pad"
+    save_model(name, tmp_path / "model", num_labels=3, **({"pad_token_id": None} if padless else {}))
     if kind == "bert without pooler":
         BertModel.from_pretrained(tmp_path / "model", add_pooling_layer=False).save_pretrained(tmp_path / "model")
     more = ["--model.source", str(tmp_path / "model"), "--adapter.targets", TARGETS[name], "--data.labels", "3"]
@@ -240,11 +258,12 @@ def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
     outputs.write_adapter(tmp_path / "adapter", config, run, state)
     outputs.write_merged(tmp_path / "merged", config, run, state)
 
+    assert outputs.missing_pad(config, run) == (0 if padless else None)
     batch = _letters_batch()
     logits = classification.make_logits(run.model, run.spec)
     ours = np.asarray(logits(combine(state.trainable, run.frozen, run.mask), batch))
     base = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "model", num_labels=3, attn_implementation="eager"
+        tmp_path / "model", num_labels=3, pad_token_id=0, attn_implementation="eager"
     )
     theirs = _torch_logits(PeftModel.from_pretrained(base, tmp_path / "adapter"), batch)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -295,6 +314,17 @@ def _refused(arguments, capsys):
             ["--data.fields", '{"instruction": "text"}'],
             r"data\.fields has instruction; accepted: text, text_pair, label",
         ),
+        (["--data.fields", "text"], r"data\.fields is 'text'; accepted: dict$"),
+        (["--data.labels", "[1, 2]"], r"data\.labels is '\[1, 2\]'; accepted: list\[str\], int, null$"),
+        (["--data.labels", "null", "--data.scores", "[0, .inf]"], r"data\.scores is \[0\.0, inf\]"),
+        (
+            ["--data.labels", "null", "--data.task", "sst2", "--data.fields.text", "t"],
+            r"data\.fields is .* beside data.task",
+        ),
+        (["--data.eval", "[]"], r"data\.eval is \[\]; accepted: null, a set"),
+        (["--data.predict", "test"], r"data\.predict is 'test'; accepted: .* with data\.task"),
+        (["--data.template", "chat"], r"data\.template is 'chat'; accepted: nothing under"),
+        (["--regularizers.svd.method", "exact"], r"svd\.method is 'exact'; accepted: nothing under"),
         (["--training.patience", "2"], r"training\.patience is 2"),
         (["--data.probes", "tiny-world"], r"data\.probes is 'tiny-world'"),
         (["--model.task", "causal-lm"], r"data\.labels is 2; accepted: nothing under model\.task causal-lm"),
@@ -312,7 +342,7 @@ def test_values_that_are_refused(arguments, tmp_path, capsys, more, sentence):
 
 
 @pytest.mark.parametrize(
-    "label, sentence", [(2, "line 2: label is 2; data.labels accepts: 0 .*1"), ("x", "'x'"), (0.5, "0.5")]
+    "label, sentence", [(2, "line 2: label is 2; data.labels accepts: 0, 1"), ("x", "'x'"), (0.5, "0.5")]
 )
 def test_labels_that_are_refused(arguments, tmp_path, capsys, label, sentence):
     rows = write_rows(tmp_path / "rows.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": label}])

@@ -151,6 +151,7 @@ def save_pretrained(
     task: str = CAUSAL_LM,
     num_labels: int | None = None,
     label_names: Sequence[str] = (),
+    pad_token_id: int | None = None,
     revision: str | None = None,
     max_bytes: int = 5 * 10**9,
 ) -> Path:
@@ -162,6 +163,8 @@ def save_pretrained(
         source: the folder or hub id they come from, whose configuration and tokenizer are copied.
         task, num_labels: what the model does, as when it was loaded.
         label_names: the classes' names, for config.json; Hugging Face's LABEL_0, ... where the source has none.
+        pad_token_id: what batches are filled up with, for config.json where the source has none: without it,
+            Hugging Face's decoders classify one text at a time.
         revision: the hub's branch, tag or commit.
         max_bytes: more than this is split over several files with an index.
 
@@ -184,6 +187,8 @@ def save_pretrained(
             shutil.copyfile(path, folder / path.name)
     dtype = jax.tree.leaves(params)[0].dtype
     config = _saved_config(read_json(origin / "config.json"), model, task, dtype, label_names)
+    if pad_token_id is not None and model.config.pad_token_id is None:
+        config["pad_token_id"] = pad_token_id
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
