@@ -1,5 +1,6 @@
 """Attention over heads, and a decoder's self-attention with rotated queries and keys."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from balora_jax.models.cache import Reach, join
-from balora_jax.models.layers import Dense, Numerics, RMSNorm
+from balora_jax.models.layers import Dense, Numerics, RMSNorm, recomputed
 from balora_jax.models.rotary import rotate
 
 # Finite, so that a row with nothing to attend to gives an average and not NaN.
@@ -27,6 +28,9 @@ def attend(
 ) -> jax.Array:
     """softmax(cap(scale q k^T) + bias) v, the softmax in float32; keys are shared by groups of heads, not repeated.
 
+    The backward pass makes the scores again, so that nothing quadratic in the length is kept (not where some are dropped
+    or capped).
+
     Args:
         query: [batch, queries, heads, D].
         key, value: [batch, keys, kv_heads, D]; kv_heads divides heads.
@@ -40,7 +44,8 @@ def attend(
         [batch, queries, heads, D], of the query's type.
     """
     if softcap is None and drop is None:
-        return jax.nn.dot_product_attention(query, key, value, bias, mask[:, None], scale=scale)
+        plain = recomputed(functools.partial(jax.nn.dot_product_attention, scale=scale))
+        return plain(query, key, value, bias, mask[:, None])
     batch, length, heads, size = query.shape
     groups = query.reshape(batch, length, key.shape[2], -1, size)
     scores = jnp.einsum("bqkgd,btkd->bkgqt", groups, key, preferred_element_type=jnp.float32) * scale

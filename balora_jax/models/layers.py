@@ -4,6 +4,7 @@ Dense is the one place where a model meets its adapter: it reads the `lora` coll
 for this module, and is a plain dense layer when it does not.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -105,6 +106,11 @@ def layer_norm(eps: float, numerics: Numerics, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(eps, numerics.dtype, numerics.param_dtype, use_fast_variance=False, name=name)
 
 
+# For elementwise functions: the backward pass computes them again from their arguments, which costs less than keeping
+# what they go through. The arguments of a scanned layer are kept by the scan, so there is nothing to guard from reuse.
+recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * (offset + scale), computed in float32 (Zhang and Sennrich, 1910.07467); offset 1 is Gemma's."""
 
@@ -116,6 +122,9 @@ class RMSNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         start = nn.initializers.constant(1.0 - self.offset)
         scale = self.param("scale", start, (x.shape[-1],), self.numerics.param_dtype)
+        return recomputed(self._normed)(x, scale)
+
+    def _normed(self, x: jax.Array, scale: jax.Array) -> jax.Array:
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
         return (x * (self.offset + scale.astype(jnp.float32))).astype(self.numerics.dtype)
@@ -134,4 +143,4 @@ class GatedMLP(nn.Module):
         gate = Dense(self.width, self.numerics, self.use_bias, name="gate_proj")(x)
         up = Dense(self.width, self.numerics, self.use_bias, name="up_proj")(x)
         down = Dense(x.shape[-1], self.numerics, self.use_bias, name="down_proj")
-        return down(ACTIVATIONS[self.activation](gate) * up)
+        return down(recomputed(lambda gate, up: ACTIVATIONS[self.activation](gate) * up)(gate, up))

@@ -23,8 +23,9 @@ from balora_jax.streaming.svd import svd, svd_of_logits
 
 Parts = dict[str, jax.Array]
 ALONE = RegularizersConfig(ConsistencyConfig(weight=0.0), DiversityConfig(weight=0.0), SvdConfig(weight=0.0))
-# A device's part of a chunk's logits is of so many tokens, and holds at most so many numbers.
-CHUNK_TOKENS, CHUNK_NUMBERS = 512, 2**25
+# A device's part of a chunk's logits is of so many tokens, and holds at most so many numbers. An accelerator needs many
+# tokens to be busy; two cores are as busy with fewer, which take less memory.
+CHUNK_TOKENS, CHUNK_TOKENS_CPU, CHUNK_NUMBERS = 512, 128, 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,9 @@ class _Plan:
 
     def chunks(self, mask: jax.Array) -> Chunks:
         together = 1 if self.mesh is None or "fsdp" not in self.head_axes else self.mesh.shape["fsdp"]
-        tokens = min(max(CHUNK_TOKENS // together, 64), max(CHUNK_NUMBERS // self.vocabulary // 8 * 8, 8))
+        platform = jax.default_backend() if self.mesh is None else self.mesh.devices.flat[0].platform
+        many = CHUNK_TOKENS_CPU if platform == "cpu" else CHUNK_TOKENS
+        tokens = min(max(many // together, 64), max(CHUNK_NUMBERS // self.vocabulary // 8 * 8, 8))
         return Chunks.of(mask, self.chunk_size or tokens)
 
     def gathered(self, array: jax.Array) -> jax.Array:
@@ -194,8 +197,8 @@ def nlg(
       weights: each acting term's weight at this step (`schedules.weights_at`).
       factor: from `head_factor`, once a run, for the SVD term. Without one (a soft-capped head has none) that term
         alone is taken from whole logits, which costs their memory.
-      chunk_size: counted tokens a device takes at a time; by default 512, fewer where the vocabulary is very large
-        or divided over many devices.
+      chunk_size: counted tokens a device takes at a time; by default 512 (on CPU 128), fewer where the vocabulary is
+        very large or divided over many devices.
       mesh: where tokens lie over (data, fsdp) and the vocabulary is to be divided over (fsdp, tensor); None for one
         device. batch must be divisible by data x fsdp.
 
