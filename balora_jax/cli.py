@@ -114,6 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _read_run_options(command: str, kind: str, arguments: Sequence[str]) -> Namespace:
     parser = ArgumentParser(prog=f"balora {command}", description=COMMANDS[command].__doc__, exit_on_error=False)
     parser.add_argument("--run", type=str, required=True, help="the run's folder")
-    parser.add_argument("--checkpoint", type=str, default="latest", help="a step, latest, or best (by held-out loss)")
+    parser.add_argument("--checkpoint", type=str, default="latest", help="a step, latest, or best (held out)")
     parser.add_argument("--out", type=str, default=None, help=f"where to write; {kind}/ in the run's folder by default")
     return parse(parser, arguments)

@@ -212,8 +212,9 @@ def test_full_writes_the_whole_model(arguments, tmp_path, letters):
 
 
 def test_patience_ends_the_run_and_keeps_the_best(arguments, letters, tmp_path):
-    """With a step too small to change a prediction, the first evaluation stays the best."""
+    """With a step too small to change a prediction, the first evaluation stays the best, and all equal it."""
     more = [
+        "--output.save_every", "1", "--output.keep", "1",
         "--training.steps", "50", "--training.eval_every", "1", "--training.patience", "2", "--method", "lora",
         "--optimizer.learning_rate", "1e-12",
     ]  # fmt: skip

@@ -67,7 +67,7 @@ class Checkpoints:
         return step
 
     def save(self, step: int, state: TrainState, data: dict[str, Any], score: float | None) -> None:
-        """Begins to write a checkpoint; `score` says how good it is held out, if that was measured at this step."""
+        """Begins to write a checkpoint; `score` says how good it is held out, if none was as good before."""
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), data=ocp.args.JsonSave(data))

@@ -64,11 +64,12 @@ class Loop:
             done += 1
             self._report()
             self._waiting = (done, metrics)
-            score, better = None, False
+            score = None
             if self.evaluate is not None and (done == self.steps or self._due(done, self.eval_every)):
                 record = self._evaluate(done, state)
-                score, better = self.best.score(record), self.best.take(record)
-            if self._due(done, self.save_every) or better:
+                # Only the best so far is given its score: among equals the checkpoints would keep the last.
+                score = self.best.score(record) if self.best.take(record) else None
+            if self._due(done, self.save_every) or score is not None:
                 self._save(done, state, score)
         if done > start:
             self._save(done, state, None)
