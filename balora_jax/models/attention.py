@@ -28,8 +28,8 @@ def attend(
 ) -> jax.Array:
     """softmax(cap(scale q k^T) + bias) v, the softmax in float32; keys are shared by groups of heads, not repeated.
 
-    The backward pass makes the scores again, so that nothing quadratic in the length is kept (not where some are dropped
-    or capped).
+    The backward pass makes the scores again, so that nothing quadratic in the length is kept; where some are dropped or
+    capped, they are kept.
 
     Args:
         query: [batch, queries, heads, D].

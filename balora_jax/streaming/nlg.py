@@ -104,20 +104,23 @@ def _stream(plan, hidden, teacher_hidden, head, targets, mask, weights, with_gra
     chunks = plan.chunks(mask)
     kernel = plan.kernel(head, hidden.dtype)
     student, aims = chunks.arrange(hidden), chunks.arrange(targets)
-    teacher = None if teacher_hidden is None else chunks.arrange(teacher_hidden)
+    both = [student] if teacher_hidden is None else [student, chunks.arrange(teacher_hidden)]
     each = 1.0 / jnp.maximum(jnp.sum(mask), 1)
     scales = {"task": jnp.float32(1.0), **weights}
 
-    def chunk_logits(states, start, counted):
+    def chunk_logits(start, counted):
+        """The student's logits, the soft-cap's slope there, and the teacher's logits."""
         # What is not counted may hold anything, even NaN.
-        here = jnp.where(counted[..., None], plan.gathered(chunks.at(states, start)), 0)
-        return plan.logits(here, kernel, head)
+        parts = [jnp.where(counted[..., None], plan.gathered(chunks.at(states, start)), 0) for states in both]
+        # One product for both: the head is read once.
+        logits, bend = plan.logits(jnp.concatenate(parts, axis=1), kernel, head)
+        aimed = None if teacher_hidden is None else logits[:, chunks.size :]
+        return logits[:, : chunks.size], None if bend is None else bend[:, : chunks.size], aimed
 
     def body(carry, start, counted):
         sums, slopes = carry
         counted = plan.gathered(counted)
-        logits, bend = chunk_logits(student, start, counted)
-        aimed = None if teacher is None else chunk_logits(teacher, start, counted)[0]
+        logits, bend, aimed = chunk_logits(start, counted)
         targets_here = jnp.where(counted, plan.gathered(chunks.at(aims, start)), 0)
         values, gradient = token_terms(logits, aimed, targets_here, plan.terms, plan.largest)
         sums = {name: sums[name] + jnp.sum(jnp.where(counted, rows, 0.0)) for name, rows in values.items()}

@@ -13,26 +13,29 @@ from streaming_cases import PAPER, assert_same, only, random_batch, random_head,
 
 from balora_jax.streaming.chunks import Chunks
 
-VOCABULARY = 3200
+VOCABULARY, WIDTH, CHUNK = 3200, 12, 5
 
 
 def head_products(jaxpr):
-    """How many products with [d, V] a program holds, each counted where it stands (a loop's body once)."""
+    """How many times a program takes a chunk's tokens through [d, V], by its multiplications (a loop's body once)."""
     found = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            found += any(VOCABULARY in variable.aval.shape for variable in equation.invars)
+            (left, right), contracted = equation.invars, equation.params["dimension_numbers"][0][0]
+            if VOCABULARY in left.aval.shape or VOCABULARY in right.aval.shape:
+                summed = np.prod([left.aval.shape[axis] for axis in contracted])
+                found += equation.outvars[0].aval.size * summed / (CHUNK * WIDTH * VOCABULARY)
         found += sum(head_products(part) for part in jax.core.jaxprs_in_params(equation.params))
     return found
 
 
 def program_of(terms, with_gradient):
-    hidden, teacher, targets, mask = random_batch(vocabulary=VOCABULARY)
-    head = random_head(vocabulary=VOCABULARY)
-    factor = jnp.eye(12)
+    hidden, teacher, targets, mask = random_batch(width=WIDTH, vocabulary=VOCABULARY)
+    head = random_head(width=WIDTH, vocabulary=VOCABULARY)
+    factor = jnp.eye(WIDTH)
 
     def loss(states):
-        return streamed(states, teacher, head, targets, mask, terms, factor=factor)[0]
+        return streamed(states, teacher, head, targets, mask, terms, factor=factor, chunk_size=CHUNK)[0]
 
     return jax.make_jaxpr(jax.value_and_grad(loss) if with_gradient else loss)(hidden).jaxpr
 
