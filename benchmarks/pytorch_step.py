@@ -1,37 +1,54 @@
 """The same BA-LoRA step in PyTorch + PEFT, written from the paper's formulas as the official code has them.
 
 A second model is the teacher, logits are whole, the singular values come from svd_lowrank(q = k + 5, niter = 2). Run by
-step_time.py in a process of its own, so that its peak memory is its own; prints one JSON object.
+step_time.py in a process of its own, so that its peak memory is its own: for every line it reads it makes a step and
+prints one JSON object with the peak memory so far.
 """
 
 import argparse
 import json
 import resource
-import time
+import sys
 
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from benchmarks.sizes import CONFIGS
+from benchmarks.sizes import CLASSES, CONFIGS, writes
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def loss_of(
-    logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, terms: dict[str, float]
-) -> torch.Tensor:
+TERMS = {"consistency": 0.025, "diversity": 0.005, "svd": 0.005}
+
+
+def language_loss(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Task plus the 2026 regularizers over all positions, whole logits [tokens, V]."""
-    temperature, top_k, k = 2.0, 20, 10
-    task = F.cross_entropy(logits, targets)
-    student = F.log_softmax(logits / temperature, dim=-1)
-    kl = F.kl_div(student, F.softmax(teacher / temperature, dim=-1), reduction="batchmean") * temperature**2
+    top_k, k = 20, 10
     top = F.log_softmax(logits.topk(top_k, dim=-1).values, dim=-1)
     entropy = -(top.exp() * top).sum(-1).mean()
     _, values, _ = torch.svd_lowrank(logits, q=k + 5, niter=2)
     svd = -values[:k].sum() / torch.linalg.norm(logits)
-    return task + terms["consistency"] * kl - terms["diversity"] * entropy + terms["svd"] * svd
+    return _task_and_kl(logits, teacher, targets) - TERMS["diversity"] * entropy + TERMS["svd"] * svd
+
+
+def classifier_loss(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Task plus the 2026 regularizers over a batch of logits [N, D]."""
+    k, (examples, classes) = 5, logits.shape
+    centered = logits - logits.mean(0)
+    covariance = centered.T @ centered / (examples - 1)
+    diversity = (covariance - torch.diag(covariance.diag())).square().sum() / classes
+    values = torch.linalg.svdvals(logits)
+    svd = -values[:k].sum() / values.sum()
+    return _task_and_kl(logits, teacher, targets) + TERMS["diversity"] * diversity + TERMS["svd"] * svd
+
+
+def _task_and_kl(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    temperature = 2.0
+    student, wanted = F.log_softmax(logits / temperature, dim=-1), F.softmax(teacher / temperature, dim=-1)
+    kl = F.kl_div(student, wanted, reduction="batchmean") * temperature**2
+    return F.cross_entropy(logits, targets) + TERMS["consistency"] * kl
 
 
 def main() -> None:
@@ -40,43 +57,48 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--repeats", type=int, required=True)
     options = parser.parse_args()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = AutoModelForCausalLM.from_config(CONFIGS[options.model]).to(device).eval().requires_grad_(False)
-    student = AutoModelForCausalLM.from_config(CONFIGS[options.model]).to(device)
+    language = writes(options.model)
+    auto = AutoModelForCausalLM if language else AutoModelForSequenceClassification
+    teacher = auto.from_config(CONFIGS[options.model]).to(device).eval().requires_grad_(False)
+    student = auto.from_config(CONFIGS[options.model]).to(device)
     student.load_state_dict(teacher.state_dict())
-    config = LoraConfig(r=options.rank, lora_alpha=options.rank, target_modules=TARGETS)
-    student = get_peft_model(student, config)
+    student = get_peft_model(student, _lora(options.rank, language)).train()
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0)
     tokens = torch.randint(CONFIGS[options.model].vocab_size, (options.batch, options.length + 1), device=device)
     inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
-    terms = {"consistency": 0.025, "diversity": 0.005, "svd": 0.005}
+    if not language:
+        targets = torch.randint(CLASSES, (options.batch,), device=device)
+    loss = language_loss if language else classifier_loss
 
     def step() -> None:
         with torch.no_grad():
-            wanted = teacher(input_ids=inputs).logits.flatten(0, 1)
-        logits = student(input_ids=inputs).logits.flatten(0, 1)
-        loss_of(logits, wanted, targets, terms).backward()
+            wanted = teacher(input_ids=inputs).logits.flatten(0, -2)
+        logits = student(input_ids=inputs).logits.flatten(0, -2)
+        loss(logits, wanted, targets).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if device == "cuda":
             torch.cuda.synchronize()
 
-    step()
-    seconds = []
-    for _ in range(options.repeats):
-        began = time.perf_counter()
+    for _ in sys.stdin:
         step()
-        seconds.append(time.perf_counter() - began)
+        print(json.dumps({"peak_bytes": _peak(device)}), flush=True)
+
+
+def _lora(rank: int, language: bool) -> LoraConfig:
+    targets = TARGETS if language else "all-linear"
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM" if language else "SEQ_CLS")
+
+
+def _peak(device: str) -> int:
     if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -1,24 +1,29 @@
-"""The models that are measured, by name, and a training step of each from shapes alone."""
+"""The models that are measured, by name, and a training step of each from shapes alone.
+
+Language models stream their objective; a classifier's step is given the teacher's word with the batch, as in training.
+"""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from transformers import GemmaConfig, LlamaConfig, MistralConfig, PretrainedConfig
+import numpy as np
+from transformers import BertConfig, GemmaConfig, LlamaConfig, MistralConfig, PretrainedConfig
 
 from balora_jax import adapters, models, streaming
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import PAPER_TARGETS, OptimizerConfig, RegularizersConfig
-from balora_jax.models.decoder import Decoder
-from balora_jax.models.decoder_config import decoder_config
+from balora_jax.models.registry import CAUSAL_LM, CLASSIFICATION, MODEL_TYPES
 from balora_jax.schedules import weights_at
-from balora_jax.tasks import causal_lm
+from balora_jax.tasks import causal_lm, classification
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.sharding import batch_sharding, tree_shardings
 from balora_jax.training.state import init_state, partition, trainable_mask
-from balora_jax.training.step import make_train_step, token_weighted
+from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
 
 STEPS = 1000
+# Of a classifier: those of MNLI.
+CLASSES = 3
 CONFIGS: dict[str, PretrainedConfig] = {
     "llama-2-7b": LlamaConfig(max_position_embeddings=4096, tie_word_embeddings=False),
     "mistral-7b": MistralConfig(),
@@ -30,6 +35,9 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "smollm2-135m": LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
         num_key_value_heads=3, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+    ),
+    "minilm": BertConfig(
+        hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=12, num_labels=CLASSES,
     ),
 }  # fmt: skip
 
@@ -43,55 +51,89 @@ class Step(NamedTuple):
     batch: Any
 
 
-def make_model(name: str, *, dtype: str, remat: str = "none") -> Decoder:
-    """A decoder of a named size, stored and computing in `dtype`."""
-    return Decoder(decoder_config(CONFIGS[name]), dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), remat=remat)
+def writes(name: str) -> bool:
+    """Whether the model named is a language model, and not a classifier."""
+    return CAUSAL_LM in MODEL_TYPES[CONFIGS[name].model_type].tasks
+
+
+def make_model(name: str, *, dtype: str, remat: str = "none") -> Any:
+    """A model of a named size, stored and computing in `dtype`."""
+    kind, task = MODEL_TYPES[CONFIGS[name].model_type], CAUSAL_LM if writes(name) else CLASSIFICATION
+    labels = {} if writes(name) else {"labels": CLASSES}
+    numerics = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype), "remat": remat}
+    return kind.tasks[task].module(kind.parse(CONFIGS[name]), **numerics, **labels)
 
 
 def step_of_shapes(
-    model: Decoder, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh, streamed: bool = True
+    model: Any, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh, streamed: bool = True
 ) -> Step:
-    """The BA-LoRA update of a model on a mesh, with delta-form PiSSA adapters; nothing is allocated."""
+    """The BA-LoRA update of a language model on a mesh, with delta-form PiSSA adapters; nothing is allocated."""
     base = models.abstract_params(model)
-    paths = adapters.match_targets(list(PAPER_TARGETS), base)
-    start = jax.eval_shape(lambda key: adapters.init_lora(base, paths, rank, key), jax.random.key(0))
     factor = {"head": jax.eval_shape(lambda tree: streaming.head_factor(models.head(model, tree)), base)}
+    several = mesh if mesh.size > 1 else None
+    loss = causal_lm.make_loss(model, AdapterSpec(rank), terms, mesh=several, head_frozen=streamed)
+    kinds = {"input_ids": jnp.int32, "attention_mask": bool, "targets": jnp.int32, "mask": bool}
+    shapes = {name: jax.ShapeDtypeStruct((1, batch, length), kind) for name, kind in kinds.items()}
+    paths = adapters.match_targets(list(PAPER_TARGETS), base)
+    return _update(token_weighted(loss), terms, base, factor, paths, (), rank, shapes, mesh)
+
+
+def classifier_of_shapes(model: Any, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh) -> Step:
+    """The same update of a classifier, adapters on every linear layer and its head trained whole."""
+    base, head = models.abstract_params(model), models.head_modules(model)
+    loss = classification.make_loss(model, AdapterSpec(rank), terms, scores=False)
+    texts = {"input_ids": jnp.int32, "attention_mask": bool, "segments": jnp.int32}
+    shapes = {name: jax.ShapeDtypeStruct((1, batch, length), kind) for name, kind in texts.items()}
+    shapes["labels"] = jax.ShapeDtypeStruct((1, batch), jnp.int32)
+    shapes["teacher"] = jax.ShapeDtypeStruct((1, batch, model.labels), jnp.float32)
+    body = {name: part for name, part in base.items() if (name,) not in head}
+    paths = adapters.match_targets("all-linear", body)
+    return _update(whole_batch(loss), terms, base, {}, paths, head, rank, shapes, mesh)
+
+
+def _update(
+    gradient: Gradient, terms: RegularizersConfig, base: Any, factor: Any, paths, head, rank: int, shapes: Any, mesh
+) -> Step:
+    start = jax.eval_shape(lambda key: adapters.init_lora(base, paths, rank, key), jax.random.key(0))
     params = {"base": base, "adapters": start, "initial": start, "factor": factor}
-    mask = trainable_mask(params, method="ba-lora")
+    mask = trainable_mask(params, method="ba-lora", head=head)
     trainable, frozen = partition(params, mask)
     config = OptimizerConfig()
     optimizer = make_optimizer(config, STEPS, mask)
     state = jax.eval_shape(lambda tree: init_state(tree, optimizer, seed=0), trainable)
-    loss = causal_lm.make_loss(
-        model, AdapterSpec(rank), terms, mesh=mesh if mesh.size > 1 else None, head_frozen=streamed
-    )
-    update = make_train_step(
-        token_weighted(loss), optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS)
-    )
+    update = make_train_step(gradient, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS))
     state, frozen = (_placed(tree, tree_shardings(mesh, tree)) for tree in (state, frozen))
-    kinds = {"input_ids": jnp.int32, "attention_mask": bool, "targets": jnp.int32, "mask": bool}
-    shapes = {name: jax.ShapeDtypeStruct((1, batch, length), kind) for name, kind in kinds.items()}
     return Step(update, state, frozen, _placed(shapes, dict.fromkeys(shapes, batch_sharding(mesh))))
 
 
-def materialize(step: Step, model: Decoder) -> tuple[Any, Any, Any]:
-    """(state, frozen, batch) of random weights, adapters near their start, and random tokens, all counted."""
-    keys = iter(jax.random.split(jax.random.key(0), 8))
+def materialize(step: Step, model: Any) -> tuple[Any, Any, Any]:
+    """(state, frozen, batch) of random weights, adapters near their start, and random tokens, all counted.
 
-    def filled(tree: Any, scale: float, key: jax.Array) -> Any:
-        leaves, structure = jax.tree.flatten(tree)
-        parts = zip(leaves, jax.random.split(key, len(leaves)), strict=True)
-        return jax.tree.unflatten(structure, [scale * jax.random.normal(k, x.shape, x.dtype) for x, k in parts])
+    Made by numpy: programs that make them would count in the process's memory.
+    """
+    rng = np.random.default_rng(0)
 
-    base = models.init_params(model, next(keys))
-    start = filled(step.frozen["initial"], 0.02, next(keys))
-    factor = {"head": jax.jit(streaming.head_factor)(models.head(model, base))}
-    frozen = step.frozen | {"base": base, "initial": start, "factor": factor}
-    trainable = step.state.trainable | {"adapters": jax.tree.map(lambda leaf: leaf * 1.01, start)}
+    def filled(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if path[-1].key == "scale":
+            return jnp.full(leaf.shape, 1 - getattr(model.config, "norm_offset", 0), leaf.dtype)
+        return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
+
+    def drawn(name: str, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        highest = {"input_ids": model.config.vocab_size, "labels": CLASSES, "segments": 2}
+        if shape.dtype == bool:
+            return jnp.ones(shape.shape, bool)
+        if name == "teacher":
+            return jnp.asarray(rng.standard_normal(shape.shape, np.float32))
+        return jnp.asarray(rng.integers(highest.get(name, 1), size=shape.shape, dtype=np.int32))
+
+    trainable, frozen = (jax.tree_util.tree_map_with_path(filled, tree) for tree in (step.state.trainable, step.frozen))
+    if frozen["factor"]:
+        frozen["factor"] = {"head": jax.jit(streaming.head_factor)(models.head(model, frozen["base"]))}
+    trainable["adapters"] = jax.tree.map(lambda leaf: leaf * 1.01, frozen["initial"])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), step.state)
-    tokens = jax.random.randint(next(keys), step.batch["input_ids"].shape, 0, model.config.vocab_size)
-    everything = jnp.ones(tokens.shape, bool)
-    batch = {"input_ids": tokens, "attention_mask": everything, "targets": jnp.roll(tokens, -1, -1), "mask": everything}
+    batch = {name: drawn(name, shape) for name, shape in step.batch.items()}
+    if "targets" in batch:
+        batch["targets"] = jnp.roll(batch["input_ids"], -1, -1)
     return zeros.replace(trainable=trainable, step=jnp.asarray(STEPS // 2, jnp.int32)), frozen, batch
 
 

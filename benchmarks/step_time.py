@@ -1,10 +1,13 @@
 """Seconds and memory of one training step, ours and PyTorch + PEFT's, in one run.
 
     python -m benchmarks.step_time [--model small] [--batch 4] [--length 256] [--rank 32] [--repeats 5] [--no-pytorch]
+    python -m benchmarks.step_time --model minilm --batch 32 --length 128 --rank 8
 
 Times in turn, round by round, so that a machine's moods fall on all alike: LoRA alone (streamed cross-entropy), the
-teacher's forward pass alone with its head, BA-LoRA from whole logits, BA-LoRA streamed; then the same step in PyTorch +
-PEFT in a process of its own. Random weights and tokens, every position counted. Prints medians and ratios, writes
+teacher's forward pass alone with its head, BA-LoRA from whole logits (`plain`), BA-LoRA streamed, and the same step in
+PyTorch + PEFT in a process of its own. A classifier (minilm) has one form of BA-LoRA, and its teacher's logits come
+with the batch: a run computes them once, before it begins. PyTorch's teacher runs in every step. Random weights and
+tokens, every position counted, dropout as the model's configuration has it. Prints medians and ratios, writes
 benchmarks/results/step_time_MODEL.json.
 """
 
@@ -12,10 +15,16 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
+
+# transformers loads PyTorch wherever it is installed. This process runs without, as an installation without it does.
+sys.modules.setdefault("torch", None)
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +34,7 @@ from balora_jax.config import MeshConfig, RegularizersConfig
 from balora_jax.training.sharding import make_mesh
 from benchmarks import measure, sizes
 
-FORMS = ("lora", "teacher", "plain", "streamed")
+FORMS = ("lora", "teacher", "plain", "ba-lora")
 
 
 def main() -> None:
@@ -36,56 +45,66 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
+    parser.add_argument("--remat", default="none", choices=("none", "dots", "full"))
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS, help="ba-lora is always timed")
     parser.add_argument("--no-pytorch", action="store_true")
     options = parser.parse_args()
-    seconds, peak = time_ours(options)
-    table = {name: {"seconds": statistics.median(times)} for name, times in seconds.items()}
-    table["streamed"]["peak_bytes"] = peak
-    if not options.no_pytorch:
-        theirs = time_pytorch(options)
-        table["pytorch"] = {"seconds": statistics.median(theirs["seconds"]), "peak_bytes": theirs["peak_bytes"]}
-    ratios = compare(table)
-    tokens = options.batch * options.length
+    calls = our_calls(options)
+    # Before the others are compiled: the process's peak is this step's.
+    jax.block_until_ready(calls["ba-lora"]())
+    peaks = {"ba-lora": _peak()}
+    with PyTorch(options) as pytorch:
+        theirs = {} if options.no_pytorch else {"pytorch": pytorch.step}
+        seconds = measure.seconds_in_turn(calls | theirs, options.repeats)
+        peaks |= {name: pytorch.peak_bytes for name in theirs}
+    table = {name: {"seconds": statistics.median(times), "fastest": min(times)} for name, times in seconds.items()}
+    for name, peak in peaks.items():
+        table[name]["peak_bytes"] = peak
+    show(table, options.batch * options.length)
+    measure.write(f"step_time_{options.model}", {"options": vars(options), "table": table, "ratios": compare(table)})
+
+
+def show(table: dict[str, dict[str, float]], tokens: int) -> None:
+    """Prints the table and its ratios."""
     for name, row in table.items():
         memory = f"{row['peak_bytes'] / 2**30:6.2f} GiB peak" if "peak_bytes" in row else ""
-        print(f"{name:10} {row['seconds']:8.3f} s {tokens / row['seconds']:10,.0f} tokens/s {memory}")
-    for name, ratio in ratios.items():
+        speed = f"{row['seconds']:8.3f} s (fastest {row['fastest']:.3f}) {tokens / row['seconds']:10,.0f} tokens/s"
+        print(f"{name:10} {speed} {memory}")
+    for name, ratio in compare(table).items():
         print(f"{name}: {ratio:.3f}")
-    measure.write(f"step_time_{options.model}", {"options": vars(options), "table": table, "ratios": ratios})
 
 
 def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What the numbers are published for."""
-    seconds = {name: row["seconds"] for name, row in table.items()}
+    """What the numbers are published for: of medians, and of each form's fastest step."""
     ratios = {}
-    if {"lora", "teacher", "streamed"} <= seconds.keys():
-        ratios["streamed / (lora + teacher)"] = seconds["streamed"] / (seconds["lora"] + seconds["teacher"])
-    if {"plain", "streamed"} <= seconds.keys():
-        ratios["streamed / plain"] = seconds["streamed"] / seconds["plain"]
-    if "pytorch" in seconds:
-        ratios["streamed / pytorch, time"] = seconds["streamed"] / seconds["pytorch"]
-        ratios["streamed / pytorch, peak memory"] = table["streamed"]["peak_bytes"] / table["pytorch"]["peak_bytes"]
+    for kind in ("seconds", "fastest"):
+        of = {name: row[kind] for name, row in table.items()}
+        if {"lora", "teacher"} <= of.keys():
+            ratios[f"ba-lora / (lora + teacher), {kind}"] = of["ba-lora"] / (of["lora"] + of["teacher"])
+        for other in of.keys() & {"plain", "pytorch"}:
+            ratios[f"ba-lora / {other}, {kind}"] = of["ba-lora"] / of[other]
+    if "pytorch" in table:
+        peak = table["ba-lora"]["peak_bytes"] / table["pytorch"]["peak_bytes"]
+        ratios["ba-lora / pytorch, peak memory"] = peak
     return ratios
 
 
-def time_ours(options: argparse.Namespace) -> tuple[dict[str, list[float]], int]:
-    """Seconds of each form, and the peak memory of the streamed one (measured first, before the others)."""
-    model = sizes.make_model(options.model, dtype=options.dtype)
-    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-    steps = {}
-    for form in options.forms:
-        if form != "teacher":
-            terms = RegularizersConfig() if form != "lora" else _off()
-            make = functools.partial(sizes.step_of_shapes, model, terms, rank=options.rank, mesh=mesh)
-            steps[form] = make(batch=options.batch, length=options.length, streamed=form != "plain")
-    state, frozen, batch = sizes.materialize(steps["streamed"], model)
-    run = {form: jax.jit(step.update) for form, step in steps.items()}
-    calls = {form: functools.partial(update, state, frozen, batch) for form, update in run.items()}
-    calls["teacher"] = functools.partial(_teacher(model), frozen, batch)
-    jax.block_until_ready(calls["streamed"]())
-    peak = _peak()
-    return measure.seconds_in_turn({form: calls[form] for form in options.forms}, options.repeats), peak
+def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """A call for each form, of the same weights and batch."""
+    model = sizes.make_model(options.model, dtype=options.dtype, remat=options.remat)
+    shape = {"rank": options.rank, "batch": options.batch, "length": options.length}
+    shape["mesh"] = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    if sizes.writes(options.model):
+        make, teacher = sizes.step_of_shapes, _teacher(model)
+    else:
+        make, teacher = sizes.classifier_of_shapes, _classifier_teacher(model)
+    steps = {"ba-lora": make(model, RegularizersConfig(), **shape), "lora": make(model, _off(), **shape)}
+    if sizes.writes(options.model):
+        steps["plain"] = make(model, RegularizersConfig(), **shape, streamed=False)
+    state, frozen, batch = sizes.materialize(steps["ba-lora"], model)
+    calls = {form: functools.partial(jax.jit(step.update), state, frozen, batch) for form, step in steps.items()}
+    calls["teacher"] = functools.partial(teacher, frozen, batch)
+    return {form: call for form, call in calls.items() if form in options.forms or form == "ba-lora"}
 
 
 def _off() -> RegularizersConfig:
@@ -95,7 +114,7 @@ def _off() -> RegularizersConfig:
     )
 
 
-def _teacher(model):
+def _teacher(model: Any) -> Callable:
     """The base's forward pass with its head, each token's logits reduced to one number."""
 
     @jax.jit
@@ -109,17 +128,52 @@ def _teacher(model):
     return forward
 
 
+def _classifier_teacher(model: Any) -> Callable:
+    """The base's features: its head is among the trained leaves, and costs nothing."""
+
+    @jax.jit
+    def forward(frozen, batch):
+        texts = (batch[name][0] for name in ("input_ids", "attention_mask", "segments"))
+        return model.apply({"params": frozen["base"]}, *texts, method="features")
+
+    return forward
+
+
 def _peak() -> int:
     stats = jax.devices()[0].memory_stats()
     return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def time_pytorch(options: argparse.Namespace) -> dict:
-    """The same step in PyTorch + PEFT, in a process of its own."""
-    names = ("model", "batch", "length", "rank", "repeats")
-    arguments = [text for name in names for text in (f"--{name}", str(getattr(options, name)))]
-    command = [sys.executable, "-m", "benchmarks.pytorch_step", *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+class PyTorch:
+    """The same step in PyTorch + PEFT, in a process of its own that makes a step for every line it is sent."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        names = ("model", "batch", "length", "rank")
+        arguments = [text for name in names for text in (f"--{name}", str(getattr(options, name)))]
+        self._command = [sys.executable, "-m", "benchmarks.pytorch_step", *arguments]
+        self._wanted, self.peak_bytes = not options.no_pytorch, 0
+
+    def __enter__(self) -> "PyTorch":
+        if self._wanted:
+            # What suits jax is not what suits PyTorch.
+            own = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": own}
+            self._process = subprocess.Popen(self._command, **pipes)
+        return self
+
+    def step(self) -> None:
+        """Returns when the step is made."""
+        self._process.stdin.write("step\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process {' '.join(self._command)} ended with code {self._process.wait()}")
+        self.peak_bytes = json.loads(line)["peak_bytes"]
+
+    def __exit__(self, *_: Any) -> None:
+        if self._wanted:
+            self._process.stdin.close()
+            self._process.wait()
 
 
 if __name__ == "__main__":
