@@ -137,7 +137,7 @@ def assemble(config: RunConfig, loaded: models.Loaded, mesh: Mesh, steps: int, i
     if start is not None and spec.form == "residual":
         residual = functools.partial(adapters.residual, spec=spec)
         base = jax.jit(residual, donate_argnums=0, out_shardings=_shardings(mesh, base))(base, start)
-    writes = config.model.task == "causal-lm"
+    writes = config.model.task != "sequence-classification"
     head_frozen = writes and config.method != "full" and "lm_head" not in trained
     factor = head_factor(config, model, base) if head_frozen else {}
     params = {"base": base, "adapters": trained, "initial": start or {}, "factor": factor}

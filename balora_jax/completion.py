@@ -109,7 +109,7 @@ def _from_run(options: GenerateOptions, console: Console) -> Speaker:
     folder = RunFolder(options.run)
     config = folder.read_config()
     if config.model.task != "causal-lm":
-        raise BadInput(f"--run {folder.path} trained a classifier; accepted: a run of model.task causal-lm")
+        raise BadInput(f"--run {folder.path} is of model.task {config.model.task}; accepted: a run of causal-lm")
     run, state, step = reopen(folder, config, options.checkpoint)
     if not folder.summary.exists():
         console.print(

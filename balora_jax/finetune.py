@@ -85,7 +85,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> dict[str, Any
             best.take(record)
 
         compiled = task.compile(run, steps, mesh)
-        report.show_start(console, config, run, mesh, steps, start, compiled)
+        report.show_start(console, config, run, mesh, steps, start, compiled, task.counted)
         with StopRequest() as stop, ProgressLine(steps, done=start, console=console) as progress:
             loop = Loop(
                 step=compiled,

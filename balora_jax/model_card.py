@@ -2,8 +2,14 @@
 
 from typing import Any
 
+from balora_jax import data
 from balora_jax.config import RunConfig
 
+AUTO_CLASSES = {
+    "causal-lm": "AutoModelForCausalLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+}
 CARD = """---
 base_model: {source}
 library_name: peft
@@ -58,7 +64,7 @@ def model_card(
     before, after = ("not measured" if loss is None else f"{loss:.4f}" for loss in held_out)
     return CARD.format(
         source=config.model.source,
-        auto_class="AutoModelForCausalLM" if labels is None else "AutoModelForSequenceClassification",
+        auto_class=AUTO_CLASSES[config.model.task],
         options="".join(f", {name}={value}" for name, value in options.items() if value is not None),
         method=config.method,
         peft_rank=peft_rank,
@@ -67,7 +73,7 @@ def model_card(
         form=config.adapter.form,
         regularizers=", ".join(acting) or "none",
         data=" ".join(filter(None, (config.data.task, config.data.train))),
-        format=_template(config) if labels is None else f"| labels | {labels}; the head was trained whole |",
+        format=_format(config, labels),
         steps=summary["steps"],
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
@@ -81,5 +87,10 @@ def model_card(
     )
 
 
-def _template(config: RunConfig) -> str:
+def _format(config: RunConfig, labels: int | None) -> str:
+    if labels is not None:
+        return f"| labels | {labels}; the head was trained whole |"
+    if config.model.task == "seq2seq-lm":
+        task = data.text_task(config.data)
+        return f"| input | `{data.question(task, ['...'] * len(task.fields))}`, answered with the label as text |"
     return "| prompt template | {} |".format(config.data.template.replace("\n", "\\n"))

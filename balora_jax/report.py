@@ -20,9 +20,16 @@ from balora_jax.training.state import count
 
 
 def show_start(
-    console: Console, config: RunConfig, run: Assembly, mesh: Mesh, steps: int, start: int, compiled: CompiledStep
+    console: Console,
+    config: RunConfig,
+    run: Assembly,
+    mesh: Mesh,
+    steps: int,
+    start: int,
+    compiled: CompiledStep,
+    counted: int,
 ) -> None:
-    """The first screen."""
+    """The first screen; `counted`: as for `noticed`."""
     trained, frozen = count(run.state.trainable), count(run.frozen["base"])
     adapter, training = config.adapter, config.training
     rows = {
@@ -40,12 +47,15 @@ def show_start(
     if config.method == "full":
         del rows["adapter"], rows["regularizers"]
     console.print(_table(rows))
-    for sentence in noticed(config, run, steps):
+    for sentence in noticed(config, run, steps, counted):
         console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
-def noticed(config: RunConfig, run: Assembly, steps: int) -> list[str]:
-    """What is said of regularizers that cannot act in a run of so many steps."""
+def noticed(config: RunConfig, run: Assembly, steps: int, counted: int) -> list[str]:
+    """What is said of regularizers that cannot act in a run of so many steps.
+
+    `counted` is how many tokens of an example the loss can count.
+    """
     terms, training = config.active_regularizers, config.training
     if config.method != "ba-lora":
         return notices.unused(config.method, config.regularizers)
@@ -56,7 +66,7 @@ def noticed(config: RunConfig, run: Assembly, steps: int) -> list[str]:
     return notices.language_model(
         terms,
         steps=steps,
-        tokens=training.batch_size // training.accumulation // terms.svd.groups * config.data.max_length,
+        tokens=training.batch_size // training.accumulation // terms.svd.groups * counted,
         hidden_size=hidden_size,
         vocabulary=vocabulary,
         softcapped=head.softcap is not None,

@@ -34,6 +34,20 @@ def predict(logits: np.ndarray, *, scores: bool) -> np.ndarray:
     return logits[:, 0] if scores else logits.argmax(axis=-1)
 
 
+def count_as_wrong(predictions: np.ndarray, none: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """The predictions, with a wrong class where there is none: the one after the right one.
+
+    Of two classes that is the other one, as in T5's F1.
+
+    Args:
+      predictions: [examples], classes.
+      none: [examples] bool, where there is no prediction.
+      labels: [examples], the right classes.
+      classes: how many there are.
+    """
+    return np.where(none, (labels + 1) % classes, predictions)
+
+
 def score(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Each metric of METRICS named; the higher, the better.
 

@@ -95,5 +95,5 @@ def test_one_example_cannot_vary():
 def test_a_run_is_judged_by_its_own_numbers(run_arguments, tiny_llama, tmp_path, more, words):
     model, params = models.load_pretrained(tiny_llama)
     run = types.SimpleNamespace(model=model, frozen={"base": params}, head_frozen=True)
-    said = report.noticed(read_config(run_arguments(tmp_path, *more)), run, 100)
+    said = report.noticed(read_config(run_arguments(tmp_path, *more)), run, 100, 32)
     assert (said == []) if words is None else words in said[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from balora_jax.scores import METRICS, predict, score
+from balora_jax.scores import METRICS, count_as_wrong, predict, score
 
 PREDICTED, LABELS = np.array([1, 1, 0, 0, 1, 0]), np.array([1, 0, 0, 1, 1, 0])
 
@@ -36,3 +36,8 @@ def test_predictions():
     logits = np.array([[0.1, 2.0], [3.0, -1.0]])
     assert predict(logits, scores=False).tolist() == [1, 0]
     assert predict(logits[:, :1], scores=True).tolist() == [0.1, 3.0]
+
+
+def test_no_prediction_is_a_wrong_one():
+    none, labels = np.array([False, True, True]), np.array([2, 2, 0])
+    assert count_as_wrong(np.array([1, -1, -1]), none, labels, 3).tolist() == [1, 0, 1]

@@ -20,7 +20,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # The containers of repeated layers in Hugging Face's names; stacked kernels get their index after them.
 STACKS = ("layers", "layer", "h", "block")
-TASK_TYPES = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}
+TASK_TYPES = {"causal-lm": "CAUSAL_LM", "seq2seq-lm": "SEQ_2_SEQ_LM", "sequence-classification": "SEQ_CLS"}
 # Options that change what the two matrices mean; an adapter that uses one would load as something else.
 UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save", "lora_bias")
 
@@ -53,7 +53,7 @@ def export_adapter(
         in either form is a LoRA of twice the rank on the original weights ([A - A0 | A0] [B ; B - B0]).
       params: the frozen tree, to tell which layers exist.
       base: the base model's hub id or folder, for adapter_config.json.
-      task: causal-lm or sequence-classification.
+      task: causal-lm, seq2seq-lm or sequence-classification.
       revision: the base's revision on the hub.
       fan_in_fan_out: whether the base keeps its kernels as [in, out] (GPT-2's Conv1D).
       head: Hugging Face's tensors of modules that were trained whole, by name.

@@ -10,8 +10,9 @@ class ModelConfig:
 
     source: str
     """A Hugging Face folder (config.json + safetensors) or a hub id."""
-    task: Literal["causal-lm", "sequence-classification"] = "causal-lm"
-    """What the model is trained for: next-token prediction, or a class (or a score) for a text or a pair of texts."""
+    task: Literal["causal-lm", "seq2seq-lm", "sequence-classification"] = "causal-lm"
+    """What the model is trained for: next-token prediction; or a class (or a score) for a text or a pair of texts,
+    written out by an encoder-decoder (seq2seq-lm, as T5 has it) or told by a new head (sequence-classification)."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """How the frozen weights are stored."""
     tokenizer: str | None = None

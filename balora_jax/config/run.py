@@ -15,24 +15,25 @@ from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConf
 from balora_jax.errors import BadInput
 
 Method = Literal["ba-lora", "pissa", "lora", "full"]
-# Options of one task alone: given to the other, they would act on nothing.
-OF_TASK = {
-    "sequence-classification": (
+# Options that only some tasks have: given to another, they would act on nothing.
+OF_TASKS = {
+    ("causal-lm",): ("data.template", "data.probes"),
+    ("causal-lm", "seq2seq-lm"): (
+        "regularizers.diversity.top_k",
+        "regularizers.svd.method",
+        "regularizers.svd.groups",
+    ),
+    ("seq2seq-lm", "sequence-classification"): (
         "data.task",
         "data.labels",
         "data.scores",
         "data.eval_ood",
         "data.predict",
+    ),
+    ("sequence-classification",): (
         "regularizers.consistency.form",
         "regularizers.consistency.teacher_head",
         "model.replace_head",
-    ),
-    "causal-lm": (
-        "data.template",
-        "data.probes",
-        "regularizers.diversity.top_k",
-        "regularizers.svd.method",
-        "regularizers.svd.groups",
     ),
 }
 
@@ -64,15 +65,15 @@ class RunConfig:
         )
 
     def _check_task(self) -> None:
-        for task, names in OF_TASK.items():
-            for name in names if task != self.model.task else ():
+        for tasks, names in OF_TASKS.items():
+            for name in names if self.model.task not in tasks else ():
                 *section, option = name.split(".")
                 owner = functools.reduce(getattr, section, self)
                 value = getattr(owner, option)
                 ok = value == type(owner).__dataclass_fields__[option].default
                 require(ok, name, value, f"nothing under model.task {self.model.task}")
         data = self.data
-        if self.model.task == "sequence-classification":
+        if self.model.task != "causal-lm":
             given = [name for name in ("task", "labels", "scores") if getattr(data, name) is not None]
             require(len(given) == 1, "data.task, data.labels and data.scores", given, "exactly one of the three")
         else:

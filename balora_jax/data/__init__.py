@@ -1,6 +1,8 @@
 """From text to numpy batches; no jax."""
 
+from balora_jax.data.answers import NO_CLASS, Answers, encode_with_answers, question
 from balora_jax.data.batches import (
+    Batch,
     collate,
     eval_batches,
     padded_length,
@@ -20,7 +22,10 @@ from balora_jax.data.tokenizer import load_tokenizer
 
 __all__ = [
     "HUB_SET",
+    "NO_CLASS",
     "TASKS",
+    "Answers",
+    "Batch",
     "Counts",
     "Examples",
     "LabeledTexts",
@@ -32,6 +37,7 @@ __all__ = [
     "collate",
     "collate_texts",
     "encode",
+    "encode_with_answers",
     "eval_batches",
     "eval_text_batches",
     "find_task",
@@ -40,6 +46,7 @@ __all__ = [
     "make_template",
     "padded_length",
     "prepare",
+    "question",
     "read_text_sets",
     "require_vocabulary",
     "seen_rows",

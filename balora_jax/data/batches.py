@@ -30,7 +30,7 @@ def steps_for(epochs: float, examples: int, batch_size: int) -> int:
 
 def require_vocabulary(vocab_size: int, *sets: Examples) -> None:
     """Raise BadInput if a token is beyond the model's embeddings (the tokenizer is another model's)."""
-    largest = max(int(examples.tokens.max()) for examples in sets)
+    largest = max(examples.largest_token for examples in sets)
     if largest >= vocab_size:
         raise BadInput(
             f"the tokenizer makes token {largest} but the model has {vocab_size} embeddings; "

@@ -37,7 +37,8 @@ def collate_texts(texts: LabeledTexts, rows: Sequence[int], buckets: Sequence[in
 
     Returns:
         input_ids and segments int32 [rows, length], attention_mask bool [rows, length], labels [rows] (0 where there
-        are none), mask bool [rows], True everywhere; teacher [rows, ...] where texts have it.
+        are none), mask bool [rows], True everywhere; teacher [rows, ...] where texts have it. Where they have answers:
+        targets int32 [rows, longest answer], their tokens, and mask of the same shape, True on them.
     """
     rows = np.asarray(rows)
     longest = (texts.starts[rows + 1] - texts.starts[rows]).max()
@@ -55,7 +56,13 @@ def collate_texts(texts: LabeledTexts, rows: Sequence[int], buckets: Sequence[in
         "attention_mask": attention_mask,
         "labels": labels,
         "mask": np.ones(len(rows), bool),
-    } | ({} if texts.teacher is None else {"teacher": texts.teacher[rows]})
+        **({} if texts.teacher is None else {"teacher": texts.teacher[rows]}),
+        **({} if texts.answers is None else _answers(texts.answers[rows], texts.pad_id)),
+    }
+
+
+def _answers(tokens: np.ndarray, pad_id: int) -> Batch:
+    return {"targets": np.where(tokens < 0, pad_id, tokens), "mask": tokens >= 0}
 
 
 class BatchPlan:

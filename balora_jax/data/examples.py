@@ -84,6 +84,11 @@ class Examples:
         """Tokens of the longest example."""
         return int(np.diff(self.starts).max())
 
+    @property
+    def largest_token(self) -> int:
+        """Of prompts and answers."""
+        return int(self.tokens.max())
+
 
 def prepare(config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] = "train") -> Examples:
     """Load a data set and turn it into examples.

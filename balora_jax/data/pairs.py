@@ -3,7 +3,7 @@
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from balora_jax.errors import BadInput
 
 # Rows tokenized at once.
 CHUNK = 1000
+
+Texts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class LabeledTexts:
         pad_id: the token batches are padded with.
         truncated: examples cut at the longest length allowed.
         teacher: float32 [examples, ...], what the pre-trained model makes of each; None where nobody asks it.
+        answers: int32 [examples, longest answer], the tokens of a label that is written as text, -1 after its end;
+            None where labels are numbers.
     """
 
     tokens: np.ndarray
@@ -38,6 +42,7 @@ class LabeledTexts:
     pad_id: int
     truncated: int
     teacher: np.ndarray | None = None
+    answers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -52,9 +57,16 @@ class LabeledTexts:
         """Tokens of each example."""
         return np.diff(self.starts)
 
+    @property
+    def largest_token(self) -> int:
+        """Of texts and answers."""
+        return max(int(tokens.max()) for tokens in (self.tokens, self.answers) if tokens is not None)
+
     def __str__(self) -> str:
         cut = f", {self.truncated:,} truncated" if self.truncated else ""
-        return f"{len(self):,} examples{cut}; {len(self.tokens):,} tokens, at most {self.lengths.max()} an example"
+        answers = "" if self.answers is None else f", answers of at most {self.answers.shape[1]}"
+        longest = self.lengths.max()
+        return f"{len(self):,} examples{cut}; {len(self.tokens):,} tokens, at most {longest} an example{answers}"
 
 
 def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
@@ -76,7 +88,15 @@ def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
     return np.array(values, np.float32 if task.scores else np.int32)
 
 
-def encode(rows: Rows, task: TextTask, tokenizer: Any, *, max_length: int, labeled: bool = True) -> LabeledTexts:
+def encode(
+    rows: Rows,
+    task: TextTask,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    labeled: bool = True,
+    form: Callable[[Texts], Texts] = lambda texts: texts,
+) -> LabeledTexts:
     """Tokenize a data set's texts as the tokenizer joins them.
 
     Args:
@@ -85,6 +105,7 @@ def encode(rows: Rows, task: TextTask, tokenizer: Any, *, max_length: int, label
         tokenizer: a Hugging Face tokenizer with a pad token.
         max_length: tokens an example, special ones counted; the longer text of a pair is cut first.
         labeled: whether the rows have labels.
+        form: an example's texts -> what the tokenizer is given, one text or a pair.
 
     Raises:
         BadInput: a field is missing or holds no text, a label is wrong, or the tokenizer has no pad token.
@@ -93,7 +114,7 @@ def encode(rows: Rows, task: TextTask, tokenizer: Any, *, max_length: int, label
         raise BadInput("the tokenizer has no pad token; accepted: one with pad_token, which fills up batches")
     _require_fields(rows, task.fields)
     labels = read_labels(rows, task) if labeled else None
-    encoded = list(_encode(_texts(rows, task), tokenizer, max_length))
+    encoded = list(_encode(map(form, _texts(rows, task)), tokenizer, max_length))
     lengths = np.array([len(tokens) for tokens, _, _ in encoded], np.int64)
     return LabeledTexts(
         tokens=np.concatenate([tokens for tokens, _, _ in encoded]),
@@ -140,7 +161,7 @@ def _score(value: Any, task: TextTask, where: str) -> float:
     raise BadInput(f"{where}: {task.label_field} is {value!r}; {task.name} accepts: a number from {low:g} to {high:g}")
 
 
-def _texts(rows: Rows, task: TextTask) -> Iterator[tuple[str, ...]]:
+def _texts(rows: Rows, task: TextTask) -> Iterator[Texts]:
     for index, row in enumerate(rows.rows):
         texts = tuple(row.get(field) for field in task.fields)
         if not all(isinstance(text, str) for text in texts):
@@ -149,9 +170,7 @@ def _texts(rows: Rows, task: TextTask) -> Iterator[tuple[str, ...]]:
         yield texts
 
 
-def _encode(
-    texts: Iterator[tuple[str, ...]], tokenizer: Any, max_length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+def _encode(texts: Iterator[Texts], tokenizer: Any, max_length: int) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
     """Each example's tokens, its segments, and whether it was cut."""
     while chunk := list(itertools.islice(texts, CHUNK)):
         whole = _call(tokenizer, chunk)
@@ -163,7 +182,7 @@ def _encode(
             yield tokens, np.zeros_like(tokens) if marked is None else np.array(marked[at], np.int32), cut
 
 
-def _call(tokenizer: Any, texts: list[tuple[str, ...]], **options: Any) -> dict[str, list[list[int]]]:
+def _call(tokenizer: Any, texts: list[Texts], **options: Any) -> dict[str, list[list[int]]]:
     columns = (list(column) for column in zip(*texts, strict=True))
     # verbose=False: no warning of texts longer than the model's positions, which are cut here.
     return tokenizer(*columns, return_attention_mask=False, verbose=False, **options)

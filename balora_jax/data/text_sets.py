@@ -1,6 +1,6 @@
 """The sets of a classification run: to train on, held out, from elsewhere, and to predict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -64,12 +64,13 @@ def text_task(config: DataConfig) -> TextTask:
     return TextTask("data.labels", fields, tuple(labels), metrics, {}, label_field=label, submits_names=True)
 
 
-def read_text_sets(config: DataConfig, tokenizer: Any) -> TextSets:
+def read_text_sets(config: DataConfig, tokenizer: Any, encode: Callable[..., LabeledTexts] = encode) -> TextSets:
     """Load and tokenize every set of a run.
 
     Args:
         config: where the sets are and what is asked of them.
         tokenizer: a Hugging Face tokenizer with a pad token.
+        encode: what makes examples of a set's rows; labels stay numbers, or (`encode_with_answers`) become text too.
 
     Raises:
         BadInput: a set cannot be loaded, or a row of it is not as the task has it.

@@ -11,6 +11,7 @@ from balora_jax.models.pretrained import (
     load_pretrained,
     save_pretrained,
 )
+from balora_jax.models.t5 import shift_right
 
 __all__ = [
     "Head",
@@ -24,4 +25,5 @@ __all__ = [
     "load_model",
     "load_pretrained",
     "save_pretrained",
+    "shift_right",
 ]

@@ -4,8 +4,9 @@ from balora_jax.programs.causal_lm import CausalLM
 from balora_jax.programs.classification import Classification
 from balora_jax.programs.compiled import CompiledStep
 from balora_jax.programs.probe import make_probe
+from balora_jax.programs.text_to_text import TextToText
 
 # model.task -> what tells the run of it; all have the same methods.
-TASKS = {"causal-lm": CausalLM, "sequence-classification": Classification}
+TASKS = {"causal-lm": CausalLM, "seq2seq-lm": TextToText, "sequence-classification": Classification}
 
-__all__ = ["TASKS", "CausalLM", "Classification", "CompiledStep", "make_probe"]
+__all__ = ["TASKS", "CausalLM", "Classification", "CompiledStep", "TextToText", "make_probe"]

@@ -1,6 +1,6 @@
 """A run on next-token prediction: prompts and answers, batches of one length, the held-out loss."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,13 +11,13 @@ from balora_jax import data, models
 from balora_jax.assembly import Assembly, Tree
 from balora_jax.config import RunConfig
 from balora_jax.programs.compiled import CompiledStep
+from balora_jax.programs.held_out import mean_loss, several
 from balora_jax.schedules import weights_at
 from balora_jax.tasks import causal_lm
 from balora_jax.training.best import Best
 from balora_jax.training.optimizer import learning_rate
 from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.sharding import batch_sharding, put
-from balora_jax.training.step import make_eval_step, make_train_step, token_weighted
+from balora_jax.training.step import make_train_step, token_weighted
 
 KINDS = {"input_ids": np.int32, "attention_mask": np.bool_, "targets": np.int32, "mask": np.bool_}
 
@@ -29,6 +29,7 @@ class CausalLM:
       sets: the tokenized sets.
       examples: how many are trained on.
       length: tokens of the longest batch.
+      counted: tokens of an example that the loss can count.
       counts: a line for each set, saying what became of its rows.
     """
 
@@ -41,6 +42,7 @@ class CausalLM:
         self.sets, self.examples = list(named.values()), len(self._train)
         self.counts = [f"{name + ':':6} {examples.counts}" for name, examples in named.items()]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
+        self.counted = config.data.max_length
 
     def prepare(self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None) -> models.Loaded:
         """Nothing: the teacher runs in the step."""
@@ -54,7 +56,7 @@ class CausalLM:
     def compile(self, run: Assembly, steps: int, mesh: Mesh) -> CompiledStep:
         """Compiles the update for batches of the run's one length."""
         terms, training = self._config.active_regularizers, self._config.training
-        loss = causal_lm.make_loss(run.model, run.spec, terms, head_frozen=run.head_frozen, mesh=_several(mesh))
+        loss = causal_lm.make_loss(run.model, run.spec, terms, head_frozen=run.head_frozen, mesh=several(mesh))
         rate = learning_rate(self._config.optimizer, steps)
         update = make_train_step(token_weighted(loss), run.optimizer, run.mask, weights_at(terms, steps), rate)
         compiled = CompiledStep(update, run, mesh, training.accumulation)
@@ -67,20 +69,9 @@ class CausalLM:
         if self._held_out is None:
             return None
         micro = self._config.training.batch_size // self._config.training.accumulation
-        sharding = batch_sharding(mesh)
-        loss = causal_lm.make_task_loss(run.model, run.spec, head_frozen=run.head_frozen, mesh=_several(mesh))
-        step = jax.jit(make_eval_step(loss, run.mask))
-
-        def batches() -> Iterator[dict[str, jax.Array]]:
-            for arrays in data.eval_batches(self._held_out, micro, self.length):
-                yield {name: put(array[None], sharding)[0] for name, array in arrays.items()}
-
-        def evaluate(state: Any) -> dict[str, float]:
-            sums = [step(state.trainable, run.frozen, batch) for batch in batches()]
-            losses, tokens = np.asarray(jax.device_get(sums)).T
-            return {"eval_loss": float(losses.sum() / tokens.sum())}
-
-        return evaluate
+        loss = causal_lm.make_task_loss(run.model, run.spec, head_frozen=run.head_frozen, mesh=several(mesh))
+        mean = mean_loss(run, mesh, loss, lambda: data.eval_batches(self._held_out, micro, self.length))
+        return lambda state: {"eval_loss": mean(state)}
 
     def best(self) -> Best:
         """Judges by the held-out loss."""
@@ -89,7 +80,3 @@ class CausalLM:
     def finish(self, run: Assembly, mesh: Mesh, folder: RunFolder) -> dict[str, float]:
         """No further measures."""
         return {}
-
-
-def _several(mesh: Mesh) -> Mesh | None:
-    return mesh if mesh.size > 1 else None
