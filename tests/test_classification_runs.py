@@ -124,13 +124,13 @@ def test_predictions_are_those_that_were_scored(finished, letters):
 
 def test_one_program_a_length(finished, letters, arguments, tmp_path, caplog):
     """Texts of two lengths: the step and the logits are compiled twice each, whatever the number of updates."""
-    assert finished[1]["lengths_compiled"] == [32]
-    rows = letter_rows(60, 0) + letter_rows(20, 1, longest=45)
+    assert finished[1]["lengths_compiled"] == [16]
+    rows = letter_rows(60, 0) + letter_rows(20, 1, longest=21)
     longer = write_rows(tmp_path / "longer.jsonl", rows)
     more = ["--data.train", str(longer), "--data.max_length", "64", "--method", "lora"]
     with jax.log_compiles(), caplog.at_level("WARNING"):
         summary = finetune(read_config(arguments(tmp_path / "run", *more)))
-    assert summary["lengths_compiled"] == [32, 48]
+    assert summary["lengths_compiled"] == [16, 24]
     compiled = [r for r in caplog.messages if re.match(r"Finished XLA compilation of jit\(step\)", r)]
     assert len(compiled) == 2
 
@@ -361,9 +361,9 @@ def test_a_head_with_other_labels_is_refused_or_replaced(arguments, tmp_path, ca
 
 def test_models_that_are_refused(arguments, tmp_path, capsys, letters):
     folder = tmp_path / "short"
-    save_model("bert", folder, max_position_embeddings=16)
+    save_model("bert", folder, max_position_embeddings=12)
     said = _refused(arguments(tmp_path / "run", "--model.source", str(folder)), capsys)
-    assert "accepted: at most the model's 16" in said
+    assert "accepted: at most the model's 12" in said
     names = json.loads((folder / "tokenizer_config.json").read_text())
     names = {name: value for name, value in names.items() if "pad_token" not in name}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))

@@ -89,7 +89,7 @@ def test_run_folder_is_whole(finished, written):
     assert set(summary["metrics"]) == {"accuracy", "f1", "no_label"} and summary["score"] > 0.8
     other = {f"{written.name}/other/{name}" for name in ("accuracy", "f1", "no_label")}
     assert set(summary["metrics_ood"]) == other | {"test.tsv/no_label", "eval.tsv/no_label"}
-    assert summary["eval_loss_last"] < summary["eval_loss_first"] / 2 and summary["lengths_compiled"] == [32]
+    assert summary["eval_loss_last"] < summary["eval_loss_first"] / 2 and summary["lengths_compiled"] == [16]
     card = (folder / "adapter" / "README.md").read_text()
     assert "AutoModelForSeq2SeqLM" in card and "`text: ...`" in card
 

@@ -11,11 +11,11 @@ from balora_jax.data.pairs import LabeledTexts
 
 # Batches among which examples are sorted by length: enough to make batches even, few enough to keep them random.
 WINDOW = 50
-SMALLEST = 32
+SMALLEST = 16
 
 
 def bucket_lengths(longest: int, max_length: int) -> tuple[int, ...]:
-    """The lengths batches are padded to: 32, 48, 64, 96, 128, ... up to the longest example (at most max_length).
+    """The lengths batches are padded to: 16, 24, 32, 48, 64, ... up to the longest example (at most max_length).
 
     Each is at most 1.5 times the one before, so a step is compiled for few shapes and little is padding.
     """
