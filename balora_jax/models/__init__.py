@@ -1,5 +1,6 @@
 """Models in Flax Linen, and their Hugging Face folders."""
 
+from balora_jax.models.base import CausalLM
 from balora_jax.models.classifier_head import head_modules, head_tensors
 from balora_jax.models.head import Head, head
 from balora_jax.models.pretrained import (
@@ -14,6 +15,7 @@ from balora_jax.models.pretrained import (
 from balora_jax.models.t5 import shift_right
 
 __all__ = [
+    "CausalLM",
     "Head",
     "Loaded",
     "abstract_params",

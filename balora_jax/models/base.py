@@ -53,6 +53,18 @@ class CausalLM(Model):
         """What the head reads: [batch, length, d], after the final norm; arguments as for `__call__`."""
         return self._run(input_ids, attention_mask, deterministic, None)[0]
 
+    def hidden_states_beside_teacher(self, input_ids, attention_mask=None, deterministic: bool = True) -> tuple:
+        """`hidden_states` of the student and of the teacher, layer by layer together: each weight is fetched once.
+
+        Args:
+            input_ids, attention_mask, deterministic: as for `__call__`; the teacher drops nothing. Its adapters are in
+                the collection `teacher`, as the student's in `lora`; none where that is empty.
+
+        Returns:
+            (student's, teacher's), each [batch, length, d].
+        """
+        return self._run(input_ids, attention_mask, deterministic, None, True)[0]
+
     def extend(self, input_ids, attention_mask, cache: Cache) -> tuple[jax.Array, Cache]:
         """The last token's logits when tokens go on from those in the cache.
 
@@ -72,8 +84,9 @@ class CausalLM(Model):
         cfg = self.config
         return empty_cache(cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim, self.dtype)
 
-    def _run(self, input_ids, attention_mask, deterministic: bool, cache: Cache | None):
-        return self._backbone(input_ids, counted(input_ids, attention_mask), self._numerics(deterministic), cache)
+    def _run(self, input_ids, attention_mask, deterministic: bool, cache: Cache | None, beside_teacher: bool = False):
+        mask, numerics = counted(input_ids, attention_mask), self._numerics(deterministic)
+        return self._backbone(input_ids, mask, numerics, cache, beside_teacher)
 
     @nn.compact
     def _logits(self, hidden: jax.Array, deterministic: bool) -> jax.Array:

@@ -13,7 +13,7 @@ from balora_jax.models.cache import Cache, Reach, look_back, remember
 from balora_jax.models.decoder_config import DecoderConfig
 from balora_jax.models.layers import GatedMLP, Numerics, RMSNorm, embed
 from balora_jax.models.rotary import inverse_frequencies, rotation
-from balora_jax.models.stack import stack
+from balora_jax.models.stack import stack, stack_beside_teacher
 
 
 class Layer(nn.Module):
@@ -55,10 +55,11 @@ class Backbone(nn.Module):
         self.embed_tokens = embed(self.config.vocab_size, self.config.hidden_size, self.numerics)
 
     @nn.compact
-    def __call__(self, input_ids: jax.Array, mask: jax.Array, numerics: Numerics, cache: Cache | None = None):
+    def __call__(self, input_ids, mask, numerics: Numerics, cache: Cache | None = None, beside_teacher: bool = False):
         """Args: input_ids [batch, queries]; mask [batch, queries] bool; numerics: for this call's layers.
 
-        Returns: hidden states [batch, queries, d] and the cache, with the queries in it if there is one.
+        Returns: hidden states [batch, queries, d] (a pair of them beside the teacher) and the cache, with the queries
+        in it if there is one.
         """
         cfg = self.config
         x = self.embed_tokens(input_ids)
@@ -66,9 +67,13 @@ class Backbone(nn.Module):
         positions, reach, cache = look_back(mask, cache)
         turn = rotation(positions, inverse_frequencies(cfg.rope, cfg.head_dim))
         past = None if cache is None else (cache.keys, cache.values)
-        layers = stack(Layer, cfg.layers, self.remat, (0, 0, nn.broadcast, nn.broadcast))(cfg, numerics, name="layers")
+        stacked = stack_beside_teacher if beside_teacher else stack
+        layers = stacked(Layer, cfg.layers, self.remat, (0, 0, nn.broadcast, nn.broadcast))(
+            cfg, numerics, name="layers"
+        )
+        x = (x, x) if beside_teacher else x
         x, new = layers(x, _windows(cfg.windows, reach.mask.shape[-1]), past, turn, reach)
-        x = RMSNorm(cfg.norm_eps, numerics, cfg.norm_offset, name="norm")(x)
+        x = jax.tree.map(RMSNorm(cfg.norm_eps, numerics, cfg.norm_offset, name="norm"), x)
         return x, None if cache is None else remember(cache, *new)
 
 

@@ -13,7 +13,7 @@ from balora_jax.models.attention import attend, merge_heads, split_heads
 from balora_jax.models.base import CausalLM, LastTokenClassifier
 from balora_jax.models.cache import Cache, Reach, join, look_back, remember
 from balora_jax.models.layers import ACTIVATIONS, Dense, Numerics, check_activation, drop, dropping, embed, layer_norm
-from balora_jax.models.stack import stack
+from balora_jax.models.stack import stack, stack_beside_teacher
 
 
 @dataclass(frozen=True)
@@ -140,18 +140,21 @@ class Backbone(nn.Module):
         self.wpe = embed(self.config.max_positions, self.config.hidden_size, self.numerics)
 
     @nn.compact
-    def __call__(self, input_ids: jax.Array, mask: jax.Array, numerics: Numerics, cache: Cache | None = None):
+    def __call__(self, input_ids, mask, numerics: Numerics, cache: Cache | None = None, beside_teacher: bool = False):
         """Args: input_ids [batch, queries]; mask [batch, queries] bool; numerics: for this call's blocks.
 
-        Returns: hidden states [batch, queries, d] and the cache, with the queries in it if there is one.
+        Returns: hidden states [batch, queries, d] (a pair of them beside the teacher) and the cache, with the queries
+        in it if there is one.
         """
         cfg = self.config
         positions, reach, cache = look_back(mask, cache)
-        x = drop(self.wte(input_ids) + self.wpe(positions), cfg.embedding_dropout, numerics)
+        embedded = self.wte(input_ids) + self.wpe(positions)
+        x = drop(embedded, cfg.embedding_dropout, numerics)
         past = None if cache is None else (cache.keys, cache.values)
-        blocks = stack(Block, cfg.layers, self.remat, (0, nn.broadcast))(cfg, numerics, name="h")
-        x, new = blocks(x, past, reach)
-        x = layer_norm(cfg.norm_eps, numerics, "ln_f")(x)
+        stacked = stack_beside_teacher if beside_teacher else stack
+        blocks = stacked(Block, cfg.layers, self.remat, (0, nn.broadcast))(cfg, numerics, name="h")
+        x, new = blocks((x, embedded) if beside_teacher else x, past, reach)
+        x = jax.tree.map(layer_norm(cfg.norm_eps, numerics, "ln_f"), x)
         return x, None if cache is None else remember(cache, *new)
 
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from balora_jax import objective, streaming
 from balora_jax.adapters import AdapterSpec, student_path, teacher_path
 from balora_jax.config import RegularizersConfig
-from balora_jax.models import head
+from balora_jax.models import CausalLM, head
 from balora_jax.training.step import Batch, LossFn, Parts
 
 Tree = Any
@@ -33,13 +33,8 @@ def make_loss(
     """
 
     def streamed(params: Tree, batch: Batch, key: jax.Array | None, weights: Parts) -> tuple[jax.Array, Parts]:
-        hidden = _apply(model, params, student(params, spec), batch, key, "hidden_states")
-        wanted = None
-        if terms.consistency.weight > 0:
-            wanted = jax.lax.stop_gradient(_apply(model, params, _teacher(params, spec), batch, None, "hidden_states"))
         return streaming.nlg(
-            hidden,
-            wanted,
+            *_states(model, params, spec, batch, key, terms.consistency.weight > 0, mesh),
             head(model, params["base"]),
             batch["targets"],
             batch["mask"],
@@ -73,6 +68,20 @@ def make_task_loss(model: Any, spec: AdapterSpec, *, head_frozen: bool = True, m
     return streamed if head_frozen else whole
 
 
+def _states(model, params, spec, batch, key, taught: bool, mesh: Mesh | None) -> tuple[jax.Array, jax.Array | None]:
+    """The student's hidden states and, where there is to be one, the teacher's."""
+    if not taught:
+        return _apply(model, params, student(params, spec), batch, key, "hidden_states"), None
+    if mesh is not None and mesh.shape["fsdp"] > 1 and isinstance(model, CausalLM):
+        # Together each layer's weights are gathered once for both; on one device it would save nothing.
+        lora, taken = student(params, spec), _teacher(params, spec)
+        both = _apply(model, params, lora, batch, key, "hidden_states_beside_teacher", teacher=taken)
+        return both[0], jax.lax.stop_gradient(both[1])
+    hidden = _apply(model, params, student(params, spec), batch, key, "hidden_states")
+    wanted = _apply(model, params, _teacher(params, spec), batch, None, "hidden_states")
+    return hidden, jax.lax.stop_gradient(wanted)
+
+
 def student(params: Tree, spec: AdapterSpec) -> Tree:
     """The `lora` collection of the model as trained; empty under method full."""
     return student_path(params["adapters"], params["initial"] or None, spec)
@@ -87,10 +96,16 @@ def _factor(params: Tree) -> jax.Array | None:
 
 
 def _apply(
-    model: Any, params: Tree, lora: Tree, batch: Batch, key: jax.Array | None, method: str | None = None
-) -> jax.Array:
+    model: Any,
+    params: Tree,
+    lora: Tree,
+    batch: Batch,
+    key: jax.Array | None,
+    method: str | None = None,
+    **collections: Tree,
+) -> Any:
     return model.apply(
-        {"params": params["base"], "lora": lora},
+        {"params": params["base"], "lora": lora, **collections},
         batch["input_ids"],
         batch["attention_mask"],
         deterministic=key is None,
