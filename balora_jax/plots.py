@@ -4,11 +4,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 Records = Sequence[dict[str, float]]
@@ -60,7 +57,6 @@ def draw(metrics: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
     for name, figure in pictures.items():
         paths.append(folder / f"{name}.png")
         figure.savefig(paths[-1], dpi=110)
-        plt.close(figure)
     return paths
 
 
@@ -77,8 +73,9 @@ def _axes(axes: Axes, title: str, unit: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _loss(steps: Records, held_out: Records, unit: str) -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+def _loss(steps: Records, held_out: Records, unit: str) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     _line(axes, steps, "loss", color=COLORS["loss"], label="loss (task + weighted regularizers)", lw=1)
     _line(axes, steps, "task", color=COLORS["task"], label="task (cross-entropy)", lw=1, ls="--")
     if held_out:
@@ -88,30 +85,31 @@ def _loss(steps: Records, held_out: Records, unit: str) -> plt.Figure:
     return figure
 
 
-def _metrics(held_out: Records) -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+def _metrics(held_out: Records) -> Figure:
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
     for name in held_out[-1]:
         if name not in ("step", "eval_loss"):
             _line(axes, held_out, name, label=name.removeprefix("eval_"))
-    _axes(axes, "Held-out metrics", "higher is better")
+    _axes(axes, "Held-out metrics", "share or coefficient")
     axes.legend(fontsize=8)
     return figure
 
 
-def _regularizers(steps: Records, drawn: dict[str, tuple[str, str, int]]) -> plt.Figure:
+def _regularizers(steps: Records, drawn: dict[str, tuple[str, str, int]]) -> Figure:
     present = [name for name in drawn if name in steps[0]]
-    figure, row = plt.subplots(
-        1, len(present), figsize=(3.6 * len(present) + 0.4, 3.2), layout="constrained", squeeze=False
-    )
-    for axes, name in zip(row[0], present, strict=True):
+    figure = Figure(figsize=(3.6 * len(present) + 0.4, 3.2), layout="constrained")
+    row = figure.subplots(1, len(present), squeeze=False)[0]
+    for axes, name in zip(row, present, strict=True):
         title, unit, sign = drawn[name]
         _line(axes, steps, name, sign, color=COLORS[name], lw=1)
         _axes(axes, title, unit)
     return figure
 
 
-def _weights(steps: Records) -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+def _weights(steps: Records) -> Figure:
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
     for name in TERMS:
         if f"weight_{name}" in steps[0]:
             _line(axes, steps, f"weight_{name}", color=COLORS[name], ls=STYLES[name], label=name)
@@ -120,8 +118,9 @@ def _weights(steps: Records) -> plt.Figure:
     return figure
 
 
-def _learning_rate(steps: Records) -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+def _learning_rate(steps: Records) -> Figure:
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
     _line(axes, steps, "learning_rate", color=COLORS["task"])
     _axes(axes, "Learning rate", "per update")
     return figure
