@@ -1,8 +1,8 @@
 """The same BA-LoRA step in PyTorch + PEFT, written from the paper's formulas as the official code has them.
 
 A second model is the teacher, logits are whole, the singular values come from svd_lowrank(q = k + 5, niter = 2). Run by
-step_time.py in a process of its own, so that its peak memory is its own: for every line it reads it makes a step and
-prints one JSON object with the peak memory so far.
+step_time.py in a process of its own, so that its peak memory is its own: for every line "step" it makes a step, for
+every line "product" one matrix product of a layer; it answers with one JSON object, the peak memory so far.
 """
 
 import argparse
@@ -85,8 +85,12 @@ def main() -> None:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    for _ in sys.stdin:
-        step()
+    config = CONFIGS[options.model]
+    left = torch.randn(options.batch * options.length, config.hidden_size, device=device)
+    right = torch.randn(config.intermediate_size, config.hidden_size, device=device)
+    makes = {"step": step, "product": lambda: left @ right.T}
+    for line in sys.stdin:
+        makes[line.strip()]()
         print(json.dumps({"peak_bytes": _peak(device)}), flush=True)
 
 

@@ -5,10 +5,10 @@
 
 Times in turn, round by round, so that a machine's moods fall on all alike: LoRA alone (streamed cross-entropy), the
 teacher's forward pass alone with its head, BA-LoRA from whole logits (`plain`), BA-LoRA streamed, and the same step in
-PyTorch + PEFT in a process of its own. A classifier (minilm) has one form of BA-LoRA, and its teacher's logits come
-with the batch: a run computes them once, before it begins. PyTorch's teacher runs in every step. Random weights and
-tokens, every position counted, dropout as the model's configuration has it. Prints medians and ratios, writes
-benchmarks/results/step_time_MODEL.json.
+PyTorch + PEFT in a process of its own; at the end one matrix product of a layer in both, since a step on CPU is little
+else. A classifier (minilm) has one form of BA-LoRA, and its teacher's logits come with the batch: a run computes them
+once, before it begins. PyTorch's teacher runs in every step. Random weights and tokens, every position counted, dropout
+as the model's configuration has it. Prints medians and ratios, writes benchmarks/results/step_time_MODEL.json.
 """
 
 import argparse
@@ -54,14 +54,18 @@ def main() -> None:
     jax.block_until_ready(calls["ba-lora"]())
     peaks = {"ba-lora": _peak()}
     with PyTorch(options) as pytorch:
-        theirs = {} if options.no_pytorch else {"pytorch": pytorch.step}
+        theirs = {} if options.no_pytorch else {"pytorch": functools.partial(pytorch.make, "step")}
         seconds = measure.seconds_in_turn(calls | theirs, options.repeats)
+        rates = {} if options.no_pytorch else product_rates(options, pytorch)
         peaks |= {name: pytorch.peak_bytes for name in theirs}
     table = {name: {"seconds": statistics.median(times), "fastest": min(times)} for name, times in seconds.items()}
     for name, peak in peaks.items():
         table[name]["peak_bytes"] = peak
     show(table, options.batch * options.length)
-    measure.write(f"step_time_{options.model}", {"options": vars(options), "table": table, "ratios": compare(table)})
+    for name, rate in rates.items():
+        print(f"one product of a layer, {name}: {rate:.0f} GFLOP/s")
+    result = {"options": vars(options), "table": table, "ratios": compare(table), "product_gflops": rates}
+    measure.write(f"step_time_{options.model}", result)
 
 
 def show(table: dict[str, dict[str, float]], tokens: int) -> None:
@@ -87,6 +91,19 @@ def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
         peak = table["ba-lora"]["peak_bytes"] / table["pytorch"]["peak_bytes"]
         ratios["ba-lora / pytorch, peak memory"] = peak
     return ratios
+
+
+def product_rates(options: argparse.Namespace, pytorch: "PyTorch") -> dict[str, float]:
+    """GFLOP/s of jax and of PyTorch at all tokens times the kernel of a layer's MLP, the fastest of 20."""
+    config = sizes.CONFIGS[options.model]
+    tokens, width, inner = options.batch * options.length, config.hidden_size, config.intermediate_size
+    left, right = jnp.ones((tokens, width), options.dtype), jnp.ones((width, inner), options.dtype)
+    calls = {
+        "jax": functools.partial(jax.jit(jnp.matmul), left, right),
+        "PyTorch": functools.partial(pytorch.make, "product"),
+    }
+    seconds = measure.seconds_in_turn(calls, 20)
+    return {name: 2e-9 * tokens * width * inner / min(times) for name, times in seconds.items()}
 
 
 def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
@@ -145,7 +162,7 @@ def _peak() -> int:
 
 
 class PyTorch:
-    """The same step in PyTorch + PEFT, in a process of its own that makes a step for every line it is sent."""
+    """The same step in PyTorch + PEFT, in a process of its own that makes what it is told to, line by line."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         names = ("model", "batch", "length", "rank")
@@ -161,9 +178,9 @@ class PyTorch:
             self._process = subprocess.Popen(self._command, **pipes)
         return self
 
-    def step(self) -> None:
-        """Returns when the step is made."""
-        self._process.stdin.write("step\n")
+    def make(self, what: str) -> None:
+        """Returns when a `step` or a `product` is made."""
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
