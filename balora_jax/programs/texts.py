@@ -1,5 +1,6 @@
 """What all runs on labeled texts share: the sets, batches of a few lengths, the metrics, the predictions asked for."""
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from balora_jax.training.sharding import batch_sharding, put
 Said = Any
 
 
-class TextRun:
+class TextRun(abc.ABC):
     """What a run on labeled texts reads and measures; a kind of run adds the update and what its model says of a text.
 
     Attributes:
@@ -93,17 +94,17 @@ class TextRun:
         self._say = self._say or self._make_say(run, mesh)
         return self._say
 
+    @abc.abstractmethod
     def _make_say(self, run: Assembly, mesh: Mesh) -> Callable[[Any, LabeledTexts], Said]:
         """(state, texts) -> what the model says of each."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _make_held_out_loss(self, run: Assembly, mesh: Mesh) -> Callable[[Any, dict[str, Said]], float]:
         """(state, what the model says of every held-out set) -> the mean loss over all of them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _predict(self, said: Said) -> np.ndarray:
         """[examples], the classes or scores meant by what was said."""
-        raise NotImplementedError
 
     def _measures(self, said: Said, labels: np.ndarray) -> dict[str, float]:
         """What a labeled set came to."""
