@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from balora_jax.models.cache import Reach, join
-from balora_jax.models.layers import Dense, Numerics, RMSNorm, recomputed
+from balora_jax.models.layers import Dense
+from balora_jax.models.norms import RMSNorm
+from balora_jax.models.numerics import Numerics, recomputed
 from balora_jax.models.rotary import rotate
 
 # Finite, so that a row with nothing to attend to gives an average and not NaN.
@@ -28,8 +30,7 @@ def attend(
 ) -> jax.Array:
     """softmax(cap(scale q k^T) + bias) v, the softmax in float32; keys are shared by groups of heads, not repeated.
 
-    The backward pass makes the scores again, so that nothing quadratic in the length is kept; where some are dropped or
-    capped, they are kept.
+    The backward pass makes the scores again, so that nothing quadratic in the length is kept.
 
     Args:
         query: [batch, queries, heads, D].
@@ -44,8 +45,15 @@ def attend(
         [batch, queries, heads, D], of the query's type.
     """
     if softcap is None and drop is None:
-        plain = recomputed(functools.partial(jax.nn.dot_product_attention, scale=scale))
-        return plain(query, key, value, bias, mask[:, None])
+        plain = functools.partial(jax.nn.dot_product_attention, scale=scale)
+        return recomputed(plain)(query, key, value, bias, mask[:, None])
+    return recomputed(functools.partial(_attend, scale=scale, softcap=softcap, drop=drop))(
+        query, key, value, mask, bias
+    )
+
+
+def _attend(query, key, value, mask, bias, *, scale, softcap, drop):
+    """What `jax.nn.dot_product_attention` has no room for."""
     batch, length, heads, size = query.shape
     groups = query.reshape(batch, length, key.shape[2], -1, size)
     scores = jnp.einsum("bqkgd,btkd->bkgqt", groups, key, preferred_element_type=jnp.float32) * scale

@@ -8,8 +8,10 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from balora_jax.models.cache import Cache, empty_cache
+from balora_jax.models.dropout import drop
 from balora_jax.models.head import Head, cap
-from balora_jax.models.layers import Dense, Numerics, drop
+from balora_jax.models.layers import Dense
+from balora_jax.models.numerics import Numerics
 
 
 class Model(nn.Module):

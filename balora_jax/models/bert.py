@@ -7,8 +7,10 @@ from transformers import PretrainedConfig
 
 from balora_jax.errors import BadInput
 from balora_jax.models.base import Classifier, TanhHead, counted
+from balora_jax.models.dropout import drop
 from balora_jax.models.encoder import EncoderConfig, EncoderLayer, TokenEmbeddings
-from balora_jax.models.layers import Dense, Numerics, check_activation, drop
+from balora_jax.models.layers import Dense, check_activation
+from balora_jax.models.numerics import Numerics
 from balora_jax.models.stack import stack
 
 

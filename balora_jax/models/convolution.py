@@ -6,8 +6,10 @@ from flax import linen as nn
 from flax import struct
 
 from balora_jax.models.deberta_config import DebertaConfig
+from balora_jax.models.dropout import drop
 from balora_jax.models.encoder import EncoderLayer
-from balora_jax.models.layers import ACTIVATIONS, Numerics, drop
+from balora_jax.models.layers import ACTIVATIONS
+from balora_jax.models.numerics import Numerics
 
 
 @struct.dataclass

@@ -9,8 +9,11 @@ from balora_jax.models.base import Classifier, counted
 from balora_jax.models.convolution import Convolution, ConvolvedLayer
 from balora_jax.models.deberta_config import DebertaConfig
 from balora_jax.models.disentangled import DisentangledAttention, Positions, position_rows
+from balora_jax.models.dropout import drop
 from balora_jax.models.encoder import EncoderLayer
-from balora_jax.models.layers import ACTIVATIONS, Dense, Numerics, drop, embed, layer_norm
+from balora_jax.models.layers import ACTIVATIONS, Dense, embed
+from balora_jax.models.norms import LayerNorm
+from balora_jax.models.numerics import Numerics
 from balora_jax.models.stack import stack
 
 
@@ -39,7 +42,7 @@ class Encoder(nn.Module):
         table = embed(2 * cfg.span, cfg.hidden_size, numerics, "rel_embeddings").embedding
         rows = position_rows(cfg, length)
         table = table[rows[0] : rows[-1] + 1].astype(numerics.dtype)
-        table = layer_norm(cfg.norm_eps, numerics, "LayerNorm")(table) if cfg.norm_positions else table
+        table = LayerNorm(cfg.norm_eps, numerics, name="LayerNorm")(table) if cfg.norm_positions else table
         return Positions(table, rows - rows[0])
 
 
@@ -60,7 +63,7 @@ class Embeddings(nn.Module):
             table = embed(cfg.segments, size, numerics, "token_type_embeddings")
             x = x + table(input_ids * 0 if segments is None else segments)
         x = Dense(cfg.hidden_size, numerics, name="embed_proj")(x) if size != cfg.hidden_size else x
-        x = layer_norm(cfg.norm_eps, numerics, "LayerNorm")(x) * mask[..., None]
+        x = LayerNorm(cfg.norm_eps, numerics, name="LayerNorm")(x) * mask[..., None]
         return drop(x.astype(numerics.dtype), cfg.hidden_dropout, numerics)
 
 

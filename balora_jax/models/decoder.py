@@ -11,7 +11,9 @@ from balora_jax.models.attention import Attention
 from balora_jax.models.base import CausalLM, LastTokenClassifier
 from balora_jax.models.cache import Cache, Reach, look_back, remember
 from balora_jax.models.decoder_config import DecoderConfig
-from balora_jax.models.layers import GatedMLP, Numerics, RMSNorm, embed
+from balora_jax.models.layers import GatedMLP, embed
+from balora_jax.models.norms import RMSNorm
+from balora_jax.models.numerics import Numerics
 from balora_jax.models.rotary import inverse_frequencies, rotation
 from balora_jax.models.stack import stack, stack_beside_teacher
 

@@ -8,7 +8,9 @@ from flax import struct
 
 from balora_jax.models.attention import attend, merge_heads, split_heads
 from balora_jax.models.deberta_config import DebertaConfig
-from balora_jax.models.layers import Dense, Numerics, drop, dropping
+from balora_jax.models.dropout import drop, dropping
+from balora_jax.models.layers import Dense
+from balora_jax.models.numerics import Numerics
 
 
 def position_rows(config: DebertaConfig, length: int) -> np.ndarray:

@@ -6,7 +6,10 @@ import jax
 from flax import linen as nn
 
 from balora_jax.models.attention import attend, merge_heads, split_heads
-from balora_jax.models.layers import ACTIVATIONS, Dense, Numerics, drop, dropping, embed, layer_norm
+from balora_jax.models.dropout import drop, dropping
+from balora_jax.models.layers import ACTIVATIONS, Dense, embed
+from balora_jax.models.norms import LayerNorm
+from balora_jax.models.numerics import Numerics, recomputed
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Output(nn.Module):
         cfg = self.config
         x = Dense(cfg.hidden_size, self.numerics, True, name="dense")(x)
         x = drop(x, cfg.hidden_dropout, self.numerics)
-        return layer_norm(cfg.norm_eps, self.numerics, "LayerNorm")(residual + x)
+        return LayerNorm(cfg.norm_eps, self.numerics, name="LayerNorm")(residual + x)
 
 
 class Intermediate(nn.Module):
@@ -79,7 +82,7 @@ class Intermediate(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dense = Dense(self.config.intermediate_size, self.numerics, True, name="dense")
-        return ACTIVATIONS[self.config.activation](dense(x))
+        return recomputed(ACTIVATIONS[self.config.activation])(dense(x))
 
 
 class AttentionBlock(nn.Module):
@@ -124,4 +127,4 @@ class TokenEmbeddings(nn.Module):
         if cfg.segments:
             table = embed(cfg.segments, cfg.hidden_size, numerics, "token_type_embeddings")
             x = x + table(input_ids * 0 if segments is None else segments)
-        return drop(layer_norm(cfg.norm_eps, numerics, "LayerNorm")(x), cfg.hidden_dropout, numerics)
+        return drop(LayerNorm(cfg.norm_eps, numerics, name="LayerNorm")(x), cfg.hidden_dropout, numerics)

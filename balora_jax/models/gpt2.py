@@ -12,7 +12,10 @@ from balora_jax.errors import BadInput
 from balora_jax.models.attention import attend, merge_heads, split_heads
 from balora_jax.models.base import CausalLM, LastTokenClassifier
 from balora_jax.models.cache import Cache, Reach, join, look_back, remember
-from balora_jax.models.layers import ACTIVATIONS, Dense, Numerics, check_activation, drop, dropping, embed, layer_norm
+from balora_jax.models.dropout import drop, dropping
+from balora_jax.models.layers import ACTIVATIONS, Dense, check_activation, embed
+from balora_jax.models.norms import LayerNorm
+from balora_jax.models.numerics import Numerics, recomputed
 from balora_jax.models.stack import stack, stack_beside_teacher
 
 
@@ -108,7 +111,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg = self.config
-        x = ACTIVATIONS[cfg.activation](Dense(cfg.intermediate_size, self.numerics, True, name="c_fc")(x))
+        wide = Dense(cfg.intermediate_size, self.numerics, True, name="c_fc")(x)
+        x = recomputed(ACTIVATIONS[cfg.activation])(wide)
         return drop(Dense(cfg.hidden_size, self.numerics, True, name="c_proj")(x), cfg.hidden_dropout, self.numerics)
 
 
@@ -121,10 +125,10 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, past: tuple | None, reach: Reach):
         cfg, numerics = self.config, self.numerics
-        normed = layer_norm(cfg.norm_eps, numerics, "ln_1")(x)
+        normed = LayerNorm(cfg.norm_eps, numerics, name="ln_1")(x)
         out, new = Attention(cfg, numerics, name="attn")(normed, reach, past)
         x = x + out
-        x = x + MLP(cfg, numerics, name="mlp")(layer_norm(cfg.norm_eps, numerics, "ln_2")(x))
+        x = x + MLP(cfg, numerics, name="mlp")(LayerNorm(cfg.norm_eps, numerics, name="ln_2")(x))
         return x, None if past is None else new
 
 
@@ -154,7 +158,7 @@ class Backbone(nn.Module):
         stacked = stack_beside_teacher if beside_teacher else stack
         blocks = stacked(Block, cfg.layers, self.remat, (0, nn.broadcast))(cfg, numerics, name="h")
         x, new = blocks((x, embedded) if beside_teacher else x, past, reach)
-        x = jax.tree.map(layer_norm(cfg.norm_eps, numerics, "ln_f"), x)
+        x = jax.tree.map(LayerNorm(cfg.norm_eps, numerics, name="ln_f"), x)
         return x, None if cache is None else remember(cache, *new)
 
 

@@ -1,12 +1,10 @@
-"""The layers every model here is made of: Dense with its adapter, norms, activations.
+"""The layers every model here is made of: Dense with its adapter, activations, embeddings.
 
 Dense is the one place where a model meets its adapter: it reads the `lora` collection when it holds something
 for this module, and is a plain dense layer when it does not.
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from balora_jax.errors import BadInput
+from balora_jax.models.dropout import drop
+from balora_jax.models.numerics import Numerics, recomputed
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -35,22 +35,6 @@ def check_activation(name: str) -> str:
     if name not in ACTIVATIONS:
         raise BadInput(f"config.json's activation is {name!r}; accepted: {', '.join(ACTIVATIONS)}")
     return name
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """What all layers of a model share: how they compute, store, drop out and start."""
-
-    # What activations and matrix products are in.
-    dtype: DTypeLike = jnp.float32
-    # What fresh parameters are stored in.
-    param_dtype: DTypeLike = jnp.float32
-    # Probability of dropping an input of the adapter; acts in training only.
-    lora_dropout: float = 0.0
-    # Whether anything is dropped.
-    training: bool = False
-    # Standard deviation of fresh kernels and embeddings.
-    init_std: float = 0.02
 
 
 class Dense(nn.Module):
@@ -109,49 +93,10 @@ def _widened_backward(out_dtype, saved, change):
 _widened.defvjp(_widened_forward, _widened_backward)
 
 
-def drop(x: jax.Array, rate: float, numerics: Numerics) -> jax.Array:
-    """x with a share of its elements zeroed and the rest scaled up, in training; called within a compact method."""
-    return nn.Dropout(rate, deterministic=False)(x) if rate and numerics.training else x
-
-
-def dropping(rate: float, numerics: Numerics) -> Callable[[jax.Array], jax.Array] | None:
-    """The function that drops at a rate, or None when nothing is dropped."""
-    return (lambda x: drop(x, rate, numerics)) if rate and numerics.training else None
-
-
 def embed(rows: int, size: int, numerics: Numerics, name: str | None = None) -> nn.Embed:
     """An embedding table that starts and computes as its model does."""
     init = nn.initializers.normal(numerics.init_std)
     return nn.Embed(rows, size, numerics.dtype, numerics.param_dtype, embedding_init=init, name=name)
-
-
-def layer_norm(eps: float, numerics: Numerics, name: str) -> nn.LayerNorm:
-    """A layer norm with scale and bias, computed in float32 with the variance about the mean."""
-    return nn.LayerNorm(eps, numerics.dtype, numerics.param_dtype, use_fast_variance=False, name=name)
-
-
-# For elementwise functions: the backward pass computes them again from their arguments, which costs less than keeping
-# what they go through. The arguments of a scanned layer are kept by the scan, so there is nothing to guard from reuse.
-recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * (offset + scale), computed in float32 (Zhang and Sennrich, 1910.07467); offset 1 is Gemma's."""
-
-    eps: float
-    numerics: Numerics
-    offset: float = 0.0
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        start = nn.initializers.constant(1.0 - self.offset)
-        scale = self.param("scale", start, (x.shape[-1],), self.numerics.param_dtype)
-        return recomputed(self._normed)(x, scale)
-
-    def _normed(self, x: jax.Array, scale: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
-        return (x * (self.offset + scale.astype(jnp.float32))).astype(self.numerics.dtype)
 
 
 class GatedMLP(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from balora_jax.models.layers import Numerics
+from balora_jax.models.numerics import Numerics
 
 # What the backward pass keeps of a layer: "none" recomputes nothing, "full" everything, and "dots" everything but
 # the products with weights (attention scores, quadratic in length, are recomputed).

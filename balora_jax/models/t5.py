@@ -9,8 +9,11 @@ import numpy as np
 from flax import linen as nn
 
 from balora_jax.models.base import Classifier, Model, TanhHead, at_last, counted
+from balora_jax.models.dropout import drop
 from balora_jax.models.head import Head
-from balora_jax.models.layers import Dense, Numerics, RMSNorm, drop, embed
+from balora_jax.models.layers import Dense, embed
+from balora_jax.models.norms import RMSNorm
+from balora_jax.models.numerics import Numerics
 from balora_jax.models.stack import stack
 from balora_jax.models.t5_layers import Block, T5Config, position_buckets
 

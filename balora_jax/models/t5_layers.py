@@ -10,7 +10,10 @@ from flax import linen as nn
 from transformers import PretrainedConfig
 
 from balora_jax.models.attention import attend, merge_heads, split_heads
-from balora_jax.models.layers import ACTIVATIONS, Dense, Numerics, RMSNorm, check_activation, drop, dropping
+from balora_jax.models.dropout import drop, dropping
+from balora_jax.models.layers import ACTIVATIONS, Dense, check_activation
+from balora_jax.models.norms import RMSNorm
+from balora_jax.models.numerics import Numerics, recomputed
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,11 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg, numerics = self.config, self.numerics
-        wide = ACTIVATIONS[cfg.activation](self._wide("wi_0" if cfg.gated else "wi")(x))
-        wide = wide * self._wide("wi_1")(x) if cfg.gated else wide
+        act = ACTIVATIONS[cfg.activation]
+        if cfg.gated:
+            wide = recomputed(lambda gate, up: act(gate) * up)(self._wide("wi_0")(x), self._wide("wi_1")(x))
+        else:
+            wide = recomputed(act)(self._wide("wi")(x))
         return Dense(cfg.hidden_size, numerics, name="wo")(drop(wide, cfg.dropout, numerics))
 
     def _wide(self, name: str) -> Dense:

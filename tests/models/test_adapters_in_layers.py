@@ -9,7 +9,8 @@ from pytorch_reference import run
 
 from balora_jax.models import load_pretrained
 from balora_jax.models.foreign import check_lora_paths, effective_params
-from balora_jax.models.layers import Dense, Numerics
+from balora_jax.models.layers import Dense
+from balora_jax.models.numerics import Numerics
 
 IDS = np.random.default_rng(0).integers(3, 67, (2, 9))
 
