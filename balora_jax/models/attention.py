@@ -55,14 +55,38 @@ def attend(
 def _attend(query, key, value, mask, bias, *, scale, softcap, drop):
     """What `jax.nn.dot_product_attention` has no room for."""
     batch, length, heads, size = query.shape
-    groups = query.reshape(batch, length, key.shape[2], -1, size)
-    scores = jnp.einsum("bqkgd,btkd->bkgqt", groups, key, preferred_element_type=jnp.float32) * scale
+    shape, grouped = (batch, heads, length, key.shape[1]), (batch, key.shape[2], -1)
+    rows = query.transpose(0, 2, 1, 3).reshape(*grouped, size)
+    scores = scale * _scores(rows, key.transpose(0, 2, 3, 1)).reshape(shape)
     scores = scores if softcap is None else softcap * jnp.tanh(scores / softcap)
-    if bias is not None:
-        scores = scores + bias.reshape(bias.shape[0], key.shape[2], -1, *bias.shape[2:])
-    shares = jax.nn.softmax(jnp.where(mask[:, None, None], scores, MASKED), axis=-1).astype(value.dtype)
+    scores = scores if bias is None else scores + bias
+    shares = jax.nn.softmax(jnp.where(mask[:, None], scores, MASKED), axis=-1).astype(value.dtype)
     shares = shares if drop is None else drop(shares)
-    return jnp.einsum("bkgqt,btkd->bqkgd", shares, value).reshape(batch, length, heads, size)
+    out = jnp.matmul(shares.reshape(*grouped, shape[-1]), value.transpose(0, 2, 1, 3))
+    return out.reshape(batch, heads, length, size).transpose(0, 2, 1, 3)
+
+
+@jax.custom_vjp
+def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """[..., rows, D] @ [..., D, keys] in float32, with the key's gradient as query^T @ change.
+
+    Left to itself jax has it as (change^T @ query)^T, and a CPU then copies the scores transposed.
+    """
+    return jnp.matmul(query, key, preferred_element_type=jnp.float32)
+
+
+def _scores_forward(query, key):
+    return _scores(query, key), (query, key)
+
+
+def _scores_backward(saved, change):
+    query, key = saved
+    to_query = jnp.matmul(change, key.mT, preferred_element_type=jnp.float32)
+    to_key = jnp.matmul(query.mT, change, preferred_element_type=jnp.float32)
+    return to_query.astype(query.dtype), to_key.astype(key.dtype)
+
+
+_scores.defvjp(_scores_forward, _scores_backward)
 
 
 def split_heads(x: jax.Array, heads: int) -> jax.Array:

@@ -7,9 +7,9 @@ from flax import linen as nn
 
 from balora_jax.models.attention import attend, merge_heads, split_heads
 from balora_jax.models.dropout import drop, dropping
-from balora_jax.models.layers import ACTIVATIONS, Dense, embed
+from balora_jax.models.layers import ACTIVATIONS, Dense, embed, through
 from balora_jax.models.norms import LayerNorm
-from balora_jax.models.numerics import Numerics, recomputed
+from balora_jax.models.numerics import Numerics
 
 
 @dataclass(frozen=True)
@@ -60,29 +60,30 @@ class SelfAttention(nn.Module):
 
 
 class Output(nn.Module):
-    """norm(residual + drop(dense(x)))."""
+    """norm(residual + drop(dense(act(x)))); without an activation, of x itself."""
 
     config: EncoderConfig
     numerics: Numerics
+    activation: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, residual: jax.Array) -> jax.Array:
         cfg = self.config
-        x = Dense(cfg.hidden_size, self.numerics, True, name="dense")(x)
+        dense = Dense(cfg.hidden_size, self.numerics, True, name="dense")
+        x = through(ACTIVATIONS[self.activation], dense, x) if self.activation else dense(x)
         x = drop(x, cfg.hidden_dropout, self.numerics)
         return LayerNorm(cfg.norm_eps, self.numerics, name="LayerNorm")(residual + x)
 
 
 class Intermediate(nn.Module):
-    """act(dense(x))."""
+    """dense(x); the output layer applies the activation."""
 
     config: EncoderConfig
     numerics: Numerics
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dense = Dense(self.config.intermediate_size, self.numerics, True, name="dense")
-        return recomputed(ACTIVATIONS[self.config.activation])(dense(x))
+        return Dense(self.config.intermediate_size, self.numerics, True, name="dense")(x)
 
 
 class AttentionBlock(nn.Module):
@@ -109,7 +110,7 @@ class EncoderLayer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, positions) -> tuple[jax.Array, None]:
         x = AttentionBlock(self.config, self.numerics, self.kind, name="attention")(x, mask, positions)
         wide = Intermediate(self.config, self.numerics, name="intermediate")(x)
-        return Output(self.config, self.numerics, name="output")(wide, x), None
+        return Output(self.config, self.numerics, self.config.activation, name="output")(wide, x), None
 
 
 class TokenEmbeddings(nn.Module):

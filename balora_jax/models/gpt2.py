@@ -13,9 +13,9 @@ from balora_jax.models.attention import attend, merge_heads, split_heads
 from balora_jax.models.base import CausalLM, LastTokenClassifier
 from balora_jax.models.cache import Cache, Reach, join, look_back, remember
 from balora_jax.models.dropout import drop, dropping
-from balora_jax.models.layers import ACTIVATIONS, Dense, check_activation, embed
+from balora_jax.models.layers import ACTIVATIONS, Dense, check_activation, embed, through
 from balora_jax.models.norms import LayerNorm
-from balora_jax.models.numerics import Numerics, recomputed
+from balora_jax.models.numerics import Numerics
 from balora_jax.models.stack import stack, stack_beside_teacher
 
 
@@ -112,8 +112,8 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg = self.config
         wide = Dense(cfg.intermediate_size, self.numerics, True, name="c_fc")(x)
-        x = recomputed(ACTIVATIONS[cfg.activation])(wide)
-        return drop(Dense(cfg.hidden_size, self.numerics, True, name="c_proj")(x), cfg.hidden_dropout, self.numerics)
+        narrow = Dense(cfg.hidden_size, self.numerics, True, name="c_proj")
+        return drop(through(ACTIVATIONS[cfg.activation], narrow, wide), cfg.hidden_dropout, self.numerics)
 
 
 class Block(nn.Module):

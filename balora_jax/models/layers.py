@@ -5,6 +5,7 @@ for this module, and is a plain dense layer when it does not.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.typing import DTypeLike
 
 from balora_jax.errors import BadInput
 from balora_jax.models.dropout import drop
-from balora_jax.models.numerics import Numerics, recomputed
+from balora_jax.models.numerics import Numerics
 
 ACTIVATIONS = {
     "silu": jax.nn.silu,
@@ -99,6 +100,14 @@ def embed(rows: int, size: int, numerics: Numerics, name: str | None = None) -> 
     return nn.Embed(rows, size, numerics.dtype, numerics.param_dtype, embedding_init=init, name=name)
 
 
+def through(act: Callable[..., jax.Array], dense: Dense, *wide: jax.Array) -> jax.Array:
+    """dense(act(*wide)), of which the backward pass keeps act's arguments alone and makes its outcome again.
+
+    The product itself is not made again: nothing in the backward pass asks for it.
+    """
+    return nn.remat(lambda dense, *wide: dense(act(*wide)), prevent_cse=False)(dense, *wide)
+
+
 class GatedMLP(nn.Module):
     """down(act(gate(x)) * up(x)) (Shazeer, 2002.05202)."""
 
@@ -109,7 +118,8 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        act = ACTIVATIONS[self.activation]
         gate = Dense(self.width, self.numerics, self.use_bias, name="gate_proj")(x)
         up = Dense(self.width, self.numerics, self.use_bias, name="up_proj")(x)
         down = Dense(x.shape[-1], self.numerics, self.use_bias, name="down_proj")
-        return down(recomputed(lambda gate, up: ACTIVATIONS[self.activation](gate) * up)(gate, up))
+        return through(lambda gate, up: act(gate) * up, down, gate, up)

@@ -11,9 +11,9 @@ from transformers import PretrainedConfig
 
 from balora_jax.models.attention import attend, merge_heads, split_heads
 from balora_jax.models.dropout import drop, dropping
-from balora_jax.models.layers import ACTIVATIONS, Dense, check_activation
+from balora_jax.models.layers import ACTIVATIONS, Dense, check_activation, through
 from balora_jax.models.norms import RMSNorm
-from balora_jax.models.numerics import Numerics, recomputed
+from balora_jax.models.numerics import Numerics
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,14 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg, numerics = self.config, self.numerics
-        act = ACTIVATIONS[cfg.activation]
-        if cfg.gated:
-            wide = recomputed(lambda gate, up: act(gate) * up)(self._wide("wi_0")(x), self._wide("wi_1")(x))
-        else:
-            wide = recomputed(act)(self._wide("wi")(x))
-        return Dense(cfg.hidden_size, numerics, name="wo")(drop(wide, cfg.dropout, numerics))
+        names = ("wi_0", "wi_1") if cfg.gated else ("wi",)
+        wide = [Dense(cfg.intermediate_size, numerics, name=name)(x) for name in names]
+        thinned = dropping(cfg.dropout, numerics) or (lambda x: x)
 
-    def _wide(self, name: str) -> Dense:
-        return Dense(self.config.intermediate_size, self.numerics, name=name)
+        def act(first: jax.Array, *second: jax.Array) -> jax.Array:
+            return thinned(math.prod(second, start=ACTIVATIONS[cfg.activation](first)))
+
+        return through(act, Dense(cfg.hidden_size, numerics, name="wo"), *wide)
 
 
 class Sublayer(nn.Module):
