@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from balora_jax.config import Method
 from balora_jax.errors import BadInput, Diverged
 from balora_jax.options import parse, read_config, split
 
@@ -31,7 +30,9 @@ def compare(arguments: Sequence[str]) -> None:
     """run methods side by side (--out DIR [--methods M ...] [--seeds N ...] [--learning_rates R ...], and train's)"""
     parser = ArgumentParser(prog="balora compare", description=compare.__doc__, exit_on_error=False)
     parser.add_argument("--out", type=str, required=True, help="a folder for the runs and the table")
-    parser.add_argument("--methods", type=Method, nargs="+", default=["lora", "pissa", "ba-lora"], help="of train")
+    parser.add_argument(
+        "--methods", type=str, nargs="+", default=["lora", "pissa", "ba-lora"], help="each METHOD or METHOD@RATE"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training.seed of each method's runs")
     parser.add_argument("--learning_rates", type=float, nargs="+", default=[], help="the best of them for each method")
     own, run = split(arguments, ("out", "methods", "seeds", "learning_rates", "help"))

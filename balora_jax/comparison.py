@@ -4,11 +4,11 @@ import json
 import pathlib
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
-from balora_jax.config import RunConfig
+from balora_jax.config import Method, RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.finetune import finetune
 from balora_jax.options import read_config
@@ -29,7 +29,7 @@ def compare(
 
     Args:
       out: a folder for the runs and the table; what is finished there already is not run again.
-      methods: each gets the same runs.
+      methods: each gets the same runs; `METHOD@RATE` has its learning rate from an earlier search and tries no other.
       seeds: training.seed of a method's runs.
       rates: each method first tries each of these learning rates with the first seed, and goes on with the one that
         did best on the held-out set; with none, the configuration's own.
@@ -37,14 +37,15 @@ def compare(
       console: where progress goes.
 
     Raises:
-      BadInput: the configuration cannot be used, or a folder of a run holds another run.
+      BadInput: a method or rate is none, the configuration cannot be used, or a folder of a run holds another run.
     """
     console, folder = console or Console(), pathlib.Path(out).expanduser()
-    if len(rates) > 1 and not _configure(run, folder, methods[0], seeds[0], None).data.holds_out:
+    wanted = {text: _method_and_rates(text, rates) for text in methods}
+    if len(rates) > 1 and not _configure(run, folder, wanted[methods[0]][0], seeds[0], None).data.holds_out:
         raise BadInput("--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there")
     results: Results = {}
-    for method in methods:
-        tried = {rate: _summary(_configure(run, folder, method, seeds[0], rate), console) for rate in rates}
+    for method, own_rates in wanted.values():
+        tried = {rate: _summary(_configure(run, folder, method, seeds[0], rate), console) for rate in own_rates}
         rate = max(tried, key=lambda rate: tried[rate]["score"]) if tried else None
         configs = [_configure(run, folder, method, seed, rate) for seed in seeds]
         results[_title(method, rate)] = [_columns(_summary(config, console)) for config in configs]
@@ -71,6 +72,17 @@ def table(results: Results) -> str:
     )
 
 
+def _method_and_rates(text: str, rates: Sequence[float]) -> tuple[str, Sequence[float]]:
+    method, at, rate = text.partition("@")
+    accepted = f"accepted: {', '.join(get_args(Method))}, each alone or as METHOD@RATE with a learning rate"
+    if method not in get_args(Method):
+        raise BadInput(f"--methods has {text!r}; {accepted}")
+    try:
+        return method, [float(rate)] if at else rates
+    except ValueError:
+        raise BadInput(f"--methods has {text!r}, and {rate!r} is not a number; {accepted}") from None
+
+
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
@@ -82,9 +94,9 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _configure(run: Sequence[str], out: pathlib.Path, method: str, seed: int, rate: float | None) -> RunConfig:
-    name = "-".join([method, *([f"lr{rate:g}"] if rate else []), f"seed{seed}"])
+    name = "-".join([method, *([] if rate is None else [f"lr{rate:g}"]), f"seed{seed}"])
     given = {"method": method, "training.seed": seed, "output.dir": out / name, "output.resume": "true"}
-    given |= {"optimizer.learning_rate": rate} if rate else {}
+    given |= {} if rate is None else {"optimizer.learning_rate": rate}
     return read_config([*run, *(text for key, value in given.items() for text in (f"--{key}", str(value)))])
 
 
@@ -111,4 +123,4 @@ def _columns(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def _title(method: str, rate: float | None) -> str:
-    return f"{method}, rate {rate:g}" if rate else method
+    return method if rate is None else f"{method}, rate {rate:g}"

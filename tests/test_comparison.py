@@ -43,6 +43,14 @@ def test_what_is_finished_is_not_run_again(compared, capsys):
     assert capsys.readouterr().out.strip() == (out / "comparison.md").read_text().strip()
 
 
+def test_a_method_with_its_own_rate_tries_no_other(compared):
+    out, arguments = compared
+    at_its_rate = [text if text != "lora" else "lora@1e-2" for text in arguments]
+    main(["compare", *at_its_rate])
+    assert list(json.loads((out / "comparison.json").read_text())) == ["lora, rate 0.01"]
+    assert len(list(out.glob("*/summary.json"))) == 3
+
+
 def test_another_configuration_in_the_same_folder_is_refused(compared, capsys):
     _, arguments = compared
     with pytest.raises(SystemExit, match="2"):
@@ -53,7 +61,11 @@ def test_another_configuration_in_the_same_folder_is_refused(compared, capsys):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (["--methods", "dora"], "dora"),
+        (["--methods", "dora"], "--methods has 'dora'; accepted: ba-lora, pissa, lora, full"),
+        (["--methods", "lora", "pissa@fast"], "--methods has 'pissa@fast', and 'fast' is not a number"),
+        (["--methods", "lora@"], "'' is not a number"),
+        (["--methods", "lora@-1"], "learning_rate is -1"),
+        (["--methods", "lora@nan"], "learning_rate is 'nan'"),
         (["--seeds", "one"], "one"),
         (["--adapter.rnak", "4"], "there is no option adapter.rnak; accepted: adapter.rank"),
         (["--learning_rates", "0.1", "0.2", "--data.eval", "null"], "data.eval is null"),
