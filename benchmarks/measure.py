@@ -12,14 +12,18 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def seconds_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Times each call, round by round, so that a machine's moods fall on all alike; a first round is not counted."""
+    """Times each call, round by round, so that a machine's moods fall on all alike.
+
+    A call is timed right after one like it, as a step of a run follows a step: what ran in between has the caches, and
+    the system has taken back the memory that the call freed.
+    """
     seconds = {name: [] for name in calls}
-    for round_ in range(repeats + 1):
+    for _ in range(repeats):
         for name, call in calls.items():
+            jax.block_until_ready(call())
             began = time.perf_counter()
             jax.block_until_ready(call())
-            if round_:
-                seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - began)
     return seconds
 
 
