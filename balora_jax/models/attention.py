@@ -44,16 +44,12 @@ def attend(
     Returns:
         [batch, queries, heads, D], of the query's type.
     """
-    if softcap is None and drop is None:
-        plain = functools.partial(jax.nn.dot_product_attention, scale=scale)
-        return recomputed(plain)(query, key, value, bias, mask[:, None])
-    return recomputed(functools.partial(_attend, scale=scale, softcap=softcap, drop=drop))(
-        query, key, value, mask, bias
-    )
+    plain = functools.partial(_attend, scale=scale, softcap=softcap, drop=drop)
+    return recomputed(plain)(query, key, value, mask, bias)
 
 
 def _attend(query, key, value, mask, bias, *, scale, softcap, drop):
-    """What `jax.nn.dot_product_attention` has no room for."""
+    """All heads that share a key are rows of one product; `jax.nn.dot_product_attention` can neither cap nor drop."""
     batch, length, heads, size = query.shape
     shape, grouped = (batch, heads, length, key.shape[1]), (batch, key.shape[2], -1)
     rows = query.transpose(0, 2, 1, 3).reshape(*grouped, size)

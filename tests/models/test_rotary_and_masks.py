@@ -1,5 +1,7 @@
 """Positions, masks, rotation and attention by themselves."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,17 +64,37 @@ def test_llama3_keeps_fast_and_stretches_slow_angles():
     assert ((ours < plain) & (ours > plain / 8))[between].all()
 
 
+def float64_attention(query, key, value, mask, *, scale, softcap, bias, drop):
+    """The formula with keys repeated for their groups, for arrays of float64."""
+    groups = query.shape[2] // key.shape[2]
+    key, value = jnp.repeat(key, groups, axis=2), jnp.repeat(value, groups, axis=2)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * scale
+    scores = scores if softcap is None else softcap * jnp.tanh(scores / softcap)
+    weights = jnp.where(mask[:, None], jnp.exp(scores + (0 if bias is None else bias)), 0)
+    weights = weights / weights.sum(-1, keepdims=True)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights if drop is None else drop(weights), value)
+
+
 @pytest.mark.parametrize("softcap", [None, 1.5])
-def test_attention_equals_float64_formula(softcap):
-    rng = np.random.default_rng(0)
-    query, key, value = (rng.normal(size=(2, 5, heads, 4)) for heads in (6, 2, 2))
-    mask = rng.random((2, 5, 5)) < 0.6
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("dropping", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_attention_and_its_gradients_equal_the_float64_formula(softcap, biased, dropping, kv_heads):
+    rng = np.random.default_rng(kv_heads)
+    given = [rng.normal(size=(2, length, heads, 4)) for length, heads in ((5, 6), (7, kv_heads), (7, kv_heads))]
+    toward, mask = rng.normal(size=(2, 5, 6, 4)), rng.random((2, 5, 7)) < 0.6
     mask[..., 0] = True
-    scores = np.einsum("bqhd,bkhd->bhqk", query, key.repeat(3, axis=2)) * 0.7
-    scores = scores if softcap is None else softcap * np.tanh(scores / softcap)
-    weights = np.where(mask[:, None], np.exp(scores), 0)
-    weights /= weights.sum(-1, keepdims=True)
-    expected = np.einsum("bhqk,bkhd->bqhd", weights, value.repeat(3, axis=2))
-    given = [jnp.asarray(x, jnp.float32) for x in (query, key, value)]
-    ours = attend(*given, jnp.asarray(mask), scale=0.7, softcap=softcap)
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    bias = rng.normal(size=(1, 6, 5, 7)) if biased else None
+    kept = rng.random((2, 6, 5, 7)) < 0.8
+    options = {"scale": 0.7, "softcap": softcap, "drop": (lambda shares: shares * kept / 0.8) if dropping else None}
+
+    def of(attention, dtype):
+        arrays = [jnp.asarray(x, dtype) for x in given]
+        add = None if bias is None else jnp.asarray(bias, dtype)
+        out, backward = jax.vjp(lambda *arrays: attention(*arrays, jnp.asarray(mask), bias=add, **options), *arrays)
+        return jax.tree.map(np.asarray, (out, backward(jnp.asarray(toward, dtype))))
+
+    ours = of(attend, jnp.float32)
+    with jax.enable_x64(True):
+        expected = of(float64_attention, jnp.float64)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), ours, expected)
