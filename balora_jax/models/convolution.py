@@ -9,6 +9,7 @@ from balora_jax.models.deberta_config import DebertaConfig
 from balora_jax.models.dropout import drop
 from balora_jax.models.encoder import EncoderLayer
 from balora_jax.models.layers import ACTIVATIONS
+from balora_jax.models.norms import layer_normed
 from balora_jax.models.numerics import Numerics
 
 
@@ -31,8 +32,7 @@ class Convolved:
 
     def apply(self, x: jax.Array) -> jax.Array:
         """norm(x + added), zero where the mask is False."""
-        total = (x + self.added).astype(jnp.float32)
-        normed = jax.nn.standardize(total, axis=-1, epsilon=self.eps) * self.scale + self.bias
+        normed = layer_normed(x + self.added, self.scale, self.bias, self.eps)
         return (normed * self.mask[..., None]).astype(x.dtype)
 
 

@@ -1,5 +1,7 @@
 """Norms, computed in float32; the backward pass makes them again from their arguments."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,13 +20,15 @@ class LayerNorm(nn.Module):
         shape, dtype = (x.shape[-1],), self.numerics.param_dtype
         scale = self.param("scale", nn.initializers.ones, shape, dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, dtype)
-        return recomputed(self._normed)(x, scale, bias)
+        return recomputed(functools.partial(layer_normed, eps=self.eps))(x, scale, bias).astype(self.numerics.dtype)
 
-    def _normed(self, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32)
-        x = x - jnp.mean(x, axis=-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
-        return (x * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(self.numerics.dtype)
+
+def layer_normed(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+    """x [..., d] about its mean and over its deviation, times the scale [d] and plus the bias [d]; float32."""
+    x = x.astype(jnp.float32)
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
+    return x * scale.astype(jnp.float32) + bias.astype(jnp.float32)
 
 
 class RMSNorm(nn.Module):

@@ -4,14 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from decoder_cases import CASES
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from pytorch_reference import run
 
 from balora_jax.models import load_pretrained
 from balora_jax.models.foreign import check_lora_paths, effective_params
-from balora_jax.models.layers import Dense
+from balora_jax.models.layers import Dense, through
 from balora_jax.models.numerics import Numerics
 
+# The shapes of an adapter from 40 to 6.
+AB = (("a", (40, 3)), ("b", (3, 6)))
 IDS = np.random.default_rng(0).integers(3, 67, (2, 9))
 
 
@@ -98,3 +101,38 @@ def test_the_base_is_not_baked_into_the_program(tiny):
     text = jax.jit(model.apply).lower({"params": params}, IDS).as_text()
     largest = max((len(line) for line in text.splitlines() if "stablehlo.constant" in line), default=0)
     assert largest < 2000
+
+
+def gated(gate, up):
+    return jnp.tanh(gate) * up
+
+
+class Through(nn.Module):
+    """An activation of two arguments, then a dense layer; kept is whether its outcome is."""
+
+    kept: bool
+
+    @nn.compact
+    def __call__(self, gate, up):
+        dense = Dense(6, Numerics(), use_bias=True, name="dense")
+        return dense(gated(gate, up)) if self.kept else through(gated, dense, gate, up)
+
+
+def test_an_activation_ahead_of_a_layer_is_made_again_and_changes_nothing():
+    rng = np.random.default_rng(0)
+    gate, up, toward = (jnp.asarray(rng.normal(size=(50, width)), jnp.float32) for width in (40, 40, 6))
+    params = Through(True).init(jax.random.key(0), gate, up)["params"]
+    lora = {"dense": {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in AB}}
+
+    def backward_of(kept):
+        return jax.vjp(lambda *all: Through(kept).apply({"params": all[0], "lora": all[1]}, *all[2:]), *given)
+
+    given = (params, lora, gate, up)
+    (plain, plain_backward), (again, again_backward) = backward_of(True), backward_of(False)
+    np.testing.assert_allclose(again, plain, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), again_backward(toward), plain_backward(toward)
+    )
+    wide = [leaf for leaf in jax.tree.leaves(again_backward) if leaf.shape == gate.shape]
+    assert len(wide) == 2
+    assert all(any((leaf == argument).all() for argument in (gate, up)) for leaf in wide)
