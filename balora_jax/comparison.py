@@ -44,13 +44,18 @@ def compare(
     if len(rates) > 1 and not _configure(run, folder, wanted[methods[0]][0], seeds[0], None).data.holds_out:
         raise BadInput("--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there")
     results: Results = {}
+    searched: dict[str, dict[float, float]] = {}
     for method, own_rates in wanted.values():
-        tried = {rate: _summary(_configure(run, folder, method, seeds[0], rate), console) for rate in own_rates}
-        rate = max(tried, key=lambda rate: tried[rate]["score"]) if tried else None
+        tried = {
+            rate: _summary(_configure(run, folder, method, seeds[0], rate), console)["score"] for rate in own_rates
+        }
+        rate = max(tried, key=tried.__getitem__) if tried else None
+        if len(tried) > 1:
+            searched[method] = tried
         configs = [_configure(run, folder, method, seed, rate) for seed in seeds]
         results[_title(method, rate)] = [_columns(_summary(config, console)) for config in configs]
     write_whole(folder / "comparison.json", json.dumps(results, indent=2) + "\n")
-    write_whole(folder / "comparison.md", table(results))
+    write_whole(folder / "comparison.md", table(results) + _search_table(searched))
     return folder / "comparison.md"
 
 
@@ -67,9 +72,21 @@ def table(results: Results) -> str:
         start = {after: _cell([run[name] for run in first]) for name, after in before.items()}
         rows = {"before": [start.get(name, "") for name in shown]} | rows
     lines = [["", *(name.replace("_", " ") for name in shown)], ["---"] * (len(shown) + 1)]
-    return "".join(
-        f"| {' | '.join(line)} |\n" for line in [*lines, *([title, *cells] for title, cells in rows.items())]
-    )
+    return _markdown([*lines, *([title, *cells] for title, cells in rows.items())])
+
+
+def _search_table(searched: dict[str, dict[float, float]]) -> str:
+    """Each method's held-out score at each rate that it tried with the first seed; nothing without a search."""
+    if not searched:
+        return ""
+    rates = list(next(iter(searched.values())))
+    lines = [["score, first seed", *(f"rate {rate:g}" for rate in rates)], ["---"] * (len(rates) + 1)]
+    lines += [[method, *(f"{tried[rate]:.3f}" for rate in rates)] for method, tried in searched.items()]
+    return "\n" + _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _method_and_rates(text: str, rates: Sequence[float]) -> tuple[str, Sequence[float]]:

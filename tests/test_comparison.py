@@ -33,6 +33,17 @@ def test_the_rate_that_learns_is_gone_on_with(compared):
     assert list(results) == ["lora, rate 0.01"]
     summary = json.loads((out / "lora-lr0.01-seed1" / "summary.json").read_text())
     assert results["lora, rate 0.01"][1]["held-out loss"] == summary["eval_loss_last"]
+    scores = [
+        json.loads((out / f"lora-lr{rate}-seed0" / "summary.json").read_text())["score"] for rate in ("0.01", "1e-06")
+    ]
+    assert (
+        (out / "comparison.md")
+        .read_text()
+        .endswith(
+            "\n| score, first seed | rate 0.01 | rate 1e-06 |\n| --- | --- | --- |\n"
+            f"| lora | {scores[0]:.3f} | {scores[1]:.3f} |\n"
+        )
+    )
 
 
 def test_what_is_finished_is_not_run_again(compared, capsys):
