@@ -18,9 +18,13 @@ LINE = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["llama-2-7b", "gemma-7b"])
-    parser.add_argument("--topology", help="a TPU topology to compile for, such as v5e:4x4; this host by default")
+    parser.add_argument(
+        "--topology", help="a TPU topology to compile for, such as v5e:4x4; this host by default"
+    )
     parser.add_argument("--batch", type=int, default=4, help="examples a device")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rank", type=int, default=128)
@@ -45,7 +49,10 @@ def compare(name: str, options: argparse.Namespace) -> list[dict]:
 
     mesh, devices = _mesh(options.topology)
     terms = RegularizersConfig()
-    off = {part.name: dataclasses.replace(getattr(terms, part.name), weight=0.0) for part in dataclasses.fields(terms)}
+    off = {
+        part.name: dataclasses.replace(getattr(terms, part.name), weight=0.0)
+        for part in dataclasses.fields(terms)
+    }
     rows = []
     for objective, chosen in {"cross-entropy": RegularizersConfig(**off), "ba-lora": terms}.items():
         model = sizes.make_model(name, dtype=options.dtype, remat=options.remat)
@@ -75,7 +82,9 @@ def _compile(step) -> dict:
     import jax
 
     began = time.monotonic()
-    compiled = jax.jit(step.update, donate_argnums=0).lower(step.state, step.frozen, step.batch).compile()
+    compiled = (
+        jax.jit(step.update, donate_argnums=0).lower(step.state, step.frozen, step.batch).compile()
+    )
     memory = compiled.memory_analysis()
     return {
         "temporaries_gb": memory.temp_size_in_bytes / 1e9,

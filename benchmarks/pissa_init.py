@@ -27,13 +27,17 @@ LINE = "{method:22} {seconds:9.2f} s   error {error:.6f} x the best possible"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", default="4096x11008")
     parser.add_argument("--rank", type=int, default=128)
     parser.add_argument("--niter", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument(
-        "--no-exact", action="store_true", help="leave out the whole decompositions, which take minutes"
+        "--no-exact",
+        action="store_true",
+        help="leave out the whole decompositions, which take minutes",
     )
     options = parser.parse_args()
     fan_in, fan_out = (int(side) for side in options.shape.split("x"))
@@ -50,7 +54,9 @@ def main() -> None:
     for method, call in calls.items():
         a, b = (np.asarray(factor, np.float64) for factor in call())
         error = np.linalg.norm(kernel - a @ b) / best
-        rows.append({"method": method, "seconds": statistics.median(seconds[method]), "error": float(error)})
+        rows.append(
+            {"method": method, "seconds": statistics.median(seconds[method]), "error": float(error)}
+        )
         print(LINE.format(**rows[-1]), flush=True)
     measure.write("pissa_init", {"options": vars(options), "rows": rows})
 

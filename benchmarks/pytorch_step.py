@@ -23,17 +23,23 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 TERMS = {"consistency": 0.025, "diversity": 0.005, "svd": 0.005}
 
 
-def language_loss(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def language_loss(
+    logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """Task plus the 2026 regularizers over all positions, whole logits [tokens, V]."""
     top_k, k = 20, 10
     top = F.log_softmax(logits.topk(top_k, dim=-1).values, dim=-1)
     entropy = -(top.exp() * top).sum(-1).mean()
     _, values, _ = torch.svd_lowrank(logits, q=k + 5, niter=2)
     svd = -values[:k].sum() / torch.linalg.norm(logits)
-    return _task_and_kl(logits, teacher, targets) - TERMS["diversity"] * entropy + TERMS["svd"] * svd
+    return (
+        _task_and_kl(logits, teacher, targets) - TERMS["diversity"] * entropy + TERMS["svd"] * svd
+    )
 
 
-def classifier_loss(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def classifier_loss(
+    logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """Task plus the 2026 regularizers over a batch of logits [N, D]."""
     k, (examples, classes) = 5, logits.shape
     centered = logits - logits.mean(0)
@@ -41,12 +47,19 @@ def classifier_loss(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.
     diversity = (covariance - torch.diag(covariance.diag())).square().sum() / classes
     values = torch.linalg.svdvals(logits)
     svd = -values[:k].sum() / values.sum()
-    return _task_and_kl(logits, teacher, targets) + TERMS["diversity"] * diversity + TERMS["svd"] * svd
+    return (
+        _task_and_kl(logits, teacher, targets) + TERMS["diversity"] * diversity + TERMS["svd"] * svd
+    )
 
 
-def _task_and_kl(logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _task_and_kl(
+    logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     temperature = 2.0
-    student, wanted = F.log_softmax(logits / temperature, dim=-1), F.softmax(teacher / temperature, dim=-1)
+    student, wanted = (
+        F.log_softmax(logits / temperature, dim=-1),
+        F.softmax(teacher / temperature, dim=-1),
+    )
     kl = F.kl_div(student, wanted, reduction="batchmean") * temperature**2
     return F.cross_entropy(logits, targets) + TERMS["consistency"] * kl
 
@@ -68,7 +81,9 @@ def main() -> None:
     student = get_peft_model(student, _lora(options.rank, language)).train()
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0)
-    tokens = torch.randint(CONFIGS[options.model].vocab_size, (options.batch, options.length + 1), device=device)
+    tokens = torch.randint(
+        CONFIGS[options.model].vocab_size, (options.batch, options.length + 1), device=device
+    )
     inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
     if not language:
         targets = torch.randint(CLASSES, (options.batch,), device=device)
@@ -96,7 +111,12 @@ def main() -> None:
 
 def _lora(rank: int, language: bool) -> LoraConfig:
     targets = TARGETS if language else "all-linear"
-    return LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM" if language else "SEQ_CLS")
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=targets,
+        task_type="CAUSAL_LM" if language else "SEQ_CLS",
+    )
 
 
 def _peak(device: str) -> int:

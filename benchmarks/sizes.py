@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from transformers import BertConfig, GemmaConfig, LlamaConfig, MistralConfig, PretrainedConfig
 
-from balora_jax import adapters, models, streaming
+from balora_jax import adapters, models
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import PAPER_TARGETS, OptimizerConfig, RegularizersConfig
-from balora_jax.models.registry import CAUSAL_LM, CLASSIFICATION, MODEL_TYPES
-from balora_jax.schedules import weights_at
-from balora_jax.tasks import causal_lm, classification
+from balora_jax.models.hf.registry import CAUSAL_LM, CLASSIFICATION, MODEL_TYPES
+from balora_jax.objective import causal_lm, classification, streamed
+from balora_jax.objective.schedules import weights_at
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.sharding import batch_sharding, tree_shardings
 from balora_jax.training.state import init_state, partition, trainable_mask
@@ -58,18 +58,30 @@ def writes(name: str) -> bool:
 
 def make_model(name: str, *, dtype: str, remat: str = "none") -> Any:
     """A model of a named size, stored and computing in `dtype`."""
-    kind, task = MODEL_TYPES[CONFIGS[name].model_type], CAUSAL_LM if writes(name) else CLASSIFICATION
+    kind, task = (
+        MODEL_TYPES[CONFIGS[name].model_type],
+        CAUSAL_LM if writes(name) else CLASSIFICATION,
+    )
     labels = {} if writes(name) else {"labels": CLASSES}
     numerics = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype), "remat": remat}
     return kind.tasks[task].module(kind.parse(CONFIGS[name]), **numerics, **labels)
 
 
 def step_of_shapes(
-    model: Any, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh, streamed: bool = True
+    model: Any,
+    terms: RegularizersConfig,
+    *,
+    rank: int,
+    batch: int,
+    length: int,
+    mesh,
+    streamed: bool = True,
 ) -> Step:
     """The BA-LoRA update of a language model on a mesh, with delta-form PiSSA adapters; nothing is allocated."""
     base = models.abstract_params(model)
-    factor = {"head": jax.eval_shape(lambda tree: streaming.head_factor(models.head(model, tree)), base)}
+    factor = {
+        "head": jax.eval_shape(lambda tree: streamed.head_factor(models.head(model, tree)), base)
+    }
     several = mesh if mesh.size > 1 else None
     loss = causal_lm.make_loss(model, AdapterSpec(rank), terms, mesh=several, head_frozen=streamed)
     kinds = {"input_ids": jnp.int32, "attention_mask": bool, "targets": jnp.int32, "mask": bool}
@@ -78,7 +90,9 @@ def step_of_shapes(
     return _update(token_weighted(loss), terms, base, factor, paths, (), rank, shapes, mesh)
 
 
-def classifier_of_shapes(model: Any, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh) -> Step:
+def classifier_of_shapes(
+    model: Any, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh
+) -> Step:
     """The same update of a classifier, adapters on every linear layer and its head trained whole."""
     base, head = models.abstract_params(model), models.head_modules(model)
     loss = classification.make_loss(model, AdapterSpec(rank), terms, scores=False)
@@ -92,16 +106,28 @@ def classifier_of_shapes(model: Any, terms: RegularizersConfig, *, rank: int, ba
 
 
 def _update(
-    gradient: Gradient, terms: RegularizersConfig, base: Any, factor: Any, paths, head, rank: int, shapes: Any, mesh
+    gradient: Gradient,
+    terms: RegularizersConfig,
+    base: Any,
+    factor: Any,
+    paths,
+    head,
+    rank: int,
+    shapes: Any,
+    mesh,
 ) -> Step:
-    start = jax.eval_shape(lambda key: adapters.init_lora(base, paths, rank, key), jax.random.key(0))
+    start = jax.eval_shape(
+        lambda key: adapters.init_lora(base, paths, rank, key), jax.random.key(0)
+    )
     params = {"base": base, "adapters": start, "initial": start, "factor": factor}
     mask = trainable_mask(params, method="ba-lora", head=head)
     trainable, frozen = partition(params, mask)
     config = OptimizerConfig()
     optimizer = make_optimizer(config, STEPS, mask)
     state = jax.eval_shape(lambda tree: init_state(tree, optimizer, seed=0), trainable)
-    update = make_train_step(gradient, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS))
+    update = make_train_step(
+        gradient, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS)
+    )
     state, frozen = (_placed(tree, tree_shardings(mesh, tree)) for tree in (state, frozen))
     return Step(update, state, frozen, _placed(shapes, dict.fromkeys(shapes, batch_sharding(mesh))))
 
@@ -126,15 +152,24 @@ def materialize(step: Step, model: Any) -> tuple[Any, Any, Any]:
             return jnp.asarray(rng.standard_normal(shape.shape, np.float32))
         return jnp.asarray(rng.integers(highest.get(name, 1), size=shape.shape, dtype=np.int32))
 
-    trainable, frozen = (jax.tree_util.tree_map_with_path(filled, tree) for tree in (step.state.trainable, step.frozen))
+    trainable, frozen = (
+        jax.tree_util.tree_map_with_path(filled, tree)
+        for tree in (step.state.trainable, step.frozen)
+    )
     if frozen["factor"]:
-        frozen["factor"] = {"head": jax.jit(streaming.head_factor)(models.head(model, frozen["base"]))}
+        frozen["factor"] = {
+            "head": jax.jit(streamed.head_factor)(models.head(model, frozen["base"]))
+        }
     trainable["adapters"] = jax.tree.map(lambda leaf: leaf * 1.01, frozen["initial"])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), step.state)
     batch = {name: drawn(name, shape) for name, shape in step.batch.items()}
     if "targets" in batch:
         batch["targets"] = jnp.roll(batch["input_ids"], -1, -1)
-    return zeros.replace(trainable=trainable, step=jnp.asarray(STEPS // 2, jnp.int32)), frozen, batch
+    return (
+        zeros.replace(trainable=trainable, step=jnp.asarray(STEPS // 2, jnp.int32)),
+        frozen,
+        batch,
+    )
 
 
 def _placed(tree: Any, places: Any) -> Any:

@@ -38,7 +38,9 @@ FORMS = ("lora", "teacher", "plain", "ba-lora")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="small", choices=sizes.CONFIGS)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=256)
@@ -46,7 +48,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--remat", default="none", choices=("none", "dots", "full"))
-    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS, help="ba-lora is always timed")
+    parser.add_argument(
+        "--forms", nargs="+", default=list(FORMS), choices=FORMS, help="ba-lora is always timed"
+    )
     parser.add_argument("--no-pytorch", action="store_true")
     options = parser.parse_args()
     calls = our_calls(options)
@@ -58,13 +62,21 @@ def main() -> None:
         seconds = measure.seconds_in_turn(calls | theirs, options.repeats)
         rates = {} if options.no_pytorch else product_rates(options, pytorch)
         peaks |= {name: pytorch.peak_bytes for name in theirs}
-    table = {name: {"seconds": statistics.median(times), "fastest": min(times)} for name, times in seconds.items()}
+    table = {
+        name: {"seconds": statistics.median(times), "fastest": min(times)}
+        for name, times in seconds.items()
+    }
     for name, peak in peaks.items():
         table[name]["peak_bytes"] = peak
     show(table, options.batch * options.length)
     for name, rate in rates.items():
         print(f"one product of a layer, {name}: {rate:.0f} GFLOP/s")
-    result = {"options": vars(options), "table": table, "ratios": compare(table), "product_gflops": rates}
+    result = {
+        "options": vars(options),
+        "table": table,
+        "ratios": compare(table),
+        "product_gflops": rates,
+    }
     measure.write(f"step_time_{options.model}", result)
 
 
@@ -84,7 +96,9 @@ def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
     for kind in ("seconds", "fastest"):
         of = {name: row[kind] for name, row in table.items()}
         if {"lora", "teacher"} <= of.keys():
-            ratios[f"ba-lora / (lora + teacher), {kind}"] = of["ba-lora"] / (of["lora"] + of["teacher"])
+            ratios[f"ba-lora / (lora + teacher), {kind}"] = of["ba-lora"] / (
+                of["lora"] + of["teacher"]
+            )
         for other in of.keys() & {"plain", "pytorch"}:
             ratios[f"ba-lora / {other}, {kind}"] = of["ba-lora"] / of[other]
     if "pytorch" in table:
@@ -96,7 +110,11 @@ def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
 def product_rates(options: argparse.Namespace, pytorch: "PyTorch") -> dict[str, float]:
     """GFLOP/s of jax and of PyTorch at all tokens times the kernel of a layer's MLP, the fastest of 20."""
     config = sizes.CONFIGS[options.model]
-    tokens, width, inner = options.batch * options.length, config.hidden_size, config.intermediate_size
+    tokens, width, inner = (
+        options.batch * options.length,
+        config.hidden_size,
+        config.intermediate_size,
+    )
     left, right = jnp.ones((tokens, width), options.dtype), jnp.ones((width, inner), options.dtype)
     calls = {
         "jax": functools.partial(jax.jit(jnp.matmul), left, right),
@@ -115,19 +133,30 @@ def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         make, teacher = sizes.step_of_shapes, _teacher(model)
     else:
         make, teacher = sizes.classifier_of_shapes, _classifier_teacher(model)
-    steps = {"ba-lora": make(model, RegularizersConfig(), **shape), "lora": make(model, _off(), **shape)}
+    steps = {
+        "ba-lora": make(model, RegularizersConfig(), **shape),
+        "lora": make(model, _off(), **shape),
+    }
     if sizes.writes(options.model):
         steps["plain"] = make(model, RegularizersConfig(), **shape, streamed=False)
     state, frozen, batch = sizes.materialize(steps["ba-lora"], model)
-    calls = {form: functools.partial(jax.jit(step.update), state, frozen, batch) for form, step in steps.items()}
+    calls = {
+        form: functools.partial(jax.jit(step.update), state, frozen, batch)
+        for form, step in steps.items()
+    }
     calls["teacher"] = functools.partial(teacher, frozen, batch)
-    return {form: call for form, call in calls.items() if form in options.forms or form == "ba-lora"}
+    return {
+        form: call for form, call in calls.items() if form in options.forms or form == "ba-lora"
+    }
 
 
 def _off() -> RegularizersConfig:
     terms = RegularizersConfig()
     return RegularizersConfig(
-        **{part.name: dataclasses.replace(getattr(terms, part.name), weight=0.0) for part in dataclasses.fields(terms)}
+        **{
+            part.name: dataclasses.replace(getattr(terms, part.name), weight=0.0)
+            for part in dataclasses.fields(terms)
+        }
     )
 
 
@@ -158,7 +187,11 @@ def _classifier_teacher(model: Any) -> Callable:
 
 def _peak() -> int:
     stats = jax.devices()[0].memory_stats()
-    return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (
+        stats["peak_bytes_in_use"]
+        if stats
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 class PyTorch:
@@ -173,7 +206,9 @@ class PyTorch:
     def __enter__(self) -> "PyTorch":
         if self._wanted:
             # What suits jax is not what suits PyTorch.
-            own = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+            own = {
+                name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"
+            }
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": own}
             self._process = subprocess.Popen(self._command, **pipes)
         return self
@@ -184,7 +219,9 @@ class PyTorch:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process {' '.join(self._command)} ended with code {self._process.wait()}")
+            raise RuntimeError(
+                f"the process {' '.join(self._command)} ended with code {self._process.wait()}"
+            )
         self.peak_bytes = json.loads(line)["peak_bytes"]
 
     def __exit__(self, *_: Any) -> None:

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from balora_jax import streaming
 from balora_jax.models import Head
+from balora_jax.objective import streamed
+from balora_jax.objective.svd import svd_of_logits
 from balora_jax.regularizers import nlg
-from balora_jax.streaming.svd import svd_of_logits
 from benchmarks import measure
 
 K = 10
@@ -37,7 +37,9 @@ LINE = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", default=["512x576x49152", "1024x512x32000"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--spectra", nargs="+", default=list(SPECTRA), choices=SPECTRA)
@@ -46,7 +48,10 @@ def main() -> None:
     rows = []
     for size in options.sizes:
         tokens, width, vocabulary = (int(number) for number in size.split("x"))
-        kernel = np.random.default_rng(0).normal(size=(width, vocabulary)).astype(np.float32) / width**0.5
+        kernel = (
+            np.random.default_rng(0).normal(size=(width, vocabulary)).astype(np.float32)
+            / width**0.5
+        )
         for spectrum in options.spectra:
             found = compare(kernel, tokens, spectrum, options.methods, options.repeats)
             for method, row in found.items():
@@ -65,7 +70,8 @@ def compare(
     value, gradient = _in_float64(hidden.astype(np.float64), factor)
     states, head = jnp.asarray(hidden), Head(jnp.asarray(kernel))
     calls = {
-        name: functools.partial(_term(name), states, head, jax.jit(streaming.head_factor)(head)) for name in methods
+        name: functools.partial(_term(name), states, head, jax.jit(streamed.head_factor)(head))
+        for name in methods
     }
     seconds = measure.seconds_in_turn(calls, repeats)
     rows = {}
@@ -90,7 +96,7 @@ def _term(method: str):
         if method == "randomized":
             logits = jnp.matmul(hidden, head.kernel, precision="highest")
             return svd_of_logits(logits, mask, k=K, method="randomized")
-        return streaming.svd(hidden, factor, mask, k=K, method=method)
+        return streamed.svd(hidden, factor, mask, k=K, method=method)
 
     return jax.jit(jax.value_and_grad(term))
 
@@ -98,7 +104,9 @@ def _term(method: str):
 def _states(factor: np.ndarray, tokens: int, spectrum) -> np.ndarray:
     """Hidden states whose logits have the given spectrum: left diag(s) right^T R^-T."""
     rng, width = np.random.default_rng(1), len(factor)
-    left, right = (np.linalg.qr(rng.normal(size=(side, min(tokens, width))))[0] for side in (tokens, width))
+    left, right = (
+        np.linalg.qr(rng.normal(size=(side, min(tokens, width))))[0] for side in (tokens, width)
+    )
     values = 100 * spectrum(np.arange(min(tokens, width), dtype=float))
     return np.linalg.solve(factor, (right * values) @ left.T).T.astype(np.float32)
 

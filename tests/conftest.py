@@ -24,9 +24,15 @@ from balora_jax import models
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests build the same programs again and again, also in processes of their own: each is compiled once a session.
 # The workers of pytest-xdist inherit the folder, and a limit on its size makes them lock it.
-COMPILED = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.TemporaryDirectory(prefix="balora-compiled-")
+COMPILED = (
+    None
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ
+    else tempfile.TemporaryDirectory(prefix="balora-compiled-")
+)
 for name, value in {
-    "jax_compilation_cache_dir": COMPILED.name if COMPILED else os.environ["JAX_COMPILATION_CACHE_DIR"],
+    "jax_compilation_cache_dir": COMPILED.name
+    if COMPILED
+    else os.environ["JAX_COMPILATION_CACHE_DIR"],
     "jax_compilation_cache_max_size": 8 * 2**30,
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": 0,
@@ -57,7 +63,9 @@ def real_model(shared):
         with FileLock(MODELS / "making.lock"):
             if not (MODELS / name / "config.json").is_file():
                 script = shared / "tools" / "get_models.py"
-                subprocess.run([sys.executable, str(script), name, "--out", str(MODELS)], check=True)
+                subprocess.run(
+                    [sys.executable, str(script), name, "--out", str(MODELS)], check=True
+                )
         return MODELS / name
 
     return folder
@@ -128,6 +136,8 @@ def run_arguments(tiny_llama, sums):
             "output.dir": output,
             "output.save_every": 2,
         }
-        return [text for key, value in given.items() for text in (f"--{key}", str(value))] + list(more)
+        return [text for key, value in given.items() for text in (f"--{key}", str(value))] + list(
+            more
+        )
 
     return arguments

@@ -32,9 +32,17 @@ def test_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     # The client shuts down the kernel whose class it is given, not a kernel it is given.
     NotebookClient(
-        notebook, timeout=300, kernel_manager_class=ThisInterpreter, resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=300,
+        kernel_manager_class=ThisInterpreter,
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
-    kinds = {kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())}
+    kinds = {
+        kind
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        for kind in output.get("data", ())
+    }
     assert "image/png" in kinds
 
 

@@ -46,7 +46,9 @@ def init_lora(params: Tree, paths: Sequence[Path], rank: int, key: jax.Array) ->
     for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
         *stack, fan_in, fan_out = flat[(*path, "kernel")].shape
         bound = 1 / math.sqrt(fan_in)
-        adapters[(*path, "a")] = jax.random.uniform(path_key, (*stack, fan_in, rank), minval=-bound, maxval=bound)
+        adapters[(*path, "a")] = jax.random.uniform(
+            path_key, (*stack, fan_in, rank), minval=-bound, maxval=bound
+        )
         adapters[(*path, "b")] = jnp.zeros((*stack, rank, fan_out))
     return traverse_util.unflatten_dict(adapters)
 
@@ -63,7 +65,12 @@ def student_path(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tre
     now, start = traverse_util.flatten_dict(adapters), traverse_util.flatten_dict(initial)
     lora = {}
     for path in _layers(now):
-        a, b, a0, b0 = now[(*path, "a")], now[(*path, "b")], start[(*path, "a")], start[(*path, "b")]
+        a, b, a0, b0 = (
+            now[(*path, "a")],
+            now[(*path, "b")],
+            start[(*path, "a")],
+            start[(*path, "b")],
+        )
         lora[(*path, "a")] = jnp.concatenate([a - a0, a0], axis=-1)
         lora[(*path, "b")] = spec.scale * jnp.concatenate([b, b - b0], axis=-2)
     return traverse_util.unflatten_dict(lora)
@@ -92,7 +99,9 @@ def _layers(flat: Mapping[Path, Any]) -> list[Path]:
 
 def _scaled(adapters: Tree, scale: float) -> Tree:
     flat = traverse_util.flatten_dict(adapters)
-    return traverse_util.unflatten_dict({p: scale * leaf if p[-1] == "b" else leaf for p, leaf in flat.items()})
+    return traverse_util.unflatten_dict(
+        {p: scale * leaf if p[-1] == "b" else leaf for p, leaf in flat.items()}
+    )
 
 
 def _add_products(params: Tree, factors: Tree, scale: float) -> Tree:
@@ -100,5 +109,7 @@ def _add_products(params: Tree, factors: Tree, scale: float) -> Tree:
     for path in _layers(pairs):
         kernel = flat[(*path, "kernel")]
         product = jnp.matmul(pairs[(*path, "a")], pairs[(*path, "b")], precision="highest")
-        flat[(*path, "kernel")] = (kernel.astype(jnp.float32) + scale * product).astype(kernel.dtype)
+        flat[(*path, "kernel")] = (kernel.astype(jnp.float32) + scale * product).astype(
+            kernel.dtype
+        )
     return traverse_util.unflatten_dict(flat)

@@ -20,9 +20,20 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # The containers of repeated layers in Hugging Face's names; stacked kernels get their index after them.
 STACKS = ("layers", "layer", "h", "block")
-TASK_TYPES = {"causal-lm": "CAUSAL_LM", "seq2seq-lm": "SEQ_2_SEQ_LM", "sequence-classification": "SEQ_CLS"}
+TASK_TYPES = {
+    "causal-lm": "CAUSAL_LM",
+    "seq2seq-lm": "SEQ_2_SEQ_LM",
+    "sequence-classification": "SEQ_CLS",
+}
 # Options that change what the two matrices mean; an adapter that uses one would load as something else.
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save", "lora_bias")
+UNSUPPORTED = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "modules_to_save",
+    "lora_bias",
+)
 
 
 def layer_name(path: Path, layer: int | None) -> str:
@@ -61,7 +72,9 @@ def export_adapter(
     """
     flat = traverse_util.flatten_dict(lora)
     paths = sorted({path[:-1] for path in flat})
-    tensors = {PREFIX + name: np.asarray(tensor, np.float32) for name, tensor in (head or {}).items()}
+    tensors = {
+        PREFIX + name: np.asarray(tensor, np.float32) for name, tensor in (head or {}).items()
+    }
     for path in paths:
         a, b = (np.asarray(flat[(*path, leaf)], np.float32) for leaf in ("a", "b"))
         for layer in range(len(a)) if a.ndim == 3 else [None]:
@@ -98,7 +111,11 @@ def _target_modules(paths: list[Path], params: Mapping[str, Any]) -> list[str]:
     names: set[str] = set()
     for path in paths:
         depth = next((n for n, part in enumerate(reversed(path)) if part in STACKS), len(path))
-        clear = (path[-n:] for n in range(1, depth + 1) if not any(other[-n:] == path[-n:] for other in others))
+        clear = (
+            path[-n:]
+            for n in range(1, depth + 1)
+            if not any(other[-n:] == path[-n:] for other in others)
+        )
         short = next(clear, None)
         names |= {dotted(short)} if short else set(_layer_names(path, kernels[path]))
     return sorted(names)
@@ -125,14 +142,20 @@ def load_adapter(folder: str | pathlib.Path, params: Mapping[str, Any]) -> Mappi
             continue
         if found != names:
             missing = sorted(set(names) - set(found))
-            raise BadInput(f"{folder} adapts only some layers of {dotted(path)}; missing: {', '.join(missing)}")
+            raise BadInput(
+                f"{folder} adapts only some layers of {dotted(path)}; missing: {', '.join(missing)}"
+            )
         a = np.stack([tensors.pop(f"{name}.lora_A.weight").T for name in names])
         b = np.stack([tensors.pop(f"{name}.lora_B.weight").T for name in names]) * np.float32(scale)
         if (a.shape[-2], b.shape[-1]) != tuple(shape[-2:]):
-            raise BadInput(f"{folder}: {dotted(path)} is {a.shape[-2]} x {b.shape[-1]}, the model's {shape[-2:]}")
+            raise BadInput(
+                f"{folder}: {dotted(path)} is {a.shape[-2]} x {b.shape[-1]}, the model's {shape[-2:]}"
+            )
         lora[(*path, "a")], lora[(*path, "b")] = (a, b) if len(shape) == 3 else (a[0], b[0])
     if tensors or not lora:
-        raise BadInput(f"{folder} has layers this model lacks: {', '.join(sorted(tensors)[:5]) or 'it is empty'}")
+        raise BadInput(
+            f"{folder} has layers this model lacks: {', '.join(sorted(tensors)[:5]) or 'it is empty'}"
+        )
     return traverse_util.unflatten_dict(lora)
 
 
@@ -145,7 +168,9 @@ def _read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         config = json.loads((folder / CONFIG).read_text())
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
-            tensors = {name: np.asarray(file.get_tensor(name), np.float32) for name in list(file.keys())}
+            tensors = {
+                name: np.asarray(file.get_tensor(name), np.float32) for name in list(file.keys())
+            }
     except (ValueError, SafetensorError) as error:
         raise BadInput(f"{folder}: {CONFIG} or {WEIGHTS} cannot be read ({error})") from error
     odd = [key for key in UNSUPPORTED if config.get(key)]

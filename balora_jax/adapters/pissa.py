@@ -13,7 +13,9 @@ from balora_jax.adapters.targets import Path
 OVERSAMPLING = 8
 
 
-def principal_factors(kernel: jax.Array, rank: int, *, niter: int | None = None, key: jax.Array | None = None):
+def principal_factors(
+    kernel: jax.Array, rank: int, *, niter: int | None = None, key: jax.Array | None = None
+):
     """The best rank-r approximation of a kernel, split evenly: a = U_r S_r^(1/2), b = S_r^(1/2) V_r^T (PiSSA, eq. 2).
 
     Args:
@@ -101,5 +103,7 @@ def init_pissa(
         kernel = flat[(*path, "kernel")]
         stacked = kernel if kernel.ndim == 3 else kernel[None]
         a, b = split(stacked, jax.random.split(path_key, len(stacked)))
-        adapters[(*path, "a")], adapters[(*path, "b")] = (a, b) if kernel.ndim == 3 else (a[0], b[0])
+        adapters[(*path, "a")], adapters[(*path, "b")] = (
+            (a, b) if kernel.ndim == 3 else (a[0], b[0])
+        )
     return traverse_util.unflatten_dict(adapters)

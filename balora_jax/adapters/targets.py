@@ -22,7 +22,11 @@ def dotted(path: Path) -> str:
 def linear_kernels(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
     """Paths of all linear layers and the shapes of their kernels, [in, out] or [layers, in, out]."""
     flat = traverse_util.flatten_dict(params)
-    return {path[:-1]: leaf.shape for path, leaf in flat.items() if path[-1] == "kernel" and leaf.ndim in (2, 3)}
+    return {
+        path[:-1]: leaf.shape
+        for path, leaf in flat.items()
+        if path[-1] == "kernel" and leaf.ndim in (2, 3)
+    }
 
 
 def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> list[Path]:
@@ -47,7 +51,9 @@ def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> l
             matched = {path for path in kernels if _matches(pattern, dotted(path))}
         if not matched:
             names = ", ".join(sorted(dotted(path) for path in kernels)) or "none"
-            raise BadInput(f"adapter.targets: {pattern!r} matches no linear layer; accepted: all-linear, or of {names}")
+            raise BadInput(
+                f"adapter.targets: {pattern!r} matches no linear layer; accepted: all-linear, or of {names}"
+            )
         chosen |= matched
     return sorted(chosen)
 

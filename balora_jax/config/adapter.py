@@ -32,6 +32,15 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "adapter.rank", self.rank, "a whole number of at least 1")
-        require(self.alpha is None or self.alpha > 0, "adapter.alpha", self.alpha, "a number above 0")
-        require(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a number from 0 up to, not including, 1")
-        require(bool(self.targets), "adapter.targets", self.targets, "at least one name, or all-linear")
+        require(
+            self.alpha is None or self.alpha > 0, "adapter.alpha", self.alpha, "a number above 0"
+        )
+        require(
+            0 <= self.dropout < 1,
+            "adapter.dropout",
+            self.dropout,
+            "a number from 0 up to, not including, 1",
+        )
+        require(
+            bool(self.targets), "adapter.targets", self.targets, "at least one name, or all-linear"
+        )

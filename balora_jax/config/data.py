@@ -47,23 +47,53 @@ class DataConfig:
     """Evaluate on only so many of the first rows; null for all."""
     probes: Literal["tiny-world"] | None = None
     """Also measure, before and after, what was planted in model and data: tiny-world, for the model and data of
-    balora_jax.tiny_world.make."""
+    balora_jax.evaluation.tiny_world.make."""
 
     def __post_init__(self) -> None:
-        require(self.max_length >= 2, "data.max_length", self.max_length, "a whole number of at least 2")
-        ok = self.scores is None or (len(self.scores) == 2 and -math.inf < self.scores[0] < self.scores[1] < math.inf)
+        require(
+            self.max_length >= 2, "data.max_length", self.max_length, "a whole number of at least 2"
+        )
+        ok = self.scores is None or (
+            len(self.scores) == 2 and -math.inf < self.scores[0] < self.scores[1] < math.inf
+        )
         require(ok, "data.scores", self.scores, "null, or the lowest score and the highest")
-        count = 2 if self.labels is None else self.labels if isinstance(self.labels, int) else len(set(self.labels))
-        require(count >= 2, "data.labels", self.labels, "null, two or more names, or a whole number of at least 2")
+        count = (
+            2
+            if self.labels is None
+            else self.labels
+            if isinstance(self.labels, int)
+            else len(set(self.labels))
+        )
+        require(
+            count >= 2,
+            "data.labels",
+            self.labels,
+            "null, two or more names, or a whole number of at least 2",
+        )
         for key in ("eval", "eval_ood", "predict"):
-            require(getattr(self, key) != [], f"data.{key}", [], "null, a set, or a list of at least one")
+            require(
+                getattr(self, key) != [],
+                f"data.{key}",
+                [],
+                "null, a set, or a list of at least one",
+            )
         ok = self.predict != "test" or self.task is not None
         require(ok, "data.predict", self.predict, "a file or a hub name, or with data.task `test`")
         ok = self.task is None or not self.fields
-        require(ok, "data.fields", self.fields, f"nothing beside data.task {self.task}, which has its own")
+        require(
+            ok,
+            "data.fields",
+            self.fields,
+            f"nothing beside data.task {self.task}, which has its own",
+        )
         for key in ("limit", "eval_limit"):
             value = getattr(self, key)
-            require(value is None or value >= 1, f"data.{key}", value, "null or a whole number of at least 1")
+            require(
+                value is None or value >= 1,
+                f"data.{key}",
+                value,
+                "null or a whole number of at least 1",
+            )
 
     @property
     def holds_out(self) -> bool:

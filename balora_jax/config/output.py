@@ -21,5 +21,10 @@ class OutputConfig:
     """Also write merged/, the whole model with the adapters folded in."""
 
     def __post_init__(self) -> None:
-        require(self.save_every >= 1, "output.save_every", self.save_every, "a whole number of at least 1")
+        require(
+            self.save_every >= 1,
+            "output.save_every",
+            self.save_every,
+            "a whole number of at least 1",
+        )
         require(self.keep >= 1, "output.keep", self.keep, "a whole number of at least 1")

@@ -26,7 +26,9 @@ class TermConfig:
 
     def __post_init__(self) -> None:
         name = f"regularizers.{type(self).__name__.removesuffix('Config').lower()}"
-        require(0 <= self.weight < float("inf"), f"{name}.weight", self.weight, "a number of at least 0")
+        require(
+            0 <= self.weight < float("inf"), f"{name}.weight", self.weight, "a number of at least 0"
+        )
         for key in ("final", "delay", "ramp", "warmup"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"{name}.{key}", value, "a share from 0 to 1")
@@ -37,7 +39,9 @@ class ConsistencyConfig(TermConfig):
     """Stay near the pre-trained model's outputs (knowledge drift)."""
 
     weight: float = 0.025
-    schedule: Literal["constant", "cosine", "two-phase", "linear", "quadratic", "adaptive"] = "cosine"
+    schedule: Literal["constant", "cosine", "two-phase", "linear", "quadratic", "adaptive"] = (
+        "cosine"
+    )
     """As for the other terms, and adaptive: more weight where the teacher is sure,
     final * weight + (1 - final) * weight * (1 - H_teacher / log V)."""
     temperature: float = 2.0
@@ -51,7 +55,12 @@ class ConsistencyConfig(TermConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.temperature > 0, "regularizers.consistency.temperature", self.temperature, "a number above 0")
+        require(
+            self.temperature > 0,
+            "regularizers.consistency.temperature",
+            self.temperature,
+            "a number above 0",
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,9 @@ class DiversityConfig(TermConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         ok = self.top_k is None or self.top_k >= 2
-        require(ok, "regularizers.diversity.top_k", self.top_k, "null or a whole number of at least 2")
+        require(
+            ok, "regularizers.diversity.top_k", self.top_k, "null or a whole number of at least 2"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,9 @@ class SvdConfig(TermConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.k >= 1, "regularizers.svd.k", self.k, "a whole number of at least 1")
-        require(self.groups >= 1, "regularizers.svd.groups", self.groups, "a whole number of at least 1")
+        require(
+            self.groups >= 1, "regularizers.svd.groups", self.groups, "a whole number of at least 1"
+        )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         self._check_task()
         self._check_method()
-        micro, groups = self.training.batch_size // self.training.accumulation, self.regularizers.svd.groups
+        micro, groups = (
+            self.training.batch_size // self.training.accumulation,
+            self.regularizers.svd.groups,
+        )
         require(
             micro % groups == 0,
             "regularizers.svd.groups",
@@ -74,22 +77,50 @@ class RunConfig:
                 require(ok, name, value, f"nothing under model.task {self.model.task}")
         data = self.data
         if self.model.task != "causal-lm":
-            given = [name for name in ("task", "labels", "scores") if getattr(data, name) is not None]
-            require(len(given) == 1, "data.task, data.labels and data.scores", given, "exactly one of the three")
+            given = [
+                name for name in ("task", "labels", "scores") if getattr(data, name) is not None
+            ]
+            require(
+                len(given) == 1,
+                "data.task, data.labels and data.scores",
+                given,
+                "exactly one of the three",
+            )
         else:
-            require(not isinstance(data.eval, list), "data.eval", data.eval, "one set under model.task causal-lm")
-        require(data.train is not None or data.task is not None, "data.train", None, "a file or a hub name")
+            require(
+                not isinstance(data.eval, list),
+                "data.eval",
+                data.eval,
+                "one set under model.task causal-lm",
+            )
+        require(
+            data.train is not None or data.task is not None,
+            "data.train",
+            None,
+            "a file or a hub name",
+        )
         accepted = "null, or a number with data.eval to judge by"
-        require(self.training.patience is None or data.holds_out, "training.patience", self.training.patience, accepted)
+        require(
+            self.training.patience is None or data.holds_out,
+            "training.patience",
+            self.training.patience,
+            accepted,
+        )
 
     def _check_method(self) -> None:
         if self.model.from_scratch and self.method != "full":
-            raise BadInput(f"model.from_scratch is true under method {self.method}; accepted: method full")
+            raise BadInput(
+                f"model.from_scratch is true under method {self.method}; accepted: method full"
+            )
         given = self.adapter.init
         if given is not None and PISSA_PATTERN.fullmatch(given) and self.method == "lora":
-            raise BadInput(f"adapter.init is {given!r} under method lora; accepted: lora, or method pissa or ba-lora")
+            raise BadInput(
+                f"adapter.init is {given!r} under method lora; accepted: lora, or method pissa or ba-lora"
+            )
         if given == "lora" and self.method == "pissa":
-            raise BadInput("adapter.init is 'lora' under method pissa; accepted: pissa, pissa_niter_N, or method lora")
+            raise BadInput(
+                "adapter.init is 'lora' under method pissa; accepted: pissa, pissa_niter_N, or method lora"
+            )
 
     @property
     def adapter_init(self) -> str:

@@ -28,8 +28,18 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm; null for no clipping."""
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a number above 0")
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "a number of at least 0")
+        require(
+            self.learning_rate > 0,
+            "optimizer.learning_rate",
+            self.learning_rate,
+            "a number above 0",
+        )
+        require(
+            self.weight_decay >= 0,
+            "optimizer.weight_decay",
+            self.weight_decay,
+            "a number of at least 0",
+        )
         require(self.eps > 0, "optimizer.eps", self.eps, "a number above 0")
         ok = self.clip_norm is None or self.clip_norm > 0
         require(ok, "optimizer.clip_norm", self.clip_norm, "null or a number above 0")
@@ -38,7 +48,9 @@ class OptimizerConfig:
             require(0 <= value <= 1, f"optimizer.{key}", value, "a share from 0 to 1")
         for key in ("b1", "b2"):
             value = getattr(self, key)
-            require(0 <= value < 1, f"optimizer.{key}", value, "a number from 0 up to, not including, 1")
+            require(
+                0 <= value < 1, f"optimizer.{key}", value, "a number from 0 up to, not including, 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,13 +79,40 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         given = [key for key in ("steps", "epochs") if getattr(self, key) is not None]
-        require(len(given) == 1, "training.steps and training.epochs", given, "exactly one of the two")
-        require(self.steps is None or self.steps >= 1, "training.steps", self.steps, "a whole number of at least 1")
-        require(self.epochs is None or self.epochs > 0, "training.epochs", self.epochs, "a number above 0")
-        require(self.batch_size >= 1, "training.batch_size", self.batch_size, "a whole number of at least 1")
+        require(
+            len(given) == 1, "training.steps and training.epochs", given, "exactly one of the two"
+        )
+        require(
+            self.steps is None or self.steps >= 1,
+            "training.steps",
+            self.steps,
+            "a whole number of at least 1",
+        )
+        require(
+            self.epochs is None or self.epochs > 0,
+            "training.epochs",
+            self.epochs,
+            "a number above 0",
+        )
+        require(
+            self.batch_size >= 1,
+            "training.batch_size",
+            self.batch_size,
+            "a whole number of at least 1",
+        )
         ok = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
-        require(ok, "training.accumulation", self.accumulation, f"a divisor of training.batch_size {self.batch_size}")
-        require(self.eval_every >= 0, "training.eval_every", self.eval_every, "a whole number of at least 0")
+        require(
+            ok,
+            "training.accumulation",
+            self.accumulation,
+            f"a divisor of training.batch_size {self.batch_size}",
+        )
+        require(
+            self.eval_every >= 0,
+            "training.eval_every",
+            self.eval_every,
+            "a whole number of at least 0",
+        )
         ok = self.patience is None or (self.patience >= 1 and self.eval_every >= 1)
         accepted = "null, or a whole number of at least 1 with training.eval_every"
         require(ok, "training.patience", self.patience, accepted)
@@ -92,6 +131,11 @@ class MeshConfig:
     def __post_init__(self) -> None:
         for axis in ("data", "fsdp", "tensor"):
             value = getattr(self, axis)
-            require(value == -1 or value >= 1, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
+            require(
+                value == -1 or value >= 1,
+                f"mesh.{axis}",
+                value,
+                "-1 or a whole number of at least 1",
+            )
         left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
         require(len(left) <= 1, "mesh", left, "-1 on one axis at most")

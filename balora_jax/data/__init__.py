@@ -10,7 +10,13 @@ from balora_jax.data.batches import (
     steps_for,
     train_batches,
 )
-from balora_jax.data.buckets import bucket_lengths, collate_texts, eval_text_batches, seen_rows, train_text_batches
+from balora_jax.data.buckets import (
+    bucket_lengths,
+    collate_texts,
+    eval_text_batches,
+    seen_rows,
+    train_text_batches,
+)
 from balora_jax.data.examples import Counts, Examples, prepare, tokenize
 from balora_jax.data.glue import HUB_SET, TASKS, TextTask, find_task
 from balora_jax.data.pairs import LabeledTexts, encode

@@ -27,7 +27,9 @@ def question(task: TextTask, texts: Sequence[str]) -> str:
         texts: the fields' contents, in the task's order.
     """
     named = list(zip(task.fields, texts, strict=True))
-    shown = " ".join(f"{field}: {text}" for field, text in (sorted(named) if task.name in TASKS else named))
+    shown = " ".join(
+        f"{field}: {text}" for field, text in (sorted(named) if task.name in TASKS else named)
+    )
     return f"{task.name} {shown}" if task.name in TASKS else shown
 
 
@@ -36,7 +38,10 @@ def answer_text(task: TextTask, label: float) -> str:
     if task.scores is None:
         return task.labels[int(label)]
     # In float32, as T5 has it: 0.7 * 5 is 3.5 there, and 3.4999 after float32 in float64.
-    low, steps = np.float32(task.scores[0]), np.float32(SCORE_STEPS / (task.scores[1] - task.scores[0]))
+    low, steps = (
+        np.float32(task.scores[0]),
+        np.float32(SCORE_STEPS / (task.scores[1] - task.scores[0])),
+    )
     rounded = low + np.round((np.float32(label) - low) * steps) / steps
     # Without the sign of a negative zero.
     return f"{rounded + np.float32(0):.{max(1, math.ceil(math.log10(steps)))}f}"
@@ -52,7 +57,9 @@ class Answers:
             BadInput: the tokenizer has no end of sequence, or does not tell two classes apart.
         """
         if tokenizer.eos_token_id is None:
-            raise BadInput("the tokenizer has no end-of-sequence token; accepted: one with eos_token, to end answers")
+            raise BadInput(
+                "the tokenizer has no end-of-sequence token; accepted: one with eos_token, to end answers"
+            )
         self._task, self._tokenizer = task, tokenizer
         self._classes: dict[str, int] = {}
         for number, tokens in enumerate(self._tokens(list(task.labels))):
@@ -94,12 +101,16 @@ class Answers:
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        found = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        found = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
+            "input_ids"
+        ]
         return [[*tokens, self._tokenizer.eos_token_id] for tokens in found]
 
     def _said(self, tokens: Sequence[int]) -> str:
         decode = self._tokenizer.decode
-        return decode(list(map(int, tokens)), skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        return decode(
+            list(map(int, tokens)), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        ).strip()
 
 
 def _number(text: str) -> float:

@@ -61,10 +61,17 @@ def collate(examples: Sequence[tuple[np.ndarray, int]], *, length: int, pad_id: 
     prompts = np.array([[prompt] for _, prompt in examples])
     position = np.arange(length)
     counted = (position >= prompts - 1) & (position < lengths - 1)
-    return {"input_ids": input_ids, "attention_mask": position < lengths, "targets": targets, "mask": counted}
+    return {
+        "input_ids": input_ids,
+        "attention_mask": position < lengths,
+        "targets": targets,
+        "mask": counted,
+    }
 
 
-def train_batches(examples: Examples, batch_size: int, length: int, seed: int) -> grain.DatasetIterator:
+def train_batches(
+    examples: Examples, batch_size: int, length: int, seed: int
+) -> grain.DatasetIterator:
     """An endless stream of shuffled batches that can be stopped and gone on with.
 
     Every epoch has its own order, and batches run across the borders of epochs, so every example is seen equally
@@ -77,8 +84,12 @@ def train_batches(examples: Examples, batch_size: int, length: int, seed: int) -
         seed: of the order.
     """
     stream = grain.MapDataset.source(examples).shuffle(seed=seed % 2**32).repeat()
-    batches = stream.batch(batch_size, batch_fn=lambda rows: collate(rows, length=length, pad_id=examples.pad_id))
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)))
+    batches = stream.batch(
+        batch_size, batch_fn=lambda rows: collate(rows, length=length, pad_id=examples.pad_id)
+    )
+    return iter(
+        batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH))
+    )
 
 
 def eval_batches(examples: Examples, batch_size: int, length: int) -> Iterator[Batch]:
@@ -86,6 +97,8 @@ def eval_batches(examples: Examples, batch_size: int, length: int) -> Iterator[B
     for start in range(0, len(examples), batch_size):
         rows = [examples[index] for index in range(start, min(start + batch_size, len(examples)))]
         # Copies, not empty rows: attention over nothing is NaN in some implementations, and NaN * 0 is NaN.
-        batch = collate(rows + rows[-1:] * (batch_size - len(rows)), length=length, pad_id=examples.pad_id)
+        batch = collate(
+            rows + rows[-1:] * (batch_size - len(rows)), length=length, pad_id=examples.pad_id
+        )
         batch["mask"][len(rows) :] = False
         yield batch

@@ -79,7 +79,12 @@ class BatchPlan:
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, batches: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._batches, self._seed = lengths, batch_size, batches, seed
+        self._lengths, self._batch_size, self._batches, self._seed = (
+            lengths,
+            batch_size,
+            batches,
+            seed,
+        )
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
         self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
 
@@ -118,7 +123,9 @@ def train_text_batches(
     """
     plan = grain.MapDataset.source(BatchPlan(texts.lengths, batch_size, steps, seed))
     batches = plan.map(lambda rows: collate_texts(texts, rows, buckets))
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)))
+    return iter(
+        batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH))
+    )
 
 
 def seen_rows(texts: LabeledTexts, batch_size: int, *, steps: int, seed: int) -> np.ndarray:
@@ -142,6 +149,8 @@ def eval_text_batches(
     order = rows[np.argsort(texts.lengths[rows], kind="stable")]
     for start in range(0, len(order), batch_size):
         some = order[start : start + batch_size]
-        batch = collate_texts(texts, np.resize(some, batch_size) if len(some) < batch_size else some, buckets)
+        batch = collate_texts(
+            texts, np.resize(some, batch_size) if len(some) < batch_size else some, buckets
+        )
         batch["mask"][len(some) :] = False
         yield some, batch

@@ -49,7 +49,9 @@ class Counts:
         }
         parts = [f"{self.used:,} of {self.rows:,} rows used"]
         parts += [f"{count:,} {note}" for note, count in notes.items() if count]
-        return ", ".join(parts) + f"; {self.tokens:,} tokens, the loss counts {self.counted_tokens:,}"
+        return (
+            ", ".join(parts) + f"; {self.tokens:,} tokens, the loss counts {self.counted_tokens:,}"
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class Examples:
         """An example's tokens, and how many of them are its prompt."""
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        return self.tokens[self.starts[index] : self.starts[index + 1]], int(self.prompt_lengths[index])
+        return self.tokens[self.starts[index] : self.starts[index + 1]], int(
+            self.prompt_lengths[index]
+        )
 
     @property
     def longest(self) -> int:
@@ -90,7 +94,9 @@ class Examples:
         return int(self.tokens.max())
 
 
-def prepare(config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] = "train") -> Examples:
+def prepare(
+    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] = "train"
+) -> Examples:
     """Load a data set and turn it into examples.
 
     Args:
@@ -112,7 +118,12 @@ def prepare(config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] 
 
 
 def tokenize(
-    texts: Iterator[Mapping[str, str]], template: Template, tokenizer: Any, *, max_length: int, source: str
+    texts: Iterator[Mapping[str, str]],
+    template: Template,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    source: str,
 ) -> Examples:
     """Turn texts into examples of at most max_length tokens.
 
@@ -153,29 +164,39 @@ def tokenize(
     )
 
 
-def _encode(texts: Iterator[Mapping[str, str]], template: Template, tokenizer: Any) -> Iterator[Pair]:
+def _encode(
+    texts: Iterator[Mapping[str, str]], template: Template, tokenizer: Any
+) -> Iterator[Pair]:
     """Each text's prompt and answer as tokens; no tokens for an answer without text."""
     start = _start_tokens(tokenizer) if template.adds_special_tokens else []
     while chunk := list(itertools.islice(texts, CHUNK)):
         prompts = _ids(tokenizer, [template.render(text) for text in chunk])
-        answers = _ids(tokenizer, [text["response"] if text["response"].strip() else "" for text in chunk])
+        answers = _ids(
+            tokenizer, [text["response"] if text["response"].strip() else "" for text in chunk]
+        )
         for prompt, answer in zip(prompts, answers, strict=True):
             yield np.array(start + prompt, np.int32), np.array(answer, np.int32)
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     # verbose=False: the tokenizer would warn of texts longer than the model's positions, which are cut here.
-    return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return tokenizer(
+        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
 
 
 def _start_tokens(tokenizer: Any) -> list[int]:
     """The tokens the tokenizer itself puts before a text (BOS, or none)."""
-    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    plain, whole = (
+        tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
+    )
     starts = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
     return list(whole[: next(starts, 0)])
 
 
-def _pack(joined: Sequence[np.ndarray], prompt_lengths: Sequence[int], *, pad_id: int, **counts: int) -> Examples:
+def _pack(
+    joined: Sequence[np.ndarray], prompt_lengths: Sequence[int], *, pad_id: int, **counts: int
+) -> Examples:
     lengths = np.array([len(tokens) for tokens in joined], np.int64)
     prompts = np.array(prompt_lengths, np.int32)
     # Nothing predicts the first token of all, not even where the prompt is empty.

@@ -8,7 +8,9 @@ from balora_jax.data.sources import Rows
 from balora_jax.errors import BadInput
 
 
-def read_texts(rows: Rows, template: Template, fields: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def read_texts(
+    rows: Rows, template: Template, fields: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
     """Each row's texts: one for every name of the template, for every role given in fields, and `response`.
 
     Args:
@@ -32,7 +34,9 @@ def _wanted_fields(rows: Rows, template: Template, fields: Mapping[str, str]) ->
     missing = sorted(set(wanted.values()) - set(rows.columns))
     if missing:
         there = ", ".join(rows.columns)
-        raise BadInput(f"{rows.source} has no field {', '.join(missing)} (data.fields, data.template); it has: {there}")
+        raise BadInput(
+            f"{rows.source} has no field {', '.join(missing)} (data.fields, data.template); it has: {there}"
+        )
     return wanted
 
 
@@ -45,4 +49,6 @@ def _text(row: Mapping[str, Any], field: str, name: str, rows: Rows, index: int)
         return ""
     if isinstance(value, str | int | float):
         return str(value)
-    raise BadInput(f"{rows.where(index)}: {field} is a {type(value).__name__}; accepted: text or a number")
+    raise BadInput(
+        f"{rows.where(index)}: {field} is a {type(value).__name__}; accepted: text or a number"
+    )

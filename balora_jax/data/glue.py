@@ -48,10 +48,26 @@ ENTAILMENT = ("entailment", "not_entailment")
 TASKS = {
     task.name: task
     for task in (
-        TextTask("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews", "accuracy"), {"test": "CoLA.tsv"}),
-        TextTask("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), {"test": "SST-2.tsv"}),
-        TextTask("mrpc", SENTENCES, ("not_equivalent", "equivalent"), ("f1", "accuracy"), {"test": "MRPC.tsv"}),
-        TextTask("stsb", SENTENCES, (), ("pearson", "spearman"), {"test": "STS-B.tsv"}, scores=(0.0, 5.0)),
+        TextTask(
+            "cola",
+            ("sentence",),
+            ("unacceptable", "acceptable"),
+            ("matthews", "accuracy"),
+            {"test": "CoLA.tsv"},
+        ),
+        TextTask(
+            "sst2", ("sentence",), ("negative", "positive"), ("accuracy",), {"test": "SST-2.tsv"}
+        ),
+        TextTask(
+            "mrpc",
+            SENTENCES,
+            ("not_equivalent", "equivalent"),
+            ("f1", "accuracy"),
+            {"test": "MRPC.tsv"},
+        ),
+        TextTask(
+            "stsb", SENTENCES, (), ("pearson", "spearman"), {"test": "STS-B.tsv"}, scores=(0.0, 5.0)
+        ),
         TextTask(
             "qqp",
             ("question1", "question2"),
@@ -68,9 +84,20 @@ TASKS = {
             validation=("validation_matched", "validation_mismatched"),
             submits_names=True,
         ),
-        TextTask("qnli", ("question", "sentence"), ENTAILMENT, ("accuracy",), {"test": "QNLI.tsv"}, submits_names=True),
-        TextTask("rte", SENTENCES, ENTAILMENT, ("accuracy",), {"test": "RTE.tsv"}, submits_names=True),
-        TextTask("wnli", SENTENCES, ("not_entailment", "entailment"), ("accuracy",), {"test": "WNLI.tsv"}),
+        TextTask(
+            "qnli",
+            ("question", "sentence"),
+            ENTAILMENT,
+            ("accuracy",),
+            {"test": "QNLI.tsv"},
+            submits_names=True,
+        ),
+        TextTask(
+            "rte", SENTENCES, ENTAILMENT, ("accuracy",), {"test": "RTE.tsv"}, submits_names=True
+        ),
+        TextTask(
+            "wnli", SENTENCES, ("not_entailment", "entailment"), ("accuracy",), {"test": "WNLI.tsv"}
+        ),
     )
 }
 

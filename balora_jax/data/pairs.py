@@ -60,7 +60,9 @@ class LabeledTexts:
     @property
     def largest_token(self) -> int:
         """Of texts and answers."""
-        return max(int(tokens.max()) for tokens in (self.tokens, self.answers) if tokens is not None)
+        return max(
+            int(tokens.max()) for tokens in (self.tokens, self.answers) if tokens is not None
+        )
 
     def __str__(self) -> str:
         cut = f", {self.truncated:,} truncated" if self.truncated else ""
@@ -84,7 +86,10 @@ def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
     """
     _require_fields(rows, (task.label_field,))
     read = _score if task.scores else functools.partial(_class, known=_known(task))
-    values = [read(row.get(task.label_field), task, rows.where(index)) for index, row in enumerate(rows.rows)]
+    values = [
+        read(row.get(task.label_field), task, rows.where(index))
+        for index, row in enumerate(rows.rows)
+    ]
     return np.array(values, np.float32 if task.scores else np.int32)
 
 
@@ -111,7 +116,9 @@ def encode(
         BadInput: a field is missing or holds no text, a label is wrong, or the tokenizer has no pad token.
     """
     if tokenizer.pad_token_id is None:
-        raise BadInput("the tokenizer has no pad token; accepted: one with pad_token, which fills up batches")
+        raise BadInput(
+            "the tokenizer has no pad token; accepted: one with pad_token, which fills up batches"
+        )
     _require_fields(rows, task.fields)
     labels = read_labels(rows, task) if labeled else None
     encoded = list(_encode(map(form, _texts(rows, task)), tokenizer, max_length))
@@ -129,7 +136,9 @@ def encode(
 def _require_fields(rows: Rows, fields: tuple[str, ...]) -> None:
     missing = [field for field in fields if field not in rows.columns]
     if missing:
-        raise BadInput(f"{rows.source} has no field {', '.join(missing)}; it has: {', '.join(rows.columns)}")
+        raise BadInput(
+            f"{rows.source} has no field {', '.join(missing)}; it has: {', '.join(rows.columns)}"
+        )
 
 
 def _known(task: TextTask) -> dict[str, int]:
@@ -146,7 +155,9 @@ def _class(value: Any, task: TextTask, where: str, *, known: Mapping[str, int]) 
             if name in known:
                 return known[name]
     numbered = len(known) > len(task.labels)
-    there = ", ".join(f"{number} ({label})" if numbered else label for number, label in enumerate(task.labels))
+    there = ", ".join(
+        f"{number} ({label})" if numbered else label for number, label in enumerate(task.labels)
+    )
     raise BadInput(f"{where}: {task.label_field} is {value!r}; {task.name} accepts: {there}")
 
 
@@ -158,28 +169,44 @@ def _score(value: Any, task: TextTask, where: str) -> float:
         score = float("nan")
     if low <= score <= high:
         return score
-    raise BadInput(f"{where}: {task.label_field} is {value!r}; {task.name} accepts: a number from {low:g} to {high:g}")
+    raise BadInput(
+        f"{where}: {task.label_field} is {value!r}; {task.name} accepts: a number from {low:g} to {high:g}"
+    )
 
 
 def _texts(rows: Rows, task: TextTask) -> Iterator[Texts]:
     for index, row in enumerate(rows.rows):
         texts = tuple(row.get(field) for field in task.fields)
         if not all(isinstance(text, str) for text in texts):
-            bad = next(field for field, text in zip(task.fields, texts, strict=True) if not isinstance(text, str))
+            bad = next(
+                field
+                for field, text in zip(task.fields, texts, strict=True)
+                if not isinstance(text, str)
+            )
             raise BadInput(f"{rows.where(index)}: {bad} is {row.get(bad)!r}; accepted: text")
         yield texts
 
 
-def _encode(texts: Iterator[Texts], tokenizer: Any, max_length: int) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+def _encode(
+    texts: Iterator[Texts], tokenizer: Any, max_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
     """Each example's tokens, its segments, and whether it was cut."""
     while chunk := list(itertools.islice(texts, CHUNK)):
         whole = _call(tokenizer, chunk)
         for index, text in enumerate(chunk):
             cut = len(whole["input_ids"][index]) > max_length
-            found, at = (_call(tokenizer, [text], truncation=True, max_length=max_length), 0) if cut else (whole, index)
+            found, at = (
+                (_call(tokenizer, [text], truncation=True, max_length=max_length), 0)
+                if cut
+                else (whole, index)
+            )
             tokens = np.array(found["input_ids"][at], np.int32)
             marked = found.get("token_type_ids")
-            yield tokens, np.zeros_like(tokens) if marked is None else np.array(marked[at], np.int32), cut
+            yield (
+                tokens,
+                np.zeros_like(tokens) if marked is None else np.array(marked[at], np.int32),
+                cut,
+            )
 
 
 def _call(tokenizer: Any, texts: list[Texts], **options: Any) -> dict[str, list[list[int]]]:

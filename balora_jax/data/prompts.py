@@ -51,7 +51,9 @@ def make_template(template: str, tokenizer: Any) -> Template:
         BadInput: the text has no name in braces or is malformed, or the tokenizer lacks what is needed.
     """
     if tokenizer.eos_token_id is None:
-        raise BadInput("the tokenizer has no end-of-sequence token; accepted: one with eos_token, which ends answers")
+        raise BadInput(
+            "the tokenizer has no end-of-sequence token; accepted: one with eos_token, which ends answers"
+        )
     if template == "chat":
         return _chat(tokenizer)
     ending = (tokenizer.eos_token_id,)
@@ -60,7 +62,11 @@ def make_template(template: str, tokenizer: Any) -> Template:
     if template == "plain":
         return Template((), lambda values: "", ending)
     pieces = parse_template(template)
-    return Template(tuple(name for _, name in pieces if name is not None), lambda values: fill(pieces, values), ending)
+    return Template(
+        tuple(name for _, name in pieces if name is not None),
+        lambda values: fill(pieces, values),
+        ending,
+    )
 
 
 def parse_template(text: str) -> tuple[tuple[str, str | None], ...]:
@@ -69,14 +75,19 @@ def parse_template(text: str) -> tuple[tuple[str, str | None], ...]:
     Names are looked up, never evaluated: {row.x} is the field called "row.x".
     """
     accepted = (
-        "alpaca, chat, plain, or a text with {instruction}, {input} or any field's name in braces ({{ for a brace)"
+        "alpaca, chat, plain, or a text with {instruction}, {input} "
+        "or any field's name in braces ({{ for a brace)"
     )
     try:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise BadInput(f"data.template {text!r} is malformed ({error}); accepted: {accepted}") from error
+        raise BadInput(
+            f"data.template {text!r} is malformed ({error}); accepted: {accepted}"
+        ) from error
     if any(spec or conversion or name == "" for _, name, spec, conversion in parsed):
-        raise BadInput(f"data.template {text!r} has braces around more or less than a name; accepted: {accepted}")
+        raise BadInput(
+            f"data.template {text!r} has braces around more or less than a name; accepted: {accepted}"
+        )
     if all(name is None for _, name, _, _ in parsed):
         raise BadInput(f"data.template is {text!r}; accepted: {accepted}")
     return tuple((literal, name) for literal, name, _, _ in parsed)
@@ -84,7 +95,9 @@ def parse_template(text: str) -> tuple[tuple[str, str | None], ...]:
 
 def fill(pieces: tuple[tuple[str, str | None], ...], values: Mapping[str, str]) -> str:
     """Put values in the places of a parsed template."""
-    return "".join(literal + ("" if name is None else values.get(name, "")) for literal, name in pieces)
+    return "".join(
+        literal + ("" if name is None else values.get(name, "")) for literal, name in pieces
+    )
 
 
 def _alpaca(values: Mapping[str, str]) -> str:
@@ -97,7 +110,9 @@ _ALPACA_WITH_INPUT = parse_template(ALPACA_WITH_INPUT)
 
 def _chat(tokenizer: Any) -> Template:
     if not getattr(tokenizer, "chat_template", None):
-        raise BadInput("data.template is 'chat' but the tokenizer has no chat template; accepted: alpaca or a text")
+        raise BadInput(
+            "data.template is 'chat' but the tokenizer has no chat template; accepted: alpaca or a text"
+        )
 
     def render(values: Mapping[str, str]) -> str:
         asked = "\n\n".join(values[name] for name in ("instruction", "input") if values.get(name))

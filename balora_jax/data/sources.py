@@ -47,7 +47,9 @@ class Rows:
         return f"{self.source}, line {self.lines[index]}"
 
 
-def load_rows(source: str, *, subset: str | None = None, split: str = "train", limit: int | None = None) -> Rows:
+def load_rows(
+    source: str, *, subset: str | None = None, split: str = "train", limit: int | None = None
+) -> Rows:
     """Load a data set's rows.
 
     Args:
@@ -88,7 +90,9 @@ def _load_file(path: Path, limit: int | None) -> Rows:
 
         text = datasets.Features({name: datasets.Value("string") for name in _header(path)})
         kept = {"features": text, "keep_default_na": False}
-        rows = _load_table(str(path), limit, path="csv", data_files=str(path), split="train", **kept)
+        rows = _load_table(
+            str(path), limit, path="csv", data_files=str(path), split="train", **kept
+        )
         return replace(rows, lines=_csv_lines(path, len(rows.rows)))
     if path.suffix == ".parquet":
         return _load_table(str(path), limit, path="parquet", data_files=str(path), split="train")
@@ -100,7 +104,9 @@ def _header(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             header = next(csv.reader(lines), [])
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise BadInput(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
     if not header:
         raise BadInput(f"{path} is empty; accepted: a csv file whose first line names its fields")
     return header
@@ -130,11 +136,21 @@ def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
     with _quiet():
         try:
             table = datasets.load_dataset(**arguments)
-        except Exception as error:  # datasets lets through whatever pyarrow, pandas or the network raise
-            cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        except (
+            Exception
+        ) as error:  # datasets lets through whatever pyarrow, pandas or the network raise
+            cause = (
+                error.__cause__
+                if isinstance(error, datasets.exceptions.DatasetGenerationError)
+                else error
+            )
             if "corresponds to no data" in str(cause):
-                raise BadInput(f"{source} has no rows; accepted: a data set with at least one") from error
-            raise BadInput(f"{source} cannot be loaded: {_first_line(cause)}; accepted: {ACCEPTED}") from error
+                raise BadInput(
+                    f"{source} has no rows; accepted: a data set with at least one"
+                ) from error
+            raise BadInput(
+                f"{source} cannot be loaded: {_first_line(cause)}; accepted: {ACCEPTED}"
+            ) from error
     table = table.select(range(min(limit or len(table), len(table))))
     return Rows(source, tuple(table.column_names), table)
 
@@ -165,7 +181,9 @@ def _load_json(path: Path, limit: int | None) -> Rows:
         with _open_text(path) as text:
             found = list(itertools.islice(_json_rows(path, text), limit))
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise BadInput(
+            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise BadInput(f"{path} is not a whole gzip file: {_first_line(error)}") from error
     columns = dict.fromkeys(name for _, row in found for name in row)
@@ -185,7 +203,10 @@ def _json_rows(path: Path, text: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     for number, line in enumerate(text, start=1):
         if line.strip():
-            yield number, _require_object(_parse(path, number, line.rstrip()), f"{path}, line {number}")
+            yield (
+                number,
+                _require_object(_parse(path, number, line.rstrip()), f"{path}, line {number}"),
+            )
 
 
 def _starts_with(text: Any, character: str) -> bool:
@@ -207,4 +228,6 @@ def _parse(path: Path, line: int, text: str) -> Any:
 def _require_object(row: Any, where: str) -> dict[str, Any]:
     if isinstance(row, dict):
         return row
-    raise BadInput(f'{where} is not an object but {type(row).__name__}; accepted: {{"field": value, ...}}')
+    raise BadInput(
+        f'{where} is not an object but {type(row).__name__}; accepted: {{"field": value, ...}}'
+    )

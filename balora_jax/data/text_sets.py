@@ -37,7 +37,12 @@ class TextSets:
     @property
     def all(self) -> list[LabeledTexts]:
         """Every set there is."""
-        return [self.train, *self.held_out.values(), *self.elsewhere.values(), *self.unlabeled.values()]
+        return [
+            self.train,
+            *self.held_out.values(),
+            *self.elsewhere.values(),
+            *self.unlabeled.values(),
+        ]
 
 
 def text_task(config: DataConfig) -> TextTask:
@@ -58,13 +63,29 @@ def text_task(config: DataConfig) -> TextTask:
     label = config.fields.get("label", "label")
     if config.scores is not None:
         low, high = config.scores
-        return TextTask("data.scores", fields, (), ("pearson", "spearman"), {}, scores=(low, high), label_field=label)
-    labels = config.labels if isinstance(config.labels, list) else [str(number) for number in range(config.labels)]
+        return TextTask(
+            "data.scores",
+            fields,
+            (),
+            ("pearson", "spearman"),
+            {},
+            scores=(low, high),
+            label_field=label,
+        )
+    labels = (
+        config.labels
+        if isinstance(config.labels, list)
+        else [str(number) for number in range(config.labels)]
+    )
     metrics = ("accuracy", "f1" if len(labels) == 2 else "macro_f1")
-    return TextTask("data.labels", fields, tuple(labels), metrics, {}, label_field=label, submits_names=True)
+    return TextTask(
+        "data.labels", fields, tuple(labels), metrics, {}, label_field=label, submits_names=True
+    )
 
 
-def read_text_sets(config: DataConfig, tokenizer: Any, encode: Callable[..., LabeledTexts] = encode) -> TextSets:
+def read_text_sets(
+    config: DataConfig, tokenizer: Any, encode: Callable[..., LabeledTexts] = encode
+) -> TextSets:
     """Load and tokenize every set of a run.
 
     Args:
@@ -77,7 +98,9 @@ def read_text_sets(config: DataConfig, tokenizer: Any, encode: Callable[..., Lab
     """
     task = text_task(config)
 
-    def read(source: str, split: str, limit: int | None = None, labeled: bool = True) -> LabeledTexts:
+    def read(
+        source: str, split: str, limit: int | None = None, labeled: bool = True
+    ) -> LabeledTexts:
         subset = config.subset or (task.name if source == HUB_SET else None)
         if source == HUB_SET:
             subset, split = OTHER_SUBSETS.get(split, (subset, split))
@@ -89,12 +112,18 @@ def read_text_sets(config: DataConfig, tokenizer: Any, encode: Callable[..., Lab
         held_out = {split: read(HUB_SET, split, config.eval_limit) for split in task.validation}
     else:
         named = _named(_listed(config.eval))
-        held_out = {name: read(source, config.eval_split, config.eval_limit) for name, source in named.items()}
+        held_out = {
+            name: read(source, config.eval_split, config.eval_limit)
+            for name, source in named.items()
+        }
     elsewhere = {
-        name: read(source, config.eval_split) for name, source in _named(_listed(config.eval_ood), parts=2).items()
+        name: read(source, config.eval_split)
+        for name, source in _named(_listed(config.eval_ood), parts=2).items()
     }
     if config.predict == HUB_TEST and config.task is not None:
-        unlabeled = {file: read(HUB_SET, split, labeled=False) for split, file in task.submission.items()}
+        unlabeled = {
+            file: read(HUB_SET, split, labeled=False) for split, file in task.submission.items()
+        }
     else:
         sources = _named(_listed(config.predict))
         unlabeled = {
@@ -118,14 +147,20 @@ def _named(sources: Sequence[str], parts: int = 1) -> dict[str, str]:
     if len(set(names)) == len(names):
         return dict(zip(names, sources, strict=True))
     if parts >= max(len(PurePath(source).parts) for source in sources):
-        twice = next(source for source, name in zip(sources, names, strict=True) if names.count(name) > 1)
-        raise BadInput(f"{twice} is there twice among {', '.join(sources)}; accepted: sets of different names")
+        twice = next(
+            source for source, name in zip(sources, names, strict=True) if names.count(name) > 1
+        )
+        raise BadInput(
+            f"{twice} is there twice among {', '.join(sources)}; accepted: sets of different names"
+        )
     return _named(sources, parts + 1)
 
 
 def _file(task: TextTask, name: str, sets: int) -> str:
     """GLUE's own name where the set's name or the task's having but one tells which; else the set's."""
     only = (
-        next(iter(task.submission.values())) if sets == len(task.submission) == 1 else f"{name.replace('/', '-')}.tsv"
+        next(iter(task.submission.values()))
+        if sets == len(task.submission) == 1
+        else f"{name.replace('/', '-')}.tsv"
     )
     return task.submission.get(name, only)

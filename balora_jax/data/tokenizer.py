@@ -6,7 +6,15 @@ from typing import Any
 from balora_jax.data.sources import HUB_NAME
 from balora_jax.errors import BadInput
 
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "spm.model", "tekken.json")
+FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "spm.model",
+    "tekken.json",
+)
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
@@ -26,9 +34,13 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
 
     folder = Path(source).expanduser()
     if folder.is_dir() and not any((folder / name).is_file() for name in FILES):
-        raise BadInput(f"{source} has no tokenizer files; accepted: a folder with one of {', '.join(FILES)}")
+        raise BadInput(
+            f"{source} has no tokenizer files; accepted: a folder with one of {', '.join(FILES)}"
+        )
     if not folder.is_dir() and not HUB_NAME.fullmatch(source):
-        raise BadInput(f"the tokenizer folder {source} does not exist; accepted: a folder, or a hub id")
+        raise BadInput(
+            f"the tokenizer folder {source} does not exist; accepted: a folder, or a hub id"
+        )
     name = str(folder) if folder.is_dir() else source
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)

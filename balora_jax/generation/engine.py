@@ -60,7 +60,9 @@ def generate(
     sampling = make_sampling(temperature, top_p, key)
     eos = jnp.asarray(tuple(eos_ids), jnp.int32)
     mask = jnp.asarray(attention_mask, bool)
-    return run(model, max_new_tokens, _variables(params, lora), jnp.asarray(input_ids), mask, sampling, eos)
+    return run(
+        model, max_new_tokens, _variables(params, lora), jnp.asarray(input_ids), mask, sampling, eos
+    )
 
 
 def answer(
@@ -83,7 +85,9 @@ def answer(
     sampling = make_sampling(temperature, top_p, key)
     eos = jnp.asarray(tuple(eos_ids), jnp.int32)
     mask = jnp.asarray(attention_mask, bool)
-    return _answer(model, max_new_tokens, _variables(params, lora), jnp.asarray(input_ids), mask, sampling, eos)
+    return _answer(
+        model, max_new_tokens, _variables(params, lora), jnp.asarray(input_ids), mask, sampling, eos
+    )
 
 
 def stream(
@@ -108,7 +112,9 @@ def stream(
     sampling = make_sampling(temperature, top_p, key)
     batch, length = input_ids.shape
     slots = bucket_length(length + max_new_tokens)
-    logits, cache = _prefill(model, slots, variables, jnp.asarray(input_ids), jnp.asarray(attention_mask, bool))
+    logits, cache = _prefill(
+        model, slots, variables, jnp.asarray(input_ids), jnp.asarray(attention_mask, bool)
+    )
     ended = np.zeros(batch, bool)
     for step in range(max_new_tokens):
         token, logits, cache = _step(model, variables, logits, cache, sampling, np.int32(step))
@@ -128,7 +134,9 @@ def _prefill(model: Any, slots: int, variables: dict, ids: jax.Array, mask: jax.
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _step(model: Any, variables: dict, logits: jax.Array, cache: Any, sampling: Sampling, step: jax.Array):
+def _step(
+    model: Any, variables: dict, logits: jax.Array, cache: Any, sampling: Sampling, step: jax.Array
+):
     token = choose(logits, sampling, step)
     return token, *model.apply(variables, token[:, None], None, cache, method="extend")
 
@@ -139,7 +147,9 @@ def _generate_cached(model, count, variables, ids, mask, sampling, eos) -> Gener
         return model.apply(variables, token[:, None], None, cache, method="extend")
 
     cache = model.empty_cache(len(ids), ids.shape[1] + count)
-    return _loop(count, sampling, eos, advance, *model.apply(variables, ids, mask, cache, method="extend"))
+    return _loop(
+        count, sampling, eos, advance, *model.apply(variables, ids, mask, cache, method="extend")
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -153,9 +163,14 @@ def _generate_uncached(model, count, variables, ids, mask, sampling, eos) -> Gen
             ids, mask = ids.at[:, length + step].set(token), mask.at[:, length + step].set(True)
             step = step + 1
         logits = model.apply(variables, ids, mask)
-        return jax.lax.dynamic_index_in_dim(logits, length + step - 1, axis=1, keepdims=False), (ids, mask)
+        return jax.lax.dynamic_index_in_dim(logits, length + step - 1, axis=1, keepdims=False), (
+            ids,
+            mask,
+        )
 
-    return _loop(count, sampling, eos, advance, *advance(None, 0, (jnp.pad(ids, room), jnp.pad(mask, room))))
+    return _loop(
+        count, sampling, eos, advance, *advance(None, 0, (jnp.pad(ids, room), jnp.pad(mask, room)))
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -173,7 +188,9 @@ def _answer(model, count, variables, ids, mask, sampling, eos) -> Generated:
     return _loop(count, sampling, eos, advance, *read(0, tokens))
 
 
-def _loop(count: int, sampling: Sampling, eos: jax.Array, advance, logits: jax.Array, memory) -> Generated:
+def _loop(
+    count: int, sampling: Sampling, eos: jax.Array, advance, logits: jax.Array, memory
+) -> Generated:
     """Chooses and advances until every row has ended or `count` tokens are there."""
 
     def going(state):

@@ -18,7 +18,9 @@ def bucket_length(length: int) -> int:
     return bucket
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]], max_positions: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_prompts(
+    prompts: Sequence[Sequence[int]], max_positions: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Prompts side by side, padded on the left to a bucket's length.
 
     Args:

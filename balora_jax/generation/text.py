@@ -9,7 +9,9 @@ SEAM = 8
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
-def continuation(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
+def continuation(
+    tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], stop: Sequence[str] = ()
+) -> str:
     """The text that tokens add to a prompt, up to the first stop string.
 
     Args:
@@ -21,7 +23,9 @@ def continuation(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], s
     Returns:
         The text, without special tokens.
     """
-    decode = functools.partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    decode = functools.partial(
+        tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
     seam = list(prompt[-SEAM:])
     text = decode(seam + list(tokens))[len(decode(seam)) :]
     ends = [text.find(string) for string in stop if string in text]

@@ -1,9 +1,9 @@
 """Models in Flax Linen, and their Hugging Face folders."""
 
 from balora_jax.models.base import CausalLM
-from balora_jax.models.classifier_head import head_modules, head_tensors
 from balora_jax.models.head import Head, head
-from balora_jax.models.pretrained import (
+from balora_jax.models.hf.classifier_head import head_modules, head_tensors
+from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
     init_params,
@@ -12,7 +12,7 @@ from balora_jax.models.pretrained import (
     load_pretrained,
     save_pretrained,
 )
-from balora_jax.models.t5 import shift_right
+from balora_jax.models.t5.model import shift_right
 
 __all__ = [
     "CausalLM",

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from balora_jax.models.cache import Cache, empty_cache
-from balora_jax.models.dropout import drop
 from balora_jax.models.head import Head, cap
-from balora_jax.models.layers import Dense
-from balora_jax.models.numerics import Numerics
+from balora_jax.models.layers.cache import Cache, empty_cache
+from balora_jax.models.layers.dense import Dense
+from balora_jax.models.layers.dropout import drop
+from balora_jax.models.layers.options import Numerics
 
 
 class Model(nn.Module):
@@ -28,7 +28,9 @@ class Model(nn.Module):
     lora_dropout: float = 0.0
 
     def _numerics(self, deterministic: bool) -> Numerics:
-        return Numerics(self.dtype, self.param_dtype, self.lora_dropout, not deterministic, self.config.init_std)
+        return Numerics(
+            self.dtype, self.param_dtype, self.lora_dropout, not deterministic, self.config.init_std
+        )
 
 
 class CausalLM(Model):
@@ -49,13 +51,19 @@ class CausalLM(Model):
         Returns:
             [batch, length, V] float32; finite, but without meaning, where the mask is False.
         """
-        return self._logits(self.hidden_states(input_ids, attention_mask, deterministic), deterministic)
+        return self._logits(
+            self.hidden_states(input_ids, attention_mask, deterministic), deterministic
+        )
 
-    def hidden_states(self, input_ids, attention_mask=None, deterministic: bool = True) -> jax.Array:
+    def hidden_states(
+        self, input_ids, attention_mask=None, deterministic: bool = True
+    ) -> jax.Array:
         """What the head reads: [batch, length, d], after the final norm; arguments as for `__call__`."""
         return self._run(input_ids, attention_mask, deterministic, None)[0]
 
-    def hidden_states_beside_teacher(self, input_ids, attention_mask=None, deterministic: bool = True) -> tuple:
+    def hidden_states_beside_teacher(
+        self, input_ids, attention_mask=None, deterministic: bool = True
+    ) -> tuple:
         """`hidden_states` of the student and of the teacher, layer by layer together: each weight is fetched once.
 
         Args:
@@ -86,7 +94,14 @@ class CausalLM(Model):
         cfg = self.config
         return empty_cache(cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim, self.dtype)
 
-    def _run(self, input_ids, attention_mask, deterministic: bool, cache: Cache | None, beside_teacher: bool = False):
+    def _run(
+        self,
+        input_ids,
+        attention_mask,
+        deterministic: bool,
+        cache: Cache | None,
+        beside_teacher: bool = False,
+    ):
         mask, numerics = counted(input_ids, attention_mask), self._numerics(deterministic)
         return self._backbone(input_ids, mask, numerics, cache, beside_teacher)
 
@@ -95,7 +110,9 @@ class CausalLM(Model):
         cfg = self.config
         if cfg.tied:
             return Head(self._embedding().T, None, cfg.final_softcap).logits(hidden)
-        lm_head = Dense(cfg.vocab_size, self._numerics(deterministic), out_dtype=jnp.float32, name="lm_head")
+        lm_head = Dense(
+            cfg.vocab_size, self._numerics(deterministic), out_dtype=jnp.float32, name="lm_head"
+        )
         return cap(lm_head(hidden), cfg.final_softcap)
 
 
@@ -108,7 +125,9 @@ class Classifier(Model):
     # Outputs: classes, or 1 for regression.
     labels: int = 2
 
-    def __call__(self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
+    ) -> jax.Array:
         """Logits of the labels, or the predicted number.
 
         Args:
@@ -128,11 +147,17 @@ class Classifier(Model):
 class LastTokenClassifier(Classifier):
     """A decoder with a linear head on the last counted token."""
 
-    def hidden_states(self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True):
+    def hidden_states(
+        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
+    ):
         """[batch, length, d], after the final norm."""
-        return self._backbone(input_ids, counted(input_ids, attention_mask), self._numerics(deterministic))[0]
+        return self._backbone(
+            input_ids, counted(input_ids, attention_mask), self._numerics(deterministic)
+        )[0]
 
-    def features(self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True):
+    def features(
+        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
+    ):
         """What the head reads: [batch, d], the last counted token's hidden state."""
         hidden = self.hidden_states(input_ids, attention_mask, token_type_ids, deterministic)
         return at_last(hidden, counted(input_ids, attention_mask))
@@ -140,7 +165,9 @@ class LastTokenClassifier(Classifier):
     @nn.compact
     def classify(self, features: jax.Array, deterministic: bool = True) -> jax.Array:
         """[batch, d] -> [batch, labels] float32."""
-        return Dense(self.labels, self._numerics(deterministic), out_dtype=jnp.float32, name="score")(features)
+        return Dense(
+            self.labels, self._numerics(deterministic), out_dtype=jnp.float32, name="score"
+        )(features)
 
 
 class TanhHead(nn.Module):
@@ -161,7 +188,9 @@ class TanhHead(nn.Module):
 
 def counted(input_ids: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
     """The attention mask as bool, all True when there is none."""
-    return jnp.ones(input_ids.shape, bool) if attention_mask is None else attention_mask.astype(bool)
+    return (
+        jnp.ones(input_ids.shape, bool) if attention_mask is None else attention_mask.astype(bool)
+    )
 
 
 def at_last(hidden: jax.Array, mask: jax.Array) -> jax.Array:

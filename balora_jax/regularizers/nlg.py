@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from balora_jax.regularizers.singular_values import frobenius_norm, ratio, singular_values
+from balora_jax.linalg.singular_values import frobenius_norm, ratio, singular_values
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
@@ -69,7 +69,9 @@ def entropy(logits: jax.Array, top_k: int | None = None) -> jax.Array:
     return -jnp.sum(jnp.exp(log_probability) * log_probability, axis=-1)
 
 
-def consistency(logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array, *, temperature: float) -> jax.Array:
+def consistency(
+    logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array, *, temperature: float
+) -> jax.Array:
     """Stay near the pre-trained model: T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)), mean over valid tokens.
 
     BA-LoRA's L_CR for NLG: T = 2 in the ICLR 2026 version, T = 1 in the 2024 one.

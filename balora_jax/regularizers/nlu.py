@@ -9,8 +9,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from balora_jax.linalg.singular_values import ratio, singular_values
 from balora_jax.regularizers.nlg import divergence
-from balora_jax.regularizers.singular_values import ratio, singular_values
 
 
 def _unit_rows(logits: jax.Array) -> jax.Array:

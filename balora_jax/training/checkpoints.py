@@ -59,18 +59,25 @@ class Checkpoints:
         steps = self._manager.all_steps()
         scored = {step: self._manager.metrics(step) for step in steps} if name == "best" else {}
         measured = {step: metrics["score"] for step, metrics in scored.items() if metrics}
-        named = {"latest": max(steps, default=None), "best": max(measured, key=measured.get, default=None)}
+        named = {
+            "latest": max(steps, default=None),
+            "best": max(measured, key=measured.get, default=None),
+        }
         step = named.get(name, int(name) if name.isdecimal() else None)
         if step not in steps:
             there = ", ".join(map(str, sorted(steps))) or "none"
-            raise BadInput(f"{self._folder} has no checkpoint {name!r}; accepted: latest, best, or of {there}")
+            raise BadInput(
+                f"{self._folder} has no checkpoint {name!r}; accepted: latest, best, or of {there}"
+            )
         return step
 
     def save(self, step: int, state: TrainState, data: dict[str, Any], score: float | None) -> None:
         """Begins to write a checkpoint; `score` says how good it is held out, if none was as good before."""
         if step in self._manager.all_steps():
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), data=ocp.args.JsonSave(data))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(_named(state)), data=ocp.args.JsonSave(data)
+        )
         self._manager.save(step, args=items, metrics=None if score is None else {"score": score})
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, Position]:
@@ -78,10 +85,14 @@ class Checkpoints:
         self._manager.wait_until_finished()
         step = self.latest() if step is None else step
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
+        )
         restored = self._manager.restore(step, args=items)
         leaves = [restored["state"][name] for name in _named(like)]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(step, restored["data"])
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(
+            step, restored["data"]
+        )
 
     def save_initial(self, initial: Any, part: str = "adapters") -> None:
         """Writes a part as it was at step 0, once a run: a resumed run must start from the very same one."""

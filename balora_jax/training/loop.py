@@ -65,7 +65,9 @@ class Loop:
             self._report()
             self._waiting = (done, metrics)
             score = None
-            if self.evaluate is not None and (done == self.steps or self._due(done, self.eval_every)):
+            if self.evaluate is not None and (
+                done == self.steps or self._due(done, self.eval_every)
+            ):
                 record = self._evaluate(done, state)
                 # Only the best so far is given its score: among equals the checkpoints would keep the last.
                 score = self.best.score(record) if self.best.take(record) else None
@@ -82,7 +84,9 @@ class Loop:
         if self._waiting is None:
             return
         (done, metrics), self._waiting = self._waiting, None
-        record = {"step": done} | {name: float(value) for name, value in jax.device_get(metrics).items()}
+        record = {"step": done} | {
+            name: float(value) for name, value in jax.device_get(metrics).items()
+        }
         now = time.monotonic()
         record["tokens_per_second"] = record["tokens"] / (now - self._clock)
         self._clock = now

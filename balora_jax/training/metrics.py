@@ -20,7 +20,9 @@ class MetricsLog:
         path.write_text("".join(kept))
         self._path = path
         self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=after + 1 if after else None)
+        self._board = SummaryWriter(
+            str(path.parent / "tensorboard"), purge_step=after + 1 if after else None
+        )
 
     def records(self) -> list[dict[str, float]]:
         """All records, those of a resumed run's first part too."""
@@ -47,5 +49,11 @@ def _lines(path: pathlib.Path) -> list[str]:
 def check_finite(record: Mapping[str, float]) -> None:
     """Raises Diverged, naming the step and the parts, when the loss or a gradient is not finite."""
     if not all(math.isfinite(record[name]) for name in ("loss", "gradient_norm")):
-        parts = ", ".join(f"{name} {record[name]:.4g}" for name in ("loss", *PARTS, "gradient_norm") if name in record)
-        raise Diverged(f"the loss is not finite at step {record['step']}: {parts}; the last good checkpoint is kept")
+        parts = ", ".join(
+            f"{name} {record[name]:.4g}"
+            for name in ("loss", *PARTS, "gradient_norm")
+            if name in record
+        )
+        raise Diverged(
+            f"the loss is not finite at step {record['step']}: {parts}; the last good checkpoint is kept"
+        )

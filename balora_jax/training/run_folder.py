@@ -8,8 +8,8 @@ import jax
 import yaml
 
 from balora_jax.config import RunConfig
+from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
-from balora_jax.options import read_config
 
 CONFIG = "config.yaml"
 # What a resumed run may have otherwise: it changes where and how often things are written or measured, not the
@@ -37,7 +37,8 @@ class RunFolder:
             self.path / name for name in (CONFIG, "metrics.jsonl", "summary.json")
         )
         self.checkpoints, self.adapter, self.merged, self.plots, self.predictions = (
-            self.path / name for name in ("checkpoints", "adapter", "merged", "plots", "predictions")
+            self.path / name
+            for name in ("checkpoints", "adapter", "merged", "plots", "predictions")
         )
 
     def check(self, config: RunConfig) -> bool:
@@ -51,7 +52,9 @@ class RunFolder:
         if not self.path.exists() or not any(self.path.iterdir()):
             return False
         if not self.config.is_file():
-            raise BadInput(f"output.dir {self.path} holds files that are no run's; accepted: a new or empty folder")
+            raise BadInput(
+                f"output.dir {self.path} holds files that are no run's; accepted: a new or empty folder"
+            )
         if not config.output.resume:
             raise BadInput(
                 f"output.dir {self.path} holds another run; accepted: a new folder, "
@@ -67,10 +70,14 @@ class RunFolder:
         free = FREE if config.training.patience is None else FREE - {"training.eval_every"}
         keys = sorted(key for key in before.keys() | now.keys() if key not in free)
         changed = [
-            f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in keys if before.get(key) != now.get(key)
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            for key in keys
+            if before.get(key) != now.get(key)
         ]
         if changed:
-            raise BadInput(f"output.dir {self.path} holds a run with another configuration: {'; '.join(changed)}")
+            raise BadInput(
+                f"output.dir {self.path} holds a run with another configuration: {'; '.join(changed)}"
+            )
 
     def read_config(self) -> RunConfig:
         """The configuration of the run that is here.
@@ -79,7 +86,9 @@ class RunFolder:
           BadInput: a folder that holds no run.
         """
         if not self.config.is_file():
-            raise BadInput(f"{self.path} is no run's folder: it has no {CONFIG}; accepted: the output.dir of a run")
+            raise BadInput(
+                f"{self.path} is no run's folder: it has no {CONFIG}; accepted: the output.dir of a run"
+            )
         return read_config(["--config", str(self.config)])
 
     def create(self, config: RunConfig) -> None:
@@ -103,5 +112,7 @@ def _as_yaml(config: RunConfig) -> str:
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat

@@ -43,7 +43,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     given = math.prod(size for size in sizes if size > 0)
     sizes = [len(devices) // given if size == -1 else size for size in sizes]
     used = math.prod(sizes)
-    if used not in range(1, len(devices) + 1) or (-1 in vars(config).values() and used < len(devices)):
+    if used not in range(1, len(devices) + 1) or (
+        -1 in vars(config).values() and used < len(devices)
+    ):
         raise BadInput(
             f"mesh data {config.data} x fsdp {config.fsdp} x tensor {config.tensor} does not fit the {len(devices)} "
             "devices here; accepted: sizes whose product is at most that, with -1 on one axis for all that are left"
@@ -55,10 +57,14 @@ def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedShardin
     """Where a leaf lies: by the first rule found in its path, replicated along axes that do not divide it."""
     axes = next((axes for pattern, axes in RULES if re.search(pattern, path)), ())
     axes = (None,) * (len(shape) - len(axes)) + axes[-len(shape) :] if shape else ()
-    return NamedSharding(mesh, P(*(_fitting(mesh, axis, size) for axis, size in zip(axes, shape, strict=True))))
+    return NamedSharding(
+        mesh, P(*(_fitting(mesh, axis, size) for axis, size in zip(axes, shape, strict=True)))
+    )
 
 
-def _fitting(mesh: Mesh, axes: str | tuple[str, ...] | None, size: int) -> str | tuple[str, ...] | None:
+def _fitting(
+    mesh: Mesh, axes: str | tuple[str, ...] | None, size: int
+) -> str | tuple[str, ...] | None:
     """The axes, or the first of them, or None: what divides the size."""
     names = (axes,) if isinstance(axes, str) else axes or ()
     while names and size % math.prod(mesh.shape[name] for name in names):
@@ -70,7 +76,9 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
     """The sharding of every leaf of a tree of arrays (or of their shapes)."""
 
     def one(path, leaf):
-        return leaf_sharding(mesh, jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
+        return leaf_sharding(
+            mesh, jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape
+        )
 
     return jax.tree_util.tree_map_with_path(one, tree)
 

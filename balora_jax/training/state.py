@@ -40,7 +40,9 @@ def trainable_mask(params: Tree, *, method: str, head: Collection[Path] = ()) ->
 
     def is_trained(path: tuple[Any, ...], _: Any) -> bool:
         part, *names = (key.key for key in path)
-        return part == trained or (part == "base" and any(tuple(names[: len(module)]) == module for module in head))
+        return part == trained or (
+            part == "base" and any(tuple(names[: len(module)]) == module for module in head)
+        )
 
     return jax.tree_util.tree_map_with_path(is_trained, params)
 

@@ -14,7 +14,9 @@ Parts = dict[str, jax.Array]
 # (params, batch, random key or None, weights) -> (loss, parts).
 LossFn = Callable[[Any, Batch, jax.Array | None, dict[str, jax.Array]], tuple[jax.Array, Parts]]
 # (trainable, trainable -> params, batch [micro-batches, examples, ...], key, weights) -> (gradient, report).
-Gradient = Callable[[Any, Callable[[Any], Any], Batch, jax.Array, dict[str, jax.Array]], tuple[Any, Parts]]
+Gradient = Callable[
+    [Any, Callable[[Any], Any], Batch, jax.Array, dict[str, jax.Array]], tuple[Any, Parts]
+]
 Weights = Callable[[jax.Array], dict[str, jax.Array]]
 
 
@@ -31,7 +33,9 @@ def token_weighted(loss_fn: LossFn) -> Gradient:
         def loss_of(trainable, micro, micro_key):
             loss, parts = loss_fn(complete(trainable), micro, micro_key, weights)
             share = jnp.sum(micro["mask"]) / jnp.maximum(tokens, 1)
-            return share * loss, {"loss": share * loss} | {name: share * part for name, part in parts.items()}
+            return share * loss, {"loss": share * loss} | {
+                name: share * part for name, part in parts.items()
+            }
 
         one = jax.grad(loss_of, has_aux=True)
 
@@ -94,7 +98,10 @@ def make_train_step(
         grads, parts = gradient(state.trainable, complete, batch, key, weights_at(state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        report = parts | {"learning_rate": learning_rate(state.step), "gradient_norm": optax.global_norm(grads)}
+        report = parts | {
+            "learning_rate": learning_rate(state.step),
+            "gradient_norm": optax.global_norm(grads),
+        }
         report |= {"tokens": jnp.sum(batch["attention_mask"])}
         return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), report
 

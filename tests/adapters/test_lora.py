@@ -31,11 +31,16 @@ def paths(params):
 def _random_like(tree, seed):
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return jax.tree.unflatten(structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    return jax.tree.unflatten(
+        structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    )
 
 
 def _wide(tree):
-    return {path: np.asarray(leaf, np.float64) for path, leaf in traverse_util.flatten_dict(tree).items()}
+    return {
+        path: np.asarray(leaf, np.float64)
+        for path, leaf in traverse_util.flatten_dict(tree).items()
+    }
 
 
 @pytest.fixture
@@ -93,7 +98,8 @@ def test_delta_path_keeps_small_updates_in_bfloat16(params, pair):
     now = jax.tree.map(lambda x: x * 1.001, start)
     spec = AdapterSpec(RANK)
     rounded = jax.tree.map(
-        lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), adapters.student_path(now, start, spec)
+        lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
+        adapters.student_path(now, start, spec),
     )
     zeros = jax.tree.map(jnp.zeros_like, params)
     exact = adapters.merge(zeros, adapters.student_path(now, start, spec))["out"]["kernel"]
@@ -104,7 +110,9 @@ def test_delta_path_keeps_small_updates_in_bfloat16(params, pair):
 def test_residual_teacher_is_the_base(params, pair):
     _, start = pair
     spec = AdapterSpec(RANK, alpha=7, form="residual")
-    teacher = adapters.merge(adapters.residual(params, start, spec), adapters.teacher_path(start, spec))
+    teacher = adapters.merge(
+        adapters.residual(params, start, spec), adapters.teacher_path(start, spec)
+    )
     chex.assert_trees_all_close(teacher, params, atol=1e-5)
     assert adapters.teacher_path(start, AdapterSpec(RANK)) == {}
 
@@ -116,12 +124,19 @@ def test_gradients_are_those_of_the_formula(params, pair):
 
     def through_path(adapter):
         merged = adapters.merge(params, adapters.student_path(adapter, start, spec))
-        return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(pull), strict=True))
+        return sum(
+            jnp.vdot(x, y)
+            for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(pull), strict=True)
+        )
 
     grads = jax.jit(jax.grad(through_path))(now)
     a, b = now["out"]["a"], now["out"]["b"]
-    np.testing.assert_allclose(grads["out"]["a"], 1.5 * pull["out"]["kernel"] @ b.T, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(grads["out"]["b"], 1.5 * a.T @ pull["out"]["kernel"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        grads["out"]["a"], 1.5 * pull["out"]["kernel"] @ b.T, rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        grads["out"]["b"], 1.5 * a.T @ pull["out"]["kernel"], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_functions_trace_once_and_map_over_adapters(params, pair):
@@ -133,9 +148,13 @@ def test_functions_trace_once_and_map_over_adapters(params, pair):
     def traced(now, start):
         return adapters.student_path(now, start, spec)
 
-    chex.assert_trees_all_close(traced(now, start), adapters.student_path(now, start, spec), rtol=1e-6)
+    chex.assert_trees_all_close(
+        traced(now, start), adapters.student_path(now, start, spec), rtol=1e-6
+    )
     traced(start, now)
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), now)
-    batched = jax.vmap(lambda n: adapters.merge(params, adapters.student_path(n, start, spec)))(many)
+    batched = jax.vmap(lambda n: adapters.merge(params, adapters.student_path(n, start, spec)))(
+        many
+    )
     single = adapters.merge(params, adapters.student_path(now, start, spec))
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], batched), single, rtol=1e-5, atol=1e-5)

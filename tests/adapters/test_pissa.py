@@ -8,7 +8,8 @@ from balora_jax import adapters
 
 def _kernel(spectrum, shape=(40, 24), seed=0):
     left, right = (
-        np.linalg.qr(np.random.default_rng(seed + i).normal(size=(n, len(spectrum))))[0] for i, n in enumerate(shape)
+        np.linalg.qr(np.random.default_rng(seed + i).normal(size=(n, len(spectrum))))[0]
+        for i, n in enumerate(shape)
     )
     return (left * spectrum) @ right.T
 
@@ -24,11 +25,15 @@ STEEP = 4.0 ** -np.arange(24)
 def test_factors_are_the_best_approximation(spectrum, niter):
     """Against the truncated SVD in float64: the error of the rank-r part, and the even split of the singular values."""
     kernel, rank = _kernel(spectrum), 6
-    a, b = adapters.principal_factors(jnp.asarray(kernel, jnp.float32), rank, niter=niter, key=jax.random.key(0))
+    a, b = adapters.principal_factors(
+        jnp.asarray(kernel, jnp.float32), rank, niter=niter, key=jax.random.key(0)
+    )
     best = np.sqrt(np.sum(spectrum[rank:] ** 2))
     error = np.linalg.norm(kernel - np.asarray(a, np.float64) @ np.asarray(b, np.float64))
     assert error <= best * (1 + 1e-4 if niter is None else 1.02) + 1e-6
-    np.testing.assert_allclose(np.diag(a.T @ a), spectrum[:rank], rtol=1e-3 if niter is None else 0.05)
+    np.testing.assert_allclose(
+        np.diag(a.T @ a), spectrum[:rank], rtol=1e-3 if niter is None else 0.05
+    )
     np.testing.assert_allclose(np.diag(b @ b.T), np.diag(a.T @ a), rtol=1e-4)
 
 
@@ -57,7 +62,9 @@ def test_init_covers_stacks_and_single_kernels(niter, scale):
         u, s, vt = np.linalg.svd(kernels[layer])
         product = scale * np.asarray(stacked["a"][layer] @ stacked["b"][layer])
         np.testing.assert_allclose(product, (u[:, :5] * s[:5]) @ vt[:5], atol=1e-4)
-    np.testing.assert_allclose(start["o"]["a"] @ start["o"]["b"], stacked["a"][0] @ stacked["b"][0], atol=1e-4)
+    np.testing.assert_allclose(
+        start["o"]["a"] @ start["o"]["b"], stacked["a"][0] @ stacked["b"][0], atol=1e-4
+    )
 
 
 def test_bfloat16_kernels_give_float32_factors():

@@ -28,7 +28,14 @@ def params():
         ("q_proj", ["model.layers.self_attn.q_proj"]),
         (["q_proj", "mlp.o_proj"], ["model.layers.mlp.o_proj", "model.layers.self_attn.q_proj"]),
         (r".*self_attn\..*", ["model.layers.self_attn.o_proj", "model.layers.self_attn.q_proj"]),
-        ("all-linear", ["model.layers.mlp.o_proj", "model.layers.self_attn.o_proj", "model.layers.self_attn.q_proj"]),
+        (
+            "all-linear",
+            [
+                "model.layers.mlp.o_proj",
+                "model.layers.self_attn.o_proj",
+                "model.layers.self_attn.q_proj",
+            ],
+        ),
         (["all-linear", "lm_head"], None),
         ("lm_head", ["lm_head"]),
     ],
@@ -40,7 +47,9 @@ def test_patterns(params, patterns, expected):
 
 @pytest.mark.parametrize("pattern", ["proj", "k_proj", "embed_tokens", "norm", "q_proj.kernel"])
 def test_a_pattern_without_match_lists_what_there_is(params, pattern):
-    with pytest.raises(BadInput, match=rf"{pattern}.*model\.layers\.mlp\.o_proj.*self_attn\.q_proj"):
+    with pytest.raises(
+        BadInput, match=rf"{pattern}.*model\.layers\.mlp\.o_proj.*self_attn\.q_proj"
+    ):
         match_targets(["q_proj", pattern], params)
 
 

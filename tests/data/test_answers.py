@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from text_to_text_cases import make_tokenizer
+from seq2seq_cases import make_tokenizer
 
 from balora_jax.data import (
     NO_CLASS,
@@ -63,9 +63,17 @@ def test_scores_are_rounded_to_25_steps(scores, score, text):
 def test_answers_are_read_back(tokenizer):
     answers = Answers(OWN, tokenizer)
     tokens = answers.encode(np.array([1, 0]))
-    assert tokenizer.convert_ids_to_tokens(tokens[0]) == ["few", "</s>"] and tokens.dtype == np.int32
+    assert (
+        tokenizer.convert_ids_to_tokens(tokens[0]) == ["few", "</s>"] and tokens.dtype == np.int32
+    )
     written = np.array([[*tokens[0]], [*tokens[1]], [3, 4], tokens[0][[0, 0]], [0, 0]])
-    assert answers.read(written, np.array([1, 1, 2, 2, 0])).tolist() == [1, 0, NO_CLASS, NO_CLASS, NO_CLASS]
+    assert answers.read(written, np.array([1, 1, 2, 2, 0])).tolist() == [
+        1,
+        0,
+        NO_CLASS,
+        NO_CLASS,
+        NO_CLASS,
+    ]
 
 
 def test_scores_are_read_back(tokenizer):
@@ -74,7 +82,9 @@ def test_scores_are_read_back(tokenizer):
     assert tokenizer.convert_ids_to_tokens(tokens[0]) == ["3", ".", "8", "</s>"]
     nine, few = tokenizer.convert_tokens_to_ids(["9", "few"])
     written = np.concatenate([tokens, [[nine, 0, 0, 0], [few, 0, 0, 0]]])
-    assert answers.read(written, np.array([3, 3, 1, 1])).tolist() == pytest.approx([3.8, 0.0, 5.0, np.nan], nan_ok=True)
+    assert answers.read(written, np.array([3, 3, 1, 1])).tolist() == pytest.approx(
+        [3.8, 0.0, 5.0, np.nan], nan_ok=True
+    )
 
 
 def _rows(*rows):
@@ -98,15 +108,26 @@ def test_a_batch_has_the_answers_tokens(tokenizer):
 def test_what_is_too_long_loses_its_end_but_for_the_ending(tokenizer):
     rows = _rows({"text": "a b c d e f", "label": 0, "other": "g"})
     texts = encode_with_answers(rows, OWN, tokenizer, max_length=6)
-    assert tokenizer.convert_ids_to_tokens(texts[0][0]) == ["text", ":", "a", "b", "c", "</s>"] and texts.truncated == 1
+    assert (
+        tokenizer.convert_ids_to_tokens(texts[0][0]) == ["text", ":", "a", "b", "c", "</s>"]
+        and texts.truncated == 1
+    )
 
 
 @pytest.mark.parametrize(
     ("special", "labels", "said"),
     [
-        ({"eos_token": None}, ("many", "few"), "no end-of-sequence token; accepted: one with eos_token"),
+        (
+            {"eos_token": None},
+            ("many", "few"),
+            "no end-of-sequence token; accepted: one with eos_token",
+        ),
         ({"pad_token": None}, ("many", "few"), "no pad token"),
-        ({}, ("many", " many"), "makes 'many' of data.labels's class ' many' and of 'many'; accepted: classes whose"),
+        (
+            {},
+            ("many", " many"),
+            "makes 'many' of data.labels's class ' many' and of 'many'; accepted: classes whose",
+        ),
         ({}, ("many", "unknown"), "makes '' of data.labels's class 'unknown'; accepted"),
         (
             {},
@@ -118,4 +139,6 @@ def test_what_is_too_long_loses_its_end_but_for_the_ending(tokenizer):
 def test_what_cannot_be_answered(special, labels, said):
     task = TextTask("data.labels", ("text",), labels, ("accuracy",), {})
     with pytest.raises(BadInput, match=said):
-        encode_with_answers(_rows({"text": "a", "label": 0}), task, make_tokenizer(**special), max_length=6)
+        encode_with_answers(
+            _rows({"text": "a", "label": 0}), task, make_tokenizer(**special), max_length=6
+        )

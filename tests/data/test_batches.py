@@ -56,7 +56,9 @@ def test_masks_add_up_to_the_counted_tokens():
     assert total == examples.counts.counted_tokens
 
 
-@pytest.mark.parametrize(("longest", "max_length", "length"), [(6, 512, 32), (33, 512, 64), (33, 40, 40), (64, 64, 64)])
+@pytest.mark.parametrize(
+    ("longest", "max_length", "length"), [(6, 512, 32), (33, 512, 64), (33, 40, 40), (64, 64, 64)]
+)
 def test_one_length_for_all_sets(longest, max_length, length):
     assert padded_length(_examples(100, longest), _examples(3), max_length=max_length) == length
 
@@ -124,7 +126,13 @@ def test_own_modules_import_no_jax():
     """grain imports jax by itself; our files do not."""
     for path in Path(balora_jax.data.__file__).parent.glob("*.py"):
         tree = ast.walk(ast.parse(path.read_text()))
-        names = {alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names}
+        names = {
+            alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names
+        }
         tree = ast.walk(ast.parse(path.read_text()))
         names |= {node.module for node in tree if isinstance(node, ast.ImportFrom)}
-        assert not {name for name in names if name.split(".")[0] in {"jax", "jaxlib", "flax", "optax", "torch"}}, path
+        assert not {
+            name
+            for name in names
+            if name.split(".")[0] in {"jax", "jaxlib", "flax", "optax", "torch"}
+        }, path

@@ -7,7 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from balora_jax.data.buckets import WINDOW, BatchPlan, bucket_lengths, eval_text_batches, train_text_batches
+from balora_jax.data.buckets import (
+    WINDOW,
+    BatchPlan,
+    bucket_lengths,
+    eval_text_batches,
+    train_text_batches,
+)
 from balora_jax.data.pairs import LabeledTexts
 
 
@@ -16,7 +22,9 @@ def _texts(count, longest=100):
     lengths = 2 + np.random.default_rng(0).integers(longest - 1, size=count)
     tokens = np.repeat(np.arange(count, dtype=np.int32), lengths)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return LabeledTexts(tokens, tokens % 2, starts, np.arange(count, dtype=np.int32), pad_id=-1, truncated=0)
+    return LabeledTexts(
+        tokens, tokens % 2, starts, np.arange(count, dtype=np.int32), pad_id=-1, truncated=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,10 @@ def test_a_batch_has_the_shortest_bucket_that_holds_it_and_its_own_rows():
     texts, buckets = _texts(200), (32, 48, 64, 96, 128)
     for batch in itertools.islice(train_text_batches(texts, 8, buckets, steps=20, seed=0), 20):
         longest = texts.lengths[batch["labels"]].max()
-        assert batch["input_ids"].shape == (8, next(length for length in buckets if length >= longest))
+        assert batch["input_ids"].shape == (
+            8,
+            next(length for length in buckets if length >= longest),
+        )
         for row, label in enumerate(batch["labels"]):
             length = texts.lengths[label]
             assert (batch["input_ids"][row, :length] == label).all()
@@ -52,7 +63,9 @@ def test_a_batch_has_the_shortest_bucket_that_holds_it_and_its_own_rows():
 def test_batches_waste_hardly_more_than_the_buckets_themselves():
     texts, buckets = _texts(2000), (32, 48, 64, 96, 128)
     batches = list(train_text_batches(texts, 8, buckets, steps=250, seed=0))
-    used = sum(batch["attention_mask"].sum() for batch in batches) / sum(batch["input_ids"].size for batch in batches)
+    used = sum(batch["attention_mask"].sum() for batch in batches) / sum(
+        batch["input_ids"].size for batch in batches
+    )
     alone = sum(min(bucket for bucket in buckets if bucket >= length) for length in texts.lengths)
     assert used > 0.95 * texts.lengths.sum() / alone
 
@@ -68,7 +81,10 @@ def test_every_example_comes_equally_often():
 
 def test_epochs_differ_and_the_seed_decides():
     lengths = np.ones(WINDOW * 8, int)
-    first, second = ([plan[i].tolist() for i in range(2 * WINDOW)] for plan in (BatchPlan(lengths, 8, 999, 5),) * 2)
+    first, second = (
+        [plan[i].tolist() for i in range(2 * WINDOW)]
+        for plan in (BatchPlan(lengths, 8, 999, 5),) * 2
+    )
     assert first == second
     assert first[:WINDOW] != first[WINDOW:]
     assert first != [BatchPlan(lengths, 8, 999, 6)[i].tolist() for i in range(2 * WINDOW)]
@@ -84,7 +100,9 @@ def test_batch_order_does_not_give_the_length_away():
 @pytest.mark.parametrize("taken", [0, 3, 61])
 def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
     texts = _texts(70)
-    original, resumed = (train_text_batches(texts, 8, (32, 48, 64, 96, 128), steps=80, seed=2) for _ in range(2))
+    original, resumed = (
+        train_text_batches(texts, 8, (32, 48, 64, 96, 128), steps=80, seed=2) for _ in range(2)
+    )
     for _ in range(taken):
         next(original)
     state = json.loads(json.dumps(original.get_state()))

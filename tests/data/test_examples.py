@@ -17,12 +17,19 @@ BOS, EOS = 256, 257
 @pytest.fixture(scope="module")
 def tokenizer():
     """Bytes as tokens, with BOS in front as Llama has it."""
-    alphabet = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    alphabet = {
+        character: index
+        for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    }
     bytewise = Tokenizer(models.BPE(vocab={**alphabet, "<s>": BOS, "</s>": EOS}, merges=[]))
     bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytewise.decoder = decoders.ByteLevel()
-    bytewise.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    return PreTrainedTokenizerFast(tokenizer_object=bytewise, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    bytewise.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bytewise, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
 
 
 @pytest.fixture
@@ -48,13 +55,17 @@ def test_example_is_bos_prompt_answer_eos(prepared, tokenizer):
 
 
 def test_chat_template_writes_its_own_bos(prepared, tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenizer, "chat_template", "<s>{% for m in messages %}{{ m.content }}{% endfor %}=")
+    monkeypatch.setattr(
+        tokenizer, "chat_template", "<s>{% for m in messages %}{{ m.content }}{% endfor %}="
+    )
     tokens, _ = prepared([{"q": "1", "a": "2"}], template="chat")[0]
     assert tokenizer.decode(tokens) == "<s>1=2</s>"
 
 
 def test_other_special_tokens_of_the_tokenizer_are_left_out(prepared, tokenizer, monkeypatch):
-    both = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)])
+    both = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
     before = tokenizer.backend_tokenizer.post_processor
     try:
         tokenizer.backend_tokenizer.post_processor = both
@@ -65,7 +76,9 @@ def test_other_special_tokens_of_the_tokenizer_are_left_out(prepared, tokenizer,
 
 
 def test_long_answers_lose_their_end(prepared, tokenizer):
-    examples = prepared([{"q": "1", "a": "2345"}, {"q": "1", "a": "23456"}, {"q": "1", "a": "234567"}])
+    examples = prepared(
+        [{"q": "1", "a": "2345"}, {"q": "1", "a": "23456"}, {"q": "1", "a": "234567"}]
+    )
     decoded = [tokenizer.decode(examples[index][0]) for index in range(3)]
     # The second answer fits by itself, its EOS does not.
     assert decoded == ["<s>1=2345</s>", "<s>1=23456", "<s>1=23456"]
@@ -96,7 +109,10 @@ def test_more_rows_than_a_chunk_stay_in_order(prepared, tokenizer):
     examples = prepared([{"q": str(index), "a": "x" if index % 3 else ""} for index in range(2500)])
     kept = [index for index in range(2500) if index % 3]
     assert len(examples) == len(kept)
-    assert all(tokenizer.decode(examples[i][0]) == f"<s>{kept[i]}=x</s>" for i in (0, 666, 667, len(kept) - 1))
+    assert all(
+        tokenizer.decode(examples[i][0]) == f"<s>{kept[i]}=x</s>"
+        for i in (0, 666, 667, len(kept) - 1)
+    )
 
 
 def test_limit_and_evaluation_rows(tmp_path, tokenizer):
@@ -119,19 +135,42 @@ def test_plain_text_counts_every_token_after_the_first(prepared, tokenizer):
 
 def test_input_may_be_left_out_of_a_row(prepared, tokenizer):
     fields = {"instruction": "q", "input": "i", "response": "a"}
-    examples = prepared([{"q": "1", "i": "+", "a": "2"}, {"q": "1", "a": "2"}], fields=fields, template="{q}{input}=")
-    assert [tokenizer.decode(examples[index][0]) for index in (0, 1)] == ["<s>1+=2</s>", "<s>1=2</s>"]
+    examples = prepared(
+        [{"q": "1", "i": "+", "a": "2"}, {"q": "1", "a": "2"}],
+        fields=fields,
+        template="{q}{input}=",
+    )
+    assert [tokenizer.decode(examples[index][0]) for index in (0, 1)] == [
+        "<s>1+=2</s>",
+        "<s>1=2</s>",
+    ]
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([{"q": "1", "b": "2"}], {}, r"rows\.jsonl has no field a \(data\.fields, data\.template\); it has: q, b"),
-        ([{"q": "1", "a": "2"}], {"template": "{r}"}, r"rows\.jsonl has no field r .*; it has: q, a"),
+        (
+            [{"q": "1", "b": "2"}],
+            {},
+            r"rows\.jsonl has no field a \(data\.fields, data\.template\); it has: q, b",
+        ),
+        (
+            [{"q": "1", "a": "2"}],
+            {"template": "{r}"},
+            r"rows\.jsonl has no field r .*; it has: q, a",
+        ),
         ([{"q": "1", "a": "2"}], {"template": "{q.__class__}"}, r"has no field q\.__class__"),
         ([{"q": "1", "a": "2"}, {"q": "1"}], {}, r"rows\.jsonl, line 2 has no field a; it has: q"),
-        ([{"q": "1", "a": ["2"]}], {}, r"rows\.jsonl, line 1: a is a list; accepted: text or a number"),
-        ([{"q": "1", "a": "2"}], {"fields": {"answer": "a"}}, "data.fields has answer; accepted: instruction"),
+        (
+            [{"q": "1", "a": ["2"]}],
+            {},
+            r"rows\.jsonl, line 1: a is a list; accepted: text or a number",
+        ),
+        (
+            [{"q": "1", "a": "2"}],
+            {"fields": {"answer": "a"}},
+            "data.fields has answer; accepted: instruction",
+        ),
         ([{"q": "1", "a": ""}], {}, r"none of the 1 rows of .*rows\.jsonl has an answer"),
         (
             [{"q": "123456", "a": "2"}, {"q": "1234567", "a": "2"}],
@@ -162,7 +201,9 @@ def test_real_tokenizers_on_real_rows(real_model, shared, name):
     with path.open() as lines:
         row = json.loads(next(lines))
     tokens, prompt = examples[0]
-    assert tokenizer.decode(tokens[:prompt]).endswith(f"### Instruction:\n{row['question']}\n\n### Response:")
+    assert tokenizer.decode(tokens[:prompt]).endswith(
+        f"### Instruction:\n{row['question']}\n\n### Response:"
+    )
     assert tokenizer.decode(tokens[prompt:-1]) == row["answer"]
     assert tokens[-1] == tokenizer.eos_token_id
 

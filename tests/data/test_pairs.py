@@ -19,10 +19,14 @@ def tokenizer():
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[PAD]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", model_input_names=names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", model_input_names=names
+    )
 
 
 @pytest.fixture
@@ -41,7 +45,10 @@ def _pair(label, first="a b", second="c"):
 
 def test_all_nine_tasks():
     assert set(TASKS) == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
-    assert {name: task.outputs for name, task in TASKS.items() if task.outputs != 2} == {"mnli": 3, "stsb": 1}
+    assert {name: task.outputs for name, task in TASKS.items() if task.outputs != 2} == {
+        "mnli": 3,
+        "stsb": 1,
+    }
     assert TASKS["mnli"].validation == ("validation_matched", "validation_mismatched")
     assert all(task.submission and task.metrics for task in TASKS.values())
 
@@ -57,13 +64,22 @@ def test_pairs_are_joined_as_the_tokenizer_joins_them(tokenizer, rows):
 
 def test_no_segments_where_the_tokenizer_marks_none(tokenizer, rows, monkeypatch):
     monkeypatch.setattr(tokenizer, "model_input_names", ["input_ids", "attention_mask"])
-    assert encode(rows(_pair(1)), find_task("rte"), tokenizer, max_length=9)[0][1].tolist() == [0] * 6
+    assert (
+        encode(rows(_pair(1)), find_task("rte"), tokenizer, max_length=9)[0][1].tolist() == [0] * 6
+    )
 
 
 def test_long_pairs_are_cut_and_counted(tokenizer, rows):
     contents = rows(_pair(1, "a b c d e", "a"), _pair(1, "a", "b"))
     texts = encode(contents, find_task("rte"), tokenizer, max_length=6)
-    assert tokenizer.convert_ids_to_tokens(texts[0][0]) == ["[CLS]", "a", "b", "[SEP]", "a", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(texts[0][0]) == [
+        "[CLS]",
+        "a",
+        "b",
+        "[SEP]",
+        "a",
+        "[SEP]",
+    ]
     assert texts.truncated == 1
     assert str(texts) == "2 examples, 1 truncated; 11 tokens, at most 6 an example"
 
@@ -81,14 +97,18 @@ def test_test_splits_have_no_labels(tokenizer, rows):
 
 @pytest.mark.parametrize("label", [2, -1, "x", 0.5, None, True, [1], "²", "9" * 5000])
 def test_wrong_classes_are_said_with_their_line(tokenizer, rows, label):
-    message = r"rows\.jsonl, line 2: label is .*; rte accepts: 0 \(entailment\), 1 \(not_entailment\)"
+    message = (
+        r"rows\.jsonl, line 2: label is .*; rte accepts: 0 \(entailment\), 1 \(not_entailment\)"
+    )
     with pytest.raises(BadInput, match=message):
         encode(rows(_pair(1), _pair(label)), find_task("rte"), tokenizer, max_length=9)
 
 
 @pytest.mark.parametrize("label", [5.1, -1, "x", None, True, "nan"])
 def test_wrong_scores_are_said_with_their_line(tokenizer, rows, label):
-    with pytest.raises(BadInput, match=r"rows\.jsonl, line 1: label is .*; stsb accepts: a number from 0 to 5"):
+    with pytest.raises(
+        BadInput, match=r"rows\.jsonl, line 1: label is .*; stsb accepts: a number from 0 to 5"
+    ):
         encode(rows(_pair(label)), find_task("stsb"), tokenizer, max_length=9)
 
 
@@ -101,7 +121,11 @@ def test_labels_of_a_csv_file_are_numbers_in_text(tokenizer, tmp_path):
 def test_a_class_called_by_a_number_is_meant_by_it(rows):
     """With names 1 and 2 the label 1 is the first class, whether it is written as a number or as text."""
     task = TextTask("mine", ("text",), ("1", "2"), ("accuracy",), {})
-    assert read_labels(rows({"label": 1}, {"label": "2"}, {"label": " 1 "}), task).tolist() == [0, 1, 0]
+    assert read_labels(rows({"label": 1}, {"label": "2"}, {"label": " 1 "}), task).tolist() == [
+        0,
+        1,
+        0,
+    ]
     with pytest.raises(BadInput, match="line 1: label is 0; mine accepts: 1, 2"):
         read_labels(rows({"label": 0}), task)
 
@@ -115,8 +139,14 @@ def test_a_csv_files_line_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"sentence1": "a", "label": 1}, r"rows\.jsonl has no field sentence2; it has: sentence1, label"),
-        ({"sentence1": "a", "sentence2": "b"}, r"rows\.jsonl has no field label; it has: sentence1, sentence2"),
+        (
+            {"sentence1": "a", "label": 1},
+            r"rows\.jsonl has no field sentence2; it has: sentence1, label",
+        ),
+        (
+            {"sentence1": "a", "sentence2": "b"},
+            r"rows\.jsonl has no field label; it has: sentence1, sentence2",
+        ),
         (_pair(1, second=None), r"rows\.jsonl, line 1: sentence2 is None; accepted: text"),
     ],
 )
@@ -126,13 +156,17 @@ def test_says_what_a_row_lacks(tokenizer, rows, row, message):
 
 
 def test_says_when_there_is_no_pad_token(rows):
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    )
     with pytest.raises(BadInput, match="the tokenizer has no pad token"):
         encode(rows(_pair(1)), find_task("rte"), words, max_length=9)
 
 
 def test_says_which_tasks_there_are():
-    with pytest.raises(BadInput, match="there is no task 'sst-2'; accepted: cola, mnli, mrpc, qnli, qqp, rte, sst2"):
+    with pytest.raises(
+        BadInput, match="there is no task 'sst-2'; accepted: cola, mnli, mrpc, qnli, qqp, rte, sst2"
+    ):
         find_task("sst-2")
 
 

@@ -15,9 +15,13 @@ CHATML = (
 
 @pytest.fixture
 def tokenizer():
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "<end_of_turn>": 2}, unk_token="<unk>"))
+    words = Tokenizer(
+        models.WordLevel({"<unk>": 0, "</s>": 1, "<end_of_turn>": 2}, unk_token="<unk>")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", extra_special_tokens=["<end_of_turn>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="</s>", extra_special_tokens=["<end_of_turn>"]
+    )
 
 
 def test_alpaca_without_input(tokenizer):
@@ -26,7 +30,9 @@ def test_alpaca_without_input(tokenizer):
         "Below is an instruction that describes a task. Write a response that appropriately completes the request."
         "\n\n### Instruction:\nAdd 1 and {x}.\n\n### Response:"
     )
-    assert text == make_template("alpaca", tokenizer).render({"instruction": "Add 1 and {x}.", "input": ""})
+    assert text == make_template("alpaca", tokenizer).render(
+        {"instruction": "Add 1 and {x}.", "input": ""}
+    )
 
 
 def test_alpaca_with_input(tokenizer):
@@ -40,7 +46,10 @@ def test_alpaca_with_input(tokenizer):
 def test_custom_text_looks_names_up_and_nothing_else(tokenizer):
     template = make_template("{{{input}}} {my field}:{a.b}", tokenizer)
     assert template.names == ("input", "my field", "a.b")
-    assert template.render({"input": "{instruction}", "my field": "2", "a.b": "3"}) == "{{instruction}} 2:3"
+    assert (
+        template.render({"input": "{instruction}", "my field": "2", "a.b": "3"})
+        == "{{instruction}} 2:3"
+    )
     assert template.ending == (tokenizer.eos_token_id,)
     assert template.adds_special_tokens
 
@@ -56,14 +65,19 @@ def test_braces_come_back():
 
 @pytest.mark.parametrize("text", ["alpacca", "", "{", "}", "{}", "{x!r}", "{x:>9}", '{"q": {x}}'])
 def test_says_what_a_template_may_be(tokenizer, text):
-    with pytest.raises(BadInput, match=r"accepted: alpaca, chat, plain, or a text with \{instruction\}"):
+    with pytest.raises(
+        BadInput, match=r"accepted: alpaca, chat, plain, or a text with \{instruction\}"
+    ):
         make_template(text, tokenizer)
 
 
 def test_chat_uses_the_tokenizers_form_and_its_end_of_turn(tokenizer):
     tokenizer.chat_template = CHATML
     template = make_template("chat", tokenizer)
-    assert template.render({"instruction": "Add.", "input": "1"}) == "<|user|>Add.\n\n1<end_of_turn>\n<|assistant|>"
+    assert (
+        template.render({"instruction": "Add.", "input": "1"})
+        == "<|user|>Add.\n\n1<end_of_turn>\n<|assistant|>"
+    )
     assert template.ending == (2,)
     assert not template.adds_special_tokens
 
@@ -86,6 +100,8 @@ def test_chat_template_that_refuses_is_said(tokenizer):
 
 
 def test_needs_an_end_of_sequence_token():
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    )
     with pytest.raises(BadInput, match="no end-of-sequence token"):
         make_template("alpaca", words)

@@ -66,7 +66,9 @@ def test_csv_cells_stay_as_written(tmp_path):
 
 
 def test_json_columns_may_mix_types_and_rows_may_differ(tmp_path):
-    rows = load_rows(_write(tmp_path / "a.jsonl", '{"answer": 2}\n\n{"answer": "two", "more": null}\n'))
+    rows = load_rows(
+        _write(tmp_path / "a.jsonl", '{"answer": 2}\n\n{"answer": "two", "more": null}\n')
+    )
     assert rows.columns == ("answer", "more")
     assert [row["answer"] for row in rows.rows] == [2, "two"]
     assert rows.where(1).endswith("a.jsonl, line 3")
@@ -83,7 +85,11 @@ def test_limit_takes_the_first_rows(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", LINES + '{"question": "3+3?", answer: 6}\n', r"a\.jsonl, line 3, column 22 is not JSON"),
+        (
+            "a.jsonl",
+            LINES + '{"question": "3+3?", answer: 6}\n',
+            r"a\.jsonl, line 3, column 22 is not JSON",
+        ),
         ("a.jsonl.gz", LINES + "{", r"a\.jsonl\.gz, line 3, column 2 is not JSON"),
         ("a.json", '[{"a": 1},\n {"a" 2}]', r"a\.json, line 2, column 7 is not JSON"),
         ("a.jsonl", LINES + "[1, 2]\n", r"a\.jsonl, line 3 is not an object but list"),
@@ -135,6 +141,8 @@ def test_says_when_a_hub_name_cannot_be_loaded(monkeypatch):
         raise ConnectionError("Couldn't reach the hub.\nMore lines.")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(BadInput, match="no-one/nothing cannot be loaded: Couldn't reach the hub; accepted") as error:
+    with pytest.raises(
+        BadInput, match="no-one/nothing cannot be loaded: Couldn't reach the hub; accepted"
+    ) as error:
         load_rows("no-one/nothing")
     assert "\n" not in str(error.value)

@@ -5,7 +5,15 @@ import pytest
 from classification_cases import save_tokenizer, write_rows
 
 from balora_jax.config import DataConfig
-from balora_jax.data import Rows, find_task, load_tokenizer, read_text_sets, text_sets, text_task, write_predictions
+from balora_jax.data import (
+    Rows,
+    find_task,
+    load_tokenizer,
+    read_text_sets,
+    text_sets,
+    text_task,
+    write_predictions,
+)
 from balora_jax.errors import BadInput
 
 
@@ -32,8 +40,17 @@ def hub(monkeypatch):
 def test_a_task_alone_is_the_hubs(hub, tokenizer):
     """MNLI has two validation sets, two files of predictions, and answers the diagnostic set."""
     sets = read_text_sets(DataConfig(task="mnli", predict="test"), tokenizer)
-    splits = ["train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"]
-    assert hub == [*(("nyu-mll/glue", "mnli", split) for split in splits), ("nyu-mll/glue", "ax", "test")]
+    splits = [
+        "train",
+        "validation_matched",
+        "validation_mismatched",
+        "test_matched",
+        "test_mismatched",
+    ]
+    assert hub == [
+        *(("nyu-mll/glue", "mnli", split) for split in splits),
+        ("nyu-mll/glue", "ax", "test"),
+    ]
     assert list(sets.held_out) == ["validation_matched", "validation_mismatched"]
     assert list(sets.unlabeled) == ["MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"]
     assert all(texts.labels is None for texts in sets.unlabeled.values())
@@ -51,13 +68,19 @@ def test_sets_are_called_by_as_much_of_their_path_as_tells_them_apart(hub, token
 
 
 def test_files_of_mnlis_test_sets_are_known_by_their_names(hub, tokenizer):
-    config = DataConfig(task="mnli", train="my/train.jsonl", predict=["my/test_matched.jsonl", "my/ax.jsonl", "x.csv"])
+    config = DataConfig(
+        task="mnli",
+        train="my/train.jsonl",
+        predict=["my/test_matched.jsonl", "my/ax.jsonl", "x.csv"],
+    )
     assert list(read_text_sets(config, tokenizer).unlabeled) == ["MNLI-m.tsv", "AX.tsv", "x.tsv"]
 
 
 @pytest.mark.parametrize("sources", [["a/x.jsonl", "a/x.jsonl"], ["a/x.jsonl", "a/x.csv"]])
 def test_no_set_hides_another(hub, tokenizer, sources):
-    with pytest.raises(BadInput, match=r"a/x.jsonl is there twice among a/x.jsonl, a/x.*; accepted"):
+    with pytest.raises(
+        BadInput, match=r"a/x.jsonl is there twice among a/x.jsonl, a/x.*; accepted"
+    ):
         read_text_sets(DataConfig(task="rte", train="my/train.jsonl", predict=sources), tokenizer)
 
 

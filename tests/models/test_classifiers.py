@@ -15,10 +15,10 @@ from pytorch_reference import relative, run, torch_logits
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from balora_jax.adapters.linen import check_lora_paths, effective_params
 from balora_jax.errors import BadInput
 from balora_jax.models import abstract_params, load_model, load_pretrained, save_pretrained
-from balora_jax.models.foreign import check_lora_paths, effective_params
-from balora_jax.models.pretrained import load_checkpoint
+from balora_jax.models.hf.pretrained import load_checkpoint
 
 TASK = "sequence-classification"
 
@@ -89,7 +89,9 @@ def test_adapters_fit_every_kernel(name, classifier):
         if path[-1] == "kernel":
             key = jax.random.key(len(lora))
             lora[*path[:-1], "a"] = 0.2 * jax.random.normal(key, (*leaf.shape[:-1], 2))
-            lora[*path[:-1], "b"] = 0.2 * jax.random.normal(key, (*leaf.shape[:-2], 2, leaf.shape[-1]))
+            lora[*path[:-1], "b"] = 0.2 * jax.random.normal(
+                key, (*leaf.shape[:-2], 2, leaf.shape[-1])
+            )
     lora = unflatten_dict(lora)
     check_lora_paths(lora, params)
     merged = run(model, {"params": effective_params(params, lora)}, ids, mask)
@@ -107,13 +109,19 @@ def test_dropout_acts_in_training_and_gradients_are_finite_with_remat(name, clas
     @jax.jit
     @jax.value_and_grad
     def loss(params, key):
-        logits = model.apply({"params": params}, ids, mask, deterministic=False, rngs={"dropout": key})
+        logits = model.apply(
+            {"params": params}, ids, mask, deterministic=False, rngs={"dropout": key}
+        )
         return jnp.square(logits).mean()
 
     (first, gradient), (again, _), (other, _) = (loss(params, jax.random.key(k)) for k in (0, 0, 1))
     assert first == again != other
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert all(np.abs(leaf).max() > 0 for path, leaf in flatten_dict(gradient).items() if path[-1] == "kernel")
+    assert all(
+        np.abs(leaf).max() > 0
+        for path, leaf in flatten_dict(gradient).items()
+        if path[-1] == "kernel"
+    )
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -123,7 +131,9 @@ def test_saved_folder_gives_the_same_logits_in_pytorch(name, classifier, tmp_pat
     changed = jax.tree.map(lambda leaf: leaf * 1.1, params)
     folder = save_pretrained(tmp_path / "saved", changed, source=reference.folder, task=TASK)
     ids, mask = batch(model.config)
-    again = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    again = AutoModelForSequenceClassification.from_pretrained(
+        folder, attn_implementation="eager"
+    ).eval()
     ours = run(model, {"params": changed}, ids, mask)
     assert relative(ours, torch_logits(again, ids, mask)) < 1e-4
     assert relative(ours, reference.logits(ids, mask)) > 1e-2
@@ -131,7 +141,9 @@ def test_saved_folder_gives_the_same_logits_in_pytorch(name, classifier, tmp_pat
 
 @pytest.mark.parametrize("name", ["deberta-v3", "t5"])
 def test_sharded_folders_are_read(name, tiny):
-    reference = tiny(f"{name}-sharded", CASES[name], AutoModelForSequenceClassification, max_shard_size="20KB")
+    reference = tiny(
+        f"{name}-sharded", CASES[name], AutoModelForSequenceClassification, max_shard_size="20KB"
+    )
     assert len(list(reference.folder.glob("*.safetensors"))) > 1
     model, params = load_pretrained(reference.folder, task=TASK)
     ids, mask = batch(model.config)
@@ -152,12 +164,19 @@ def test_a_bare_checkpoint_gets_a_fresh_head(name, classifier, tmp_path):
     again = load_checkpoint(bare, task=TASK, num_labels=5, key=jax.random.key(1)).params
     same = jax.tree.map(lambda left, right: bool((left == right).all()), params, again)
     different = {path[:-1] for path, equal in flatten_dict(same).items() if not equal}
-    assert {path[0] for path in different} <= {"classifier", "pooler", "score", "classification_head"}
+    assert {path[0] for path in different} <= {
+        "classifier",
+        "pooler",
+        "score",
+        "classification_head",
+    }
     assert different
     ids, mask = batch(loaded.model.config)
     assert run(loaded.model, {"params": params}, ids, mask).shape == (3, 5)
     saved = save_pretrained(tmp_path / "saved", params, source=bare, task=TASK, num_labels=5)
-    theirs = AutoModelForSequenceClassification.from_pretrained(saved, attn_implementation="eager").eval()
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        saved, attn_implementation="eager"
+    ).eval()
     ours = run(loaded.model, {"params": params}, ids, mask)
     assert relative(ours, torch_logits(theirs, ids, mask)) < 1e-4
 
@@ -181,7 +200,9 @@ def test_older_names_of_norms_and_pretraining_heads_are_read(classifier, tmp_pat
     folder = shutil.copytree(reference.folder, tmp_path / "old")
     tensors = load_file(folder / "model.safetensors")
     old = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): value
         for name, value in tensors.items()
     }
     old["cls.predictions.bias"] = np.zeros(67, np.float32)
@@ -215,7 +236,10 @@ def test_regression_has_one_output(tiny):
 def test_a_model_without_weights_has_the_loaded_shapes(name, classifier):
     folder = classifier(name).folder
     shapes = jax.tree.map(jnp.shape, load_pretrained(folder, task=TASK)[1])
-    assert jax.tree.map(lambda leaf: leaf.shape, abstract_params(load_model(folder, task=TASK))) == shapes
+    assert (
+        jax.tree.map(lambda leaf: leaf.shape, abstract_params(load_model(folder, task=TASK)))
+        == shapes
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,22 +251,33 @@ def test_a_model_without_weights_has_the_loaded_shapes(name, classifier):
     ],
 )
 def test_a_task_the_type_does_not_do(name, task, accepted, classifier):
-    with pytest.raises(BadInput, match=f"task is '{task}', which {name} models do not do here; accepted: {accepted}"):
+    with pytest.raises(
+        BadInput,
+        match=f"task is '{task}', which {name} models do not do here; accepted: {accepted}",
+    ):
         load_pretrained(classifier(name).folder, task=task)
 
 
 def test_minilm_on_real_text_equals_pytorch(real_model, shared):
     folder = real_model("minilm")
     lines = (shared / "data" / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:3]
-    tokens = AutoTokenizer.from_pretrained(folder)(lines, truncation=True, max_length=96, padding=True)
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        lines, truncation=True, max_length=96, padding=True
+    )
     loaded = load_checkpoint(folder, task=TASK, num_labels=2)
     torch.manual_seed(0)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        theirs.classifier.weight.copy_(torch.tensor(np.array(loaded.params["classifier"]["kernel"].T)))
+        theirs.classifier.weight.copy_(
+            torch.tensor(np.array(loaded.params["classifier"]["kernel"].T))
+        )
         theirs.classifier.bias.zero_()
     arrays = {name: np.asarray(value) for name, value in tokens.items()}
     mask = arrays["attention_mask"]
-    expected = torch_logits(theirs, arrays["input_ids"], mask, token_type_ids=arrays["token_type_ids"])
-    ours = run(loaded.model, {"params": loaded.params}, arrays["input_ids"], mask, arrays["token_type_ids"])
+    expected = torch_logits(
+        theirs, arrays["input_ids"], mask, token_type_ids=arrays["token_type_ids"]
+    )
+    ours = run(
+        loaded.model, {"params": loaded.params}, arrays["input_ids"], mask, arrays["token_type_ids"]
+    )
     assert relative(ours, expected) < 1e-4

@@ -44,7 +44,9 @@ def test_equals_the_given_vectors(shared, which, name):
     assert_same(found, (given[f"nlg_{name}"], given[f"nlg_{name}_grad"]))
 
 
-@pytest.mark.parametrize(("shape", "seed"), [((11, 7), 0), ((2, 3, 5, 17), 1), ((40, 31), 2), ((4, 6, 200), 3)])
+@pytest.mark.parametrize(
+    ("shape", "seed"), [((11, 7), 0), ((2, 3, 5, 17), 1), ((40, 31), 2), ((4, 6, 200), 3)]
+)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.7])
 def test_consistency_equals_float64(shape, seed, temperature):
     logits, teacher, mask = random_case(seed, shape)
@@ -60,7 +62,9 @@ def test_diversity_equals_float64(shape, seed, top_k):
     assert_same(found, reference.diversity(logits, mask, top_k))
 
 
-@pytest.mark.parametrize(("shape", "seed"), [((11, 7), 7), ((2, 3, 5, 17), 8), ((40, 31), 9), ((4, 6, 200), 10)])
+@pytest.mark.parametrize(
+    ("shape", "seed"), [((11, 7), 7), ((2, 3, 5, 17), 8), ((40, 31), 9), ((4, 6, 200), 10)]
+)
 @pytest.mark.parametrize("norm", ["frobenius", "nuclear"])
 @pytest.mark.parametrize("k", [1, 4, 100])
 def test_svd_equals_float64(shape, seed, norm, k):
@@ -94,7 +98,9 @@ def test_bfloat16_logits_are_computed_in_float32(name):
     rounded = [jnp.asarray(z, jnp.bfloat16) for z in (logits, teacher)]
     value = CASES[name](*rounded, mask)
     assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, CASES[name](*[z.astype(jnp.float32) for z in rounded], mask), rtol=1e-6)
+    np.testing.assert_allclose(
+        value, CASES[name](*[z.astype(jnp.float32) for z in rounded], mask), rtol=1e-6
+    )
 
 
 DEGENERATE = {
@@ -130,7 +136,9 @@ def test_nothing_counted_is_zero_with_zero_gradient(name):
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_masked_does_not_count_even_if_not_finite(name):
     logits, teacher, mask = random_case(15, (9, 30))
-    expected = jax.value_and_grad(CASES[name])(logits[mask], teacher[mask], np.ones(mask.sum(), bool))
+    expected = jax.value_and_grad(CASES[name])(
+        logits[mask], teacher[mask], np.ones(mask.sum(), bool)
+    )
     logits[~mask], teacher[~mask] = np.nan, np.inf
     value, gradient = jax.value_and_grad(CASES[name])(logits, teacher, mask)
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
@@ -161,7 +169,10 @@ def test_top_k_does_not_sort_the_vocabulary():
     def loss(z, m):
         return nlg.diversity(z, m, top_k=20)
 
-    shapes = jax.ShapeDtypeStruct((4, 8, 3000), jnp.float32), jax.ShapeDtypeStruct((4, 8), jnp.bool_)
+    shapes = (
+        jax.ShapeDtypeStruct((4, 8, 3000), jnp.float32),
+        jax.ShapeDtypeStruct((4, 8), jnp.bool_),
+    )
     for function in (loss, jax.value_and_grad(loss)):
         program = jax.jit(function).lower(*shapes).compile().as_text()
         assert " sort(" not in program and "TopK" in program

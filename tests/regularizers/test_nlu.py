@@ -110,7 +110,9 @@ def test_bfloat16_logits_are_computed_in_float32(name):
     rounded = [jnp.asarray(z, jnp.bfloat16) for z in random_case(4, (12, 5))]
     value = CASES[name](*rounded)
     assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, CASES[name](*[z.astype(jnp.float32) for z in rounded]), rtol=1e-6)
+    np.testing.assert_allclose(
+        value, CASES[name](*[z.astype(jnp.float32) for z in rounded]), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

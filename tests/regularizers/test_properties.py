@@ -11,12 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from balora_jax import streaming
 from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
 from balora_jax.models.head import Head
+from balora_jax.objective import streamed
 from balora_jax.regularizers import nlg, nlu
 
-settings.register_profile("bounded", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile(
+    "bounded", max_examples=25, deadline=None, derandomize=True, database=None
+)
 settings.load_profile("bounded")
 
 TOKENS, CLASSES, K, TOP_K = 6, 5, 2, 3
@@ -26,7 +28,9 @@ NAMES = ("consistency", "diversity", "svd")
 PAPER = {
     "": RegularizersConfig(ConsistencyConfig(), DiversityConfig(top_k=TOP_K), SvdConfig(k=K)),
     " 2024": RegularizersConfig(
-        ConsistencyConfig(temperature=1.0), DiversityConfig(top_k=None), SvdConfig(k=K, norm="nuclear")
+        ConsistencyConfig(temperature=1.0),
+        DiversityConfig(top_k=None),
+        SvdConfig(k=K, norm="nuclear"),
     ),
 }
 PLAIN = {
@@ -51,16 +55,20 @@ LOW |= {"nlu consistency": 0, "nlu consistency 2024": 0, "nlu diversity": 0, "nl
 
 def _streamed(version, logits, teacher, mask):
     """The streamed terms and their gradients; the head is the identity, so that hidden states are logits."""
-    terms, factor, targets = PAPER[version], jnp.eye(logits.shape[-1]), jnp.zeros(mask.shape, jnp.int32)
+    terms, factor, targets = (
+        PAPER[version],
+        jnp.eye(logits.shape[-1]),
+        jnp.zeros(mask.shape, jnp.int32),
+    )
     by_token = dataclasses.replace(terms, svd=SvdConfig(weight=0.0))
 
     def loss(logits, weights):
         weights = dict(zip(NAMES, weights, strict=False))
         arguments = logits, teacher, Head(factor), targets, mask
-        return streaming.nlg(*arguments, terms=by_token, weights=weights, chunk_size=4)
+        return streamed.nlg(*arguments, terms=by_token, weights=weights, chunk_size=4)
 
     def svd(logits):
-        return streaming.svd(logits, factor, mask, k=K, norm=terms.svd.norm)
+        return streamed.svd(logits, factor, mask, k=K, norm=terms.svd.norm)
 
     one_at_a_time = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
     (_, parts), slopes = one_at_a_time(logits, jnp.eye(3, 2))
@@ -91,11 +99,17 @@ def check(names, logits, teacher=None, mask=EVERY):
 
 def assert_values(found, expected, rtol=1e-4, atol=1e-5):
     for name in found:
-        np.testing.assert_allclose(found[name][0], expected[name][0], rtol=rtol, atol=atol, err_msg=name)
+        np.testing.assert_allclose(
+            found[name][0], expected[name][0], rtol=rtol, atol=atol, err_msg=name
+        )
 
 
 def names_with(*words, without=()):
-    return [name for name in ALL if any(word in name for word in words) and not any(word in name for word in without)]
+    return [
+        name
+        for name in ALL
+        if any(word in name for word in words) and not any(word in name for word in without)
+    ]
 
 
 # Multiples of 1/8: exact in bfloat16 too, with many ties, and never so close that a gradient is only rounding.
@@ -127,7 +141,9 @@ def test_finite_on_zeros_ties_and_huge_logits(logits, teacher, mask):
 def plain_alone(logits):
     """name -> (value, gradient) of the plain regularizers, with every token counted."""
     mask = jnp.ones(len(logits), bool)
-    found = {name: jax.value_and_grad(term)(logits, logits * 3, mask) for name, term in PLAIN.items()}
+    found = {
+        name: jax.value_and_grad(term)(logits, logits * 3, mask) for name, term in PLAIN.items()
+    }
     return found
 
 
@@ -143,7 +159,9 @@ def test_one_token():
 
 def test_one_class():
     # It is certain, and one direction alone.
-    for name, (value, gradient) in jax.jit(plain_alone)(np.linspace(-2, 3, TOKENS, dtype=np.float32)[:, None]).items():
+    for name, (value, gradient) in jax.jit(plain_alone)(
+        np.linspace(-2, 3, TOKENS, dtype=np.float32)[:, None]
+    ).items():
         np.testing.assert_allclose(value, -1 if "svd" in name else 0, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(gradient, 0, atol=1e-5, err_msg=name)
 
@@ -156,9 +174,15 @@ def test_the_order_of_tokens_and_classes_does_not_matter(logits, teacher, mask, 
 
 
 @given(ordinary, ordinary, arrays.arrays(np.float32, (TOKENS, 1), elements=constants))
-@example(np.eye(*SHAPE, -4, dtype=np.float32) / 8, np.zeros(SHAPE, np.float32), np.zeros((TOKENS, 1), np.float32))
+@example(
+    np.eye(*SHAPE, -4, dtype=np.float32) / 8,
+    np.zeros(SHAPE, np.float32),
+    np.zeros((TOKENS, 1), np.float32),
+)
 def test_adding_a_constant_to_a_tokens_logits_changes_nothing(logits, teacher, constant):
-    names = names_with("consistency", "diversity", without=["nlu consistency 2024", "nlu diversity"])
+    names = names_with(
+        "consistency", "diversity", without=["nlu consistency 2024", "nlu diversity"]
+    )
     found = check(names, logits, teacher)
     assert_values(check(names, logits + constant, teacher), found, rtol=1e-3, atol=1e-4)
     for name in names:
@@ -184,13 +208,19 @@ def test_masking_tokens_is_leaving_them_out(logits, teacher, order):
     mask = np.isin(np.arange(TOKENS), kept)
     masked = check(names, logits, teacher, mask)
     # Tokens that are masked may be anything.
-    assert_values(check(names, np.where(mask[:, None], logits, 1 - 2 * teacher), teacher, mask), masked, rtol=1e-6)
+    assert_values(
+        check(names, np.where(mask[:, None], logits, 1 - 2 * teacher), teacher, mask),
+        masked,
+        rtol=1e-6,
+    )
     removed = check(names, logits[kept], teacher[kept], EVERY[kept])
     assert_values(masked, removed)
     for name in names:
         np.testing.assert_array_equal(masked[name][1][~mask], 0, err_msg=name)
         if "svd" not in name:  # Its gradient is not unique where singular values are equal.
-            np.testing.assert_allclose(masked[name][1][mask], removed[name][1], atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(
+                masked[name][1][mask], removed[name][1], atol=1e-5, err_msg=name
+            )
 
 
 @given(ordinary, ordinary)
@@ -204,13 +234,17 @@ def test_bfloat16_inputs_give_float32_results(logits, teacher):
 @given(ordinary, ordinary)
 def test_consistency_is_least_at_the_teacher_and_grows_away_from_it(logits, teacher):
     names = names_with("consistency")
-    path = [check(names, teacher + step * (logits - teacher), teacher) for step in (0, 0.25, 0.5, 1.0)]
+    path = [
+        check(names, teacher + step * (logits - teacher), teacher) for step in (0, 0.25, 0.5, 1.0)
+    ]
     for name in names:
         values = [found[name][0] for found in path]
         np.testing.assert_allclose(values[0], 0, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(path[0][name][1], 0, atol=1e-6, err_msg=name)
         # The 2024 classifier's is an angle: it need not grow along a straight line.
-        assert name == "nlu consistency 2024" or all(b >= a - 1e-5 for a, b in itertools.pairwise(values)), name
+        assert name == "nlu consistency 2024" or all(
+            b >= a - 1e-5 for a, b in itertools.pairwise(values)
+        ), name
 
 
 @given(ordinary)
@@ -235,8 +269,10 @@ def shares(logits):
     """[norms, k] of both forms."""
     mask, ks = jnp.ones(TOKENS, bool), range(1, CLASSES + 1)
     factor = jnp.eye(CLASSES)
-    plain = [[nlg.svd(logits, mask, k=k, norm=norm) for k in ks] for norm in ("frobenius", "nuclear")]
-    exact = [streaming.svd(logits, factor, mask, k=k, method="exact") for k in ks]
+    plain = [
+        [nlg.svd(logits, mask, k=k, norm=norm) for k in ks] for norm in ("frobenius", "nuclear")
+    ]
+    exact = [streamed.svd(logits, factor, mask, k=k, method="exact") for k in ks]
     return jnp.array([*plain, exact])
 
 
@@ -251,7 +287,9 @@ def test_streamed_equals_plain(logits, teacher, mask):
     for name in STREAMED:
         (value, slope), (expected, true_slope) = found[name], found[name.removeprefix("streamed ")]
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
-        if "consistency" in name or name.endswith("diversity 2024"):  # The others' are not unique on ties.
+        if "consistency" in name or name.endswith(
+            "diversity 2024"
+        ):  # The others' are not unique on ties.
             np.testing.assert_allclose(slope, true_slope, atol=1e-5, err_msg=name)
 
 
@@ -263,7 +301,9 @@ def mean_gradient(logits):
     """Of the plain diversity, over all orders of the classes: which ones of a tie it takes depends on theirs."""
 
     def reordered(order):
-        slope = jax.grad(lambda z: nlg.diversity(z, jnp.ones(TOKENS, bool), top_k=TOP_K))(logits[:, order])
+        slope = jax.grad(lambda z: nlg.diversity(z, jnp.ones(TOKENS, bool), top_k=TOP_K))(
+            logits[:, order]
+        )
         return jnp.zeros_like(slope).at[:, order].set(slope)
 
     return jnp.mean(jax.vmap(reordered)(ORDERS), axis=0)

@@ -13,9 +13,14 @@ from balora_jax.training.state import init_state, partition, trainable_mask
 
 
 def _state(value):
-    params = {"base": {"out": {"kernel": jnp.ones((3, 2))}}, "adapters": {"out": {"a": jnp.full((3, 1), value)}}}
+    params = {
+        "base": {"out": {"kernel": jnp.ones((3, 2))}},
+        "adapters": {"out": {"a": jnp.full((3, 1), value)}},
+    }
     mask = trainable_mask(params, method="lora")
-    return init_state(partition(params, mask)[0], make_optimizer(OptimizerConfig(), 10, mask), seed=3)
+    return init_state(
+        partition(params, mask)[0], make_optimizer(OptimizerConfig(), 10, mask), seed=3
+    )
 
 
 @pytest.fixture

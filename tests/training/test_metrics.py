@@ -5,10 +5,17 @@ import pytest
 from rich.console import Console
 
 from balora_jax.errors import Diverged
+from balora_jax.reporting.progress import ProgressLine
 from balora_jax.training.metrics import MetricsLog, check_finite
-from balora_jax.training.progress import ProgressLine
 
-RECORD = {"step": 3, "loss": 1.5, "task": 1.25, "consistency": 0.5, "gradient_norm": 1.0, "tokens_per_second": 1234.5}
+RECORD = {
+    "step": 3,
+    "loss": 1.5,
+    "task": 1.25,
+    "consistency": 0.5,
+    "gradient_norm": 1.0,
+    "tokens_per_second": 1234.5,
+}
 
 
 def test_a_resumed_log_drops_what_came_after_its_checkpoint(tmp_path):
@@ -51,7 +58,12 @@ def test_progress_on_a_terminal_fits_80_columns():
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None)
     with ProgressLine(2000, console=console) as progress:
-        progress(RECORD | {"step": 1999, "diversity": -2.123, "svd": -1.234, "tokens_per_second": 123456.7})
+        progress(
+            RECORD
+            | {"step": 1999, "diversity": -2.123, "svd": -1.234, "tokens_per_second": 123456.7}
+        )
     lines = [line.rstrip() for line in out.getvalue().replace("\r", "\n").splitlines()]
     assert any("1999/2000" in line and "123,457 tok/s" in line for line in lines)
-    assert any(line.endswith("loss 1.5000 (task 1.250 kl 0.500 div -2.123 svd -1.234)") for line in lines)
+    assert any(
+        line.endswith("loss 1.5000 (task 1.250 kl 0.500 div -2.123 svd -1.234)") for line in lines
+    )

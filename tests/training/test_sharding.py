@@ -10,7 +10,12 @@ from balora_jax.training.sharding import check_batch, leaf_sharding, make_mesh, 
 
 @pytest.mark.parametrize(
     "sizes, shape",
-    [((-1, 1, 1), (8, 1, 1)), ((2, -1, 2), (2, 2, 2)), ((1, 1, 1), (1, 1, 1)), ((1, 2, 2), (1, 2, 2))],
+    [
+        ((-1, 1, 1), (8, 1, 1)),
+        ((2, -1, 2), (2, 2, 2)),
+        ((1, 1, 1), (1, 1, 1)),
+        ((1, 2, 2), (1, 2, 2)),
+    ],
 )
 def test_meshes(sizes, shape):
     assert tuple(make_mesh(MeshConfig(*sizes)).shape.values()) == shape
@@ -31,7 +36,11 @@ def test_meshes_that_do_not_fit(sizes):
         ("adapters/model/layers/self_attn/q_proj/b", (3, 5, 4), P(None, None, ("tensor", "fsdp"))),
         ("adapters/model/layers/self_attn/q_proj/b", (3, 5, 6), P(None, None, "tensor")),
         ("adapters/bert/encoder/layer/attention/self/query/b", (3, 5, 7), P(None, None, None)),
-        ("opt_state/1/mu/adapters/model/layers/mlp/down_proj/a", (3, 8, 5), P(None, ("tensor", "fsdp"), None)),
+        (
+            "opt_state/1/mu/adapters/model/layers/mlp/down_proj/a",
+            (3, 8, 5),
+            P(None, ("tensor", "fsdp"), None),
+        ),
         ("opt_state/1/mu/adapters/model/layers/mlp/down_proj/b", (3, 5, 8), P(None, None, "fsdp")),
         ("base/model/embed_tokens/embedding", (10, 8), P("tensor", "fsdp")),
         ("base/lm_head/kernel", (8, 10), P("fsdp", "tensor")),
@@ -59,6 +68,7 @@ def test_batches_that_do_not_divide():
     mesh = make_mesh(MeshConfig(2, 2, 2))
     check_batch(mesh, 16, 4)
     with pytest.raises(
-        BadInput, match=r"batch_size 12 / training\.accumulation 2 = 6.*fsdp = 4; accepted: a multiple of 4"
+        BadInput,
+        match=r"batch_size 12 / training\.accumulation 2 = 6.*fsdp = 4; accepted: a multiple of 4",
     ):
         check_batch(mesh, 12, 2)

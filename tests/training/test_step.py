@@ -17,7 +17,9 @@ def _params():
     rng = np.random.default_rng(0)
     return {
         "base": {"out": {"kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}},
-        "adapters": {"out": {"a": jnp.asarray(rng.normal(size=(5, 2)), jnp.float32), "b": jnp.zeros((2, 3))}},
+        "adapters": {
+            "out": {"a": jnp.asarray(rng.normal(size=(5, 2)), jnp.float32), "b": jnp.zeros((2, 3))}
+        },
         "initial": {},
     }
 
@@ -54,7 +56,9 @@ def _run(micro_batches, steps=3, batch=None):
     def weights(step):
         return {"extra": 0.5 * step.astype(jnp.float32)}
 
-    step = make_train_step(token_weighted(_loss), optimizer, mask, weights, learning_rate(config, 10))
+    step = make_train_step(
+        token_weighted(_loss), optimizer, mask, weights, learning_rate(config, 10)
+    )
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(step, n=1))
     reports = []
@@ -76,7 +80,9 @@ def test_accumulation_weighs_by_tokens(micro_batches):
 
 def test_first_update_is_adamw_on_the_gradient():
     params, batch = _params(), jax.tree.map(lambda x: x[0], _batch(1))
-    grads = jax.grad(lambda a: _loss(params | {"adapters": a}, batch, None, {"extra": 0.0})[0])(params["adapters"])
+    grads = jax.grad(lambda a: _loss(params | {"adapters": a}, batch, None, {"extra": 0.0})[0])(
+        params["adapters"]
+    )
     reference = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.0))
     updates, _ = reference.update(grads, reference.init(params["adapters"]), params["adapters"])
     expected = optax.apply_updates(params["adapters"], updates)
@@ -109,7 +115,12 @@ def test_a_batch_without_counted_tokens_changes_nothing():
 
 
 def test_weight_decay_spares_norms_and_biases():
-    params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2), "bias": jnp.ones(2), "a": jnp.ones(2)}
+    params = {
+        "kernel": jnp.ones((2, 2)),
+        "scale": jnp.ones(2),
+        "bias": jnp.ones(2),
+        "a": jnp.ones(2),
+    }
     config = OptimizerConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.5, clip_norm=None)
     optimizer = make_optimizer(config, 10, jax.tree.map(lambda _: True, params))
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -128,7 +139,9 @@ def test_weight_decay_spares_norms_and_biases():
 )
 def test_learning_rates(schedule, expected):
     """Two steps of warm-up in ten, then down to a tenth: the values at steps 0, 1, 2, 6 and 10."""
-    rate = learning_rate(OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=0.2, final=0.1), 10)
+    rate = learning_rate(
+        OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=0.2, final=0.1), 10
+    )
     np.testing.assert_allclose([rate(step) for step in (0, 1, 2, 6, 10)], expected, rtol=1e-6)
 
 

@@ -1,0 +1,101 @@
+"""The README.md that goes with an adapter: what it is, how it was made, how to load it."""
+
+from typing import Any
+
+from balora_jax import data
+from balora_jax.config import RunConfig
+
+AUTO_CLASSES = {
+    "causal-lm": "AutoModelForCausalLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+}
+CARD = """---
+base_model: {source}
+library_name: peft
+tags: [lora, ba-lora, balora-jax]
+---
+
+# {method} adapter for {source}
+
+A plain LoRA of rank {peft_rank} on the untouched base model, trained with
+[BA-LoRA](https://arxiv.org/abs/2408.04556) for JAX (balora-jax).
+
+```python
+from peft import PeftModel
+from transformers import {auto_class}
+
+base = {auto_class}.from_pretrained("{source}"{options})
+model = PeftModel.from_pretrained(base, "this folder")
+```
+
+| | |
+|---|---|
+| method | {method} |
+| adapter | rank {rank}, initialized by {init}, {form} form |
+| regularizers | {regularizers} |
+| data | {data} |
+{format}
+| updates | {steps} of {batch_size} examples, at most {max_length} tokens each |
+| learning rate | {learning_rate}, {schedule} |
+| held-out loss | {before} before, {after} after |
+{metrics}"""
+
+
+def model_card(
+    config: RunConfig,
+    summary: dict[str, Any],
+    peft_rank: int,
+    labels: int | None = None,
+    pad_token_id: int | None = None,
+) -> str:
+    """The card's text.
+
+    Args:
+      config, summary: the run's.
+      peft_rank: of the adapter as exported.
+      labels: of a classifier's head; None for a language model.
+      pad_token_id: what its batches were filled up with, where the base's configuration names none.
+    """
+    options = {"num_labels": labels, "pad_token_id": pad_token_id}
+    terms = vars(config.active_regularizers).items()
+    acting = [
+        f"{name} {term.weight:g} ({term.schedule})" for name, term in terms if term.weight > 0
+    ]
+    held_out = [summary[key] for key in ("eval_loss_first", "eval_loss_last")]
+    before, after = ("not measured" if loss is None else f"{loss:.4f}" for loss in held_out)
+    return CARD.format(
+        source=config.model.source,
+        auto_class=AUTO_CLASSES[config.model.task],
+        options="".join(
+            f", {name}={value}" for name, value in options.items() if value is not None
+        ),
+        method=config.method,
+        peft_rank=peft_rank,
+        rank=config.adapter.rank,
+        init=config.adapter_init,
+        form=config.adapter.form,
+        regularizers=", ".join(acting) or "none",
+        data=" ".join(filter(None, (config.data.task, config.data.train))),
+        format=_format(config, labels),
+        steps=summary["steps"],
+        batch_size=config.training.batch_size,
+        max_length=config.data.max_length,
+        learning_rate=config.optimizer.learning_rate,
+        schedule=config.optimizer.schedule,
+        before=before,
+        after=after,
+        metrics="".join(
+            f"| {name} | {value:.4f} |\n"
+            for name, value in (summary["metrics"] | summary["metrics_ood"]).items()
+        ),
+    )
+
+
+def _format(config: RunConfig, labels: int | None) -> str:
+    if labels is not None:
+        return f"| labels | {labels}; the head was trained whole |"
+    if config.model.task == "seq2seq-lm":
+        task = data.text_task(config.data)
+        return f"| input | `{data.question(task, ['...'] * len(task.fields))}`, answered with the label as text |"
+    return "| prompt template | {} |".format(config.data.template.replace("\n", "\\n"))

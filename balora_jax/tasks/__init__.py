@@ -1,1 +1,0 @@
-"""What is learned: a model, its adapters and its objective as one loss function for the trainer."""

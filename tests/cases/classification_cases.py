@@ -1,0 +1,112 @@
+"""Tiny random classifiers of several types with a tokenizer of words, and a task that they can learn."""
+
+import json
+import pathlib
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers import models as tokenizer_models
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DebertaV2Config,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    T5Config,
+)
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", *"abcdefgh"]
+SIZES = dict(
+    vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    max_position_embeddings=64, pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+)  # fmt: skip
+DECODER = dict(
+    vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+)  # fmt: skip
+CONFIGS = {
+    "bert": BertConfig(**SIZES),
+    "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
+    "deberta-v2": DebertaV2Config(
+        **SIZES, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True,
+        pos_att_type="p2c|c2p", position_biased_input=False, type_vocab_size=0,
+    ),
+    "gpt2": GPT2Config(
+        vocab_size=len(WORDS), n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    ),
+    "llama": LlamaConfig(**DECODER),
+    "t5": T5Config(
+        vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
+        eos_token_id=2, dropout_rate=0.0, relative_attention_num_buckets=8, feed_forward_proj="gated-gelu",
+    ),
+}  # fmt: skip
+# Each type's kernels of attention.
+TARGETS = {
+    "bert": "[query, value]",
+    "roberta": "[query, key]",
+    "deberta-v2": "[query_proj, value_proj]",
+    "gpt2": "[c_attn]",
+    "llama": "[q_proj, v_proj]",
+    "t5": "[q, v]",
+}
+
+
+def save_tokenizer(folder: pathlib.Path, **special: str) -> None:
+    tokenizer = Tokenizer(
+        tokenizer_models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[PAD]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", model_input_names=names, **special
+    )
+    fast.save_pretrained(folder)
+
+
+def save_model(
+    kind: str, folder: pathlib.Path, *, with_head: bool = False, causal: bool = False, **changed
+) -> None:
+    """A random model without its head (but for `with_head`), and the tokenizer."""
+    torch.manual_seed(0)
+    config = type(CONFIGS[kind])(**{**CONFIGS[kind].to_dict(), **changed})
+    made = (AutoModelForCausalLM if causal else AutoModelForSequenceClassification).from_config(
+        config
+    )
+    for name, weight in made.named_parameters():
+        # Larger than a fresh model's, so that texts are told apart.
+        if weight.ndim == 2 and "embed" not in name and "wte" not in name and "shared" not in name:
+            weight.data *= 5 if kind != "t5" else 1
+    kept = made if with_head or causal else getattr(made, made.base_model_prefix)
+    kept.save_pretrained(folder)
+    save_tokenizer(folder, **({"eos_token": "[SEP]"} if causal else {}))
+
+
+def write_rows(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def letter_rows(number: int, seed: int, classes: int = 2, longest: int = 12) -> list[dict]:
+    """Texts of letters, most of them of the class's own share of the alphabet; the score is how many `a` there are."""
+    random = np.random.default_rng(seed)
+    groups = np.array_split(list("abcdefgh"), classes)
+    rows = []
+    for _ in range(number):
+        label, length = int(random.integers(classes)), random.integers(3, longest)
+        own = random.random(length) < 0.8
+        letters = np.where(
+            own, random.choice(groups[label], length), random.choice(list("abcdefgh"), length)
+        )
+        score = float(min((letters == "a").sum(), 5))
+        rows.append({"text": " ".join(letters), "other": "a b", "label": label, "score": score})
+    return rows

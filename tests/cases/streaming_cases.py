@@ -1,0 +1,89 @@
+"""Small language-model batches as the streamed objective takes them, and both versions of the paper."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
+from balora_jax.models.head import Head
+from balora_jax.objective import plain, streamed
+
+PAPER = {
+    "2026": RegularizersConfig(),
+    "2024": RegularizersConfig(
+        consistency=ConsistencyConfig(weight=1e-4, schedule="constant", temperature=1.0),
+        diversity=DiversityConfig(weight=3e-4, schedule="constant", top_k=None),
+        svd=SvdConfig(weight=1e-4, schedule="constant", k=3, norm="nuclear"),
+    ),
+}
+WEIGHTS = {"consistency": 0.3, "diversity": 0.2, "svd": 0.7}
+
+
+def only(*names, version="2026"):
+    """The version's terms, all but the named ones switched off."""
+    terms = PAPER[version]
+    off = {
+        name: dataclasses.replace(getattr(terms, name), weight=0.0)
+        for name in WEIGHTS
+        if name not in names
+    }
+    return dataclasses.replace(terms, **off)
+
+
+def random_batch(seed=0, shape=(4, 15), width=12, vocabulary=3001, keep=0.6, dtype=jnp.float32):
+    """(hidden, teacher_hidden, targets, mask)."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(*shape, width)) * 2
+    teacher = hidden + rng.normal(size=hidden.shape) * 0.5
+    mask = rng.random(shape) < keep
+    targets = np.where(mask, rng.integers(0, vocabulary, size=shape), -1).astype(np.int32)
+    return (
+        jnp.asarray(hidden, dtype),
+        jnp.asarray(teacher, dtype),
+        jnp.asarray(targets),
+        jnp.asarray(mask),
+    )
+
+
+def random_head(seed=0, width=12, vocabulary=3001, bias=False, softcap=None, dtype=jnp.float32):
+    rng = np.random.default_rng(seed + 100)
+    kernel = jnp.asarray(rng.normal(size=(width, vocabulary)), dtype)
+    return Head(kernel, jnp.asarray(rng.normal(size=vocabulary), dtype) if bias else None, softcap)
+
+
+def plain_loss(hidden, teacher, head, targets, mask, terms, weights=WEIGHTS):
+    aims = None if teacher is None else head.logits(teacher)
+    return plain.nlg(head.logits(hidden), aims, targets, mask, terms=terms, weights=weights)
+
+
+def streamed_loss(hidden, teacher, head, targets, mask, terms, weights=WEIGHTS, **options):
+    if head.softcap is None:
+        options = {"factor": streamed.head_factor(head)} | options
+    return streamed.nlg(
+        hidden, teacher, head, targets, mask, terms=terms, weights=weights, **options
+    )
+
+
+def value_and_gradient(function, hidden, *arguments, **options):
+    """((loss, parts), gradient of the hidden states) under jit."""
+    teacher, head, targets, mask, *static = arguments
+
+    def of(hidden, teacher, head, targets, mask):
+        return function(hidden, teacher, head, targets, mask, *static, **options)
+
+    return jax.jit(jax.value_and_grad(of, has_aux=True))(hidden, teacher, head, targets, mask)
+
+
+def assert_same(found, expected, value=1e-5, gradient=1e-4):
+    (loss, parts), slope = found
+    (true_loss, true_parts), true_slope = expected
+    np.testing.assert_allclose(loss, true_loss, rtol=value)
+    assert set(parts) == set(true_parts)
+    for name in parts:
+        np.testing.assert_allclose(
+            parts[name], true_parts[name], rtol=value, atol=value, err_msg=name
+        )
+    slope, true_slope = np.asarray(slope, np.float64), np.asarray(true_slope, np.float64)
+    assert np.linalg.norm(slope - true_slope) <= gradient * np.linalg.norm(true_slope)

@@ -1,0 +1,153 @@
+"""Leading singular values and their gradient, against float64, on spectra of every shape."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from balora_jax.linalg.leading import DEGREE, ROUNDS, leading_sum, leading_triplets
+
+K = 10
+# One function, so that equal shapes are compiled once.
+VALUE_AND_GRADIENT = jax.jit(jax.value_and_grad(leading_sum), static_argnums=(1, 2))
+DECAYING = {
+    "1/i": lambda i: 1 / (i + 1),
+    "1/i^2": lambda i: 1 / (i + 1) ** 2,
+    "exp(-i/20)": lambda i: np.exp(-i / 20),
+    "exp(-i)": lambda i: np.exp(-i),
+    "one far above": lambda i: np.where(i == 0, 100, 3 / np.sqrt(i + 1)),
+}
+FLAT = {
+    "nearly flat": lambda i: 1 - i / i.max() / 2,
+    "flat but for a step after k": lambda i: np.where(i < K, 1.0, 0.98),
+}
+DEFICIENT = {
+    "rank 5": lambda i: np.where(i < 5, 1 / (i + 1), 0.0),
+    "rank 40": lambda i: np.where(i < 40, 1 / (i + 1), 0.0),
+    "rank 1": lambda i: np.where(i < 1, 1.0, 0.0),
+}
+SPECTRA = DECAYING | FLAT | DEFICIENT
+
+
+def matrix_of(spectrum, shape, seed=0):
+    rng = np.random.default_rng(seed)
+    size = min(shape)
+    left, right = (np.linalg.qr(rng.normal(size=(side, size)))[0] for side in shape)
+    return ((left * spectrum(np.arange(size, dtype=float))) @ right.T).astype(np.float32)
+
+
+def truth(matrix, k):
+    left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    real = values[:k] > 1e-6 * values[0]
+    return values[:k].sum(), (left[:, :k] * real) @ right[:k]
+
+
+def assert_accurate(matrix, k, method="subspace"):
+    found = VALUE_AND_GRADIENT(matrix, k, method)
+    value, gradient = truth(matrix, k)
+    np.testing.assert_allclose(found[0], value, rtol=1e-4)
+    assert np.linalg.norm(found[1] - gradient) <= 1e-3 * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("shape", [(300, 96), (96, 300), (200, 200), (24, 40)])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_value_and_gradient_equal_float64(name, shape):
+    assert_accurate(matrix_of(SPECTRA[name], shape), K)
+
+
+@pytest.mark.parametrize("shape", [(300, 96), (96, 300), (400, 256)])
+def test_a_random_matrix_as_flat_as_they_come(shape):
+    assert_accurate(np.random.default_rng(1).normal(size=shape).astype(np.float32), K)
+
+
+def test_exact_is_exact_and_randomized_is_not_on_a_flat_spectrum():
+    flat = np.random.default_rng(2).normal(size=(400, 256)).astype(np.float32)
+    assert_accurate(flat, K, "exact")
+    value, gradient = VALUE_AND_GRADIENT(flat, K, "randomized")
+    true_value, true_gradient = truth(flat, K)
+    assert 0.01 < 1 - value / true_value < 0.2
+    assert np.linalg.norm(gradient - true_gradient) > 0.3 * np.linalg.norm(true_gradient)
+    steep = matrix_of(lambda i: np.exp(-i / 2), (400, 256))
+    assert_accurate(steep, K, "randomized")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 50)])
+def test_fewer_than_k(shape):
+    matrix = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    assert_accurate(matrix, K)
+    left, values, right = leading_triplets(matrix, K)
+    assert left.shape == (shape[0], min(shape)) and right.shape == (shape[1], min(shape))
+    np.testing.assert_allclose((left * values) @ right.T, matrix, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["subspace", "exact", "randomized"])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.zeros((40, 60)),
+        np.eye(40, 60),
+        np.ones((40, 60)),
+        np.full((40, 60), 1e4),
+        np.full((40, 60), 1e-12),
+    ],
+)
+def test_degenerate_spectra_have_finite_gradients(matrix, method):
+    value, gradient = VALUE_AND_GRADIENT(jnp.asarray(matrix, jnp.float32), K, method)
+    np.testing.assert_allclose(value, np.linalg.svd(matrix, compute_uv=False)[:K].sum(), rtol=1e-4)
+    assert jnp.isfinite(gradient).all()
+    if not matrix.any():
+        np.testing.assert_array_equal(gradient, 0)
+
+
+def test_equal_values_share_no_blame():
+    _, gradient = VALUE_AND_GRADIENT(jnp.eye(40, 60), K, "subspace")
+    values = np.linalg.svd(gradient, compute_uv=False)
+    np.testing.assert_allclose(values[:K], 1, atol=1e-4)
+    np.testing.assert_allclose(values[K:], 0, atol=1e-4)
+
+
+def test_vmap_is_a_loop():
+    matrices = np.stack(
+        [matrix_of(SPECTRA[name], (96, 300)) for name in ("1/i", "nearly flat", "rank 5")]
+    )
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(lambda z: leading_sum(z, K))))(matrices)
+    for index, matrix in enumerate(matrices):
+        value, gradient = VALUE_AND_GRADIENT(matrix, K, "subspace")
+        np.testing.assert_allclose(values[index], value, rtol=1e-5)
+        assert np.linalg.norm(gradients[index] - gradient) <= 1e-3 * np.linalg.norm(gradient)
+
+
+def flops(jaxpr, loops=(ROUNDS, DEGREE)):
+    """Products at 2 a multiply-add and decompositions at 40 m n^2, every loop (two deep) run to its limit."""
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [
+            variable.aval.shape for variable in equation.invars if hasattr(variable.aval, "shape")
+        ]
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += (
+                2
+                * np.prod(equation.outvars[0].aval.shape)
+                * np.prod([shapes[0][axis] for axis in contracted])
+            )
+        elif equation.primitive.name in ("svd", "eigh", "qr", "geqrf", "householder_product"):
+            total += 40 * max(shapes[0]) * min(shapes[0]) ** 2
+        times, inner = (loops[0], loops[1:]) if equation.primitive.name == "while" else (1, loops)
+        total += times * sum(
+            flops(part, inner) for part in jax.core.jaxprs_in_params(equation.params)
+        )
+    return total
+
+
+def test_costs_a_small_part_of_a_7b_step_even_at_its_worst():
+    tokens, width = 2048, 4096
+
+    def term(hidden, factor):
+        return leading_sum(hidden @ factor.T, K)
+
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((tokens, width), (width, width))
+    ]
+    worst = flops(jax.make_jaxpr(jax.value_and_grad(term))(*shapes).jaxpr)
+    assert 1e11 < worst < 0.03 * 6 * 6.7e9 * tokens

@@ -1,0 +1,121 @@
+"""Student and teacher through the layers together: the same function, and each weight gathered once for both."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from transformers import GPT2Config, LlamaConfig
+
+from balora_jax import adapters, models
+from balora_jax.adapters import AdapterSpec
+from balora_jax.config import DiversityConfig, MeshConfig, RegularizersConfig, SvdConfig
+from balora_jax.models.hf.registry import MODEL_TYPES
+from balora_jax.objective import causal_lm, streamed
+from balora_jax.training.sharding import make_mesh, tree_shardings
+
+SIZES = {
+    "llama": LlamaConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "gpt2": GPT2Config(
+        vocab_size=96, n_embd=32, n_layer=3, n_head=4, n_positions=16, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=1, eos_token_id=1,
+    ),
+}  # fmt: skip
+TERMS = RegularizersConfig()
+NO_TEACHER = dataclasses.replace(
+    TERMS, consistency=dataclasses.replace(TERMS.consistency, weight=0.0)
+)
+WEIGHTS = {"consistency": 0.5, "diversity": 0.1, "svd": 0.2}
+
+
+def _parts(name, form, remat):
+    """(model, spec, params, batch) of a random model whose adapters have moved."""
+    kind, spec = MODEL_TYPES[name], AdapterSpec(4, form=form)
+    model = kind.tasks["causal-lm"].module(kind.parse(SIZES[name]), remat=remat)
+    base = models.init_params(model, jax.random.key(0))
+    paths = adapters.match_targets("all-linear", base)
+    start = adapters.init_pissa(base, paths, 4, key=jax.random.key(1))
+    moved = jax.tree.map(lambda leaf: leaf * 1.2, start)
+    factor = {"head": streamed.head_factor(models.head(model, base))}
+    params = {"base": base, "adapters": moved, "initial": start, "factor": factor}
+    ids = jax.random.randint(jax.random.key(2), (8, 9), 0, 96)
+    everything = jnp.ones(ids.shape, bool)
+    batch = {
+        "input_ids": ids,
+        "attention_mask": everything,
+        "targets": jnp.roll(ids, -1, 1),
+        "mask": everything,
+    }
+    return model, spec, params, batch
+
+
+def _program(parts, terms, sizes):
+    """The compiled (loss, gradient of the adapters) on a mesh of these sizes, and its arguments."""
+    model, spec, params, batch = parts
+    mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: np.prod(sizes)])
+    loss = causal_lm.make_loss(model, spec, terms, mesh=mesh if mesh.size > 1 else None)
+
+    def of(trained, params, batch):
+        return jax.value_and_grad(
+            lambda trained: loss(params | {"adapters": trained}, batch, None, WEIGHTS)[0]
+        )(trained)
+
+    place = jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
+    params = jax.device_put(params, tree_shardings(mesh, params))
+    arguments = (
+        params["adapters"],
+        params,
+        jax.device_put(batch, jax.tree.map(lambda _: place, batch)),
+    )
+    return jax.jit(of).lower(*arguments).compile(), arguments
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(("form", "remat"), [("delta", "full"), ("residual", "none")])
+def test_together_is_the_same_function(name, form, remat):
+    parts = _parts(name, form, remat)
+    (alone, given), (together, spread) = (
+        _program(parts, TERMS, sizes) for sizes in ((1, 1, 1), (1, 8, 1))
+    )
+    (value, gradient), (expected, true) = together(*spread), alone(*given)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(true), strict=True):
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-4, atol=1e-5 * float(jnp.abs(theirs).max())
+        )
+
+
+def test_the_teacher_gathers_no_weight_again():
+    parts = _parts("llama", "delta", "full")
+    kernels = {
+        kernel.shape[1:]
+        for kernel in jax.tree.leaves(parts[2]["base"]["model"]["layers"])
+        if kernel.ndim == 3
+    }
+
+    def gathered(terms):
+        """Numbers in the layers' kernels that a program gathers, each loop's body counted once."""
+        text = _program(parts, terms, (1, 8, 1))[0].as_text()
+        shapes = [
+            tuple(map(int, shape.split(",")))
+            for shape in re.findall(r"f32\[([\d,]+)\]\S* all-gather\(", text)
+        ]
+        return sum(np.prod(shape) for shape in shapes if shape[-2:] in kernels)
+
+    assert gathered(TERMS) == gathered(NO_TEACHER) > 0
+
+
+def test_terms_without_a_teacher_run_none():
+    silent = RegularizersConfig(
+        NO_TEACHER.consistency, DiversityConfig(weight=0.0), SvdConfig(weight=0.0)
+    )
+    parts = _parts("llama", "delta", "none")
+    flops = [
+        _program(parts, terms, (1, 1, 1))[0].cost_analysis()["flops"] for terms in (silent, TERMS)
+    ]
+    assert flops[0] < 0.8 * flops[1]

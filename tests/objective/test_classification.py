@@ -1,0 +1,194 @@
+"""The classification loss: one gradient however the batch is divided, the teacher's heads, and the linear probe."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from classification_cases import save_model
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from balora_jax import adapters, models
+from balora_jax.adapters import AdapterSpec
+from balora_jax.config import (
+    ConsistencyConfig,
+    DiversityConfig,
+    MeshConfig,
+    RegularizersConfig,
+    SvdConfig,
+)
+from balora_jax.objective import classification
+from balora_jax.objective.linear_probe import fit_head
+from balora_jax.training.sharding import batch_sharding, make_mesh
+from balora_jax.training.state import combine, partition, trainable_mask
+from balora_jax.training.step import whole_batch
+
+TERMS = RegularizersConfig(
+    consistency=ConsistencyConfig(weight=0.5),
+    diversity=DiversityConfig(weight=0.3),
+    svd=SvdConfig(weight=0.4, k=2),
+)
+WEIGHTS = {"consistency": 0.5, "diversity": 0.3, "svd": 0.4}
+SPEC = AdapterSpec(4)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """A model with four labels, and its parameters with adapters some way from their start."""
+    folder = tmp_path_factory.mktemp("bert")
+    save_model("bert", folder, with_head=True, num_labels=4)
+    model, base = models.load_pretrained(folder, task="sequence-classification")
+    paths = adapters.match_targets(["query", "value"], base)
+    start = adapters.init_pissa(base, paths, 4, key=jax.random.key(0))
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), start
+    )
+    return model, {"base": base, "adapters": moved, "initial": start, "factor": {}}
+
+
+def _batch(micro_batches, teacher_size=4):
+    random = np.random.default_rng(0)
+    mask = np.arange(10) < random.integers(4, 11, 16)[:, None]
+    batch = {
+        "input_ids": np.where(mask, random.integers(3, 11, (16, 10)), 0),
+        "attention_mask": mask,
+        "segments": np.zeros((16, 10), int),
+        "labels": random.integers(0, 4, 16),
+        "teacher": random.normal(size=(16, teacher_size)).astype(np.float32),
+    }
+    return {
+        name: jnp.asarray(array.reshape(micro_batches, -1, *array.shape[1:]))
+        for name, array in batch.items()
+    }
+
+
+def _gradient(model, params, batch, terms=TERMS, key=None):
+    mask = trainable_mask(params, method="ba-lora", head=[("classifier",)])
+    trainable, frozen = partition(params, mask)
+    loss = classification.make_loss(model, SPEC, terms, scores=False)
+
+    @jax.jit
+    def gradient(trainable, frozen, batch):
+        return whole_batch(loss)(
+            trainable, lambda own: combine(own, frozen, mask), batch, key, WEIGHTS
+        )
+
+    return gradient(trainable, frozen, batch)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_micro_batches_change_nothing(bert, micro_batches):
+    """Covariance and spectrum are the whole batch's, which a mean over micro-batches would not give."""
+    whole, parts = (_gradient(*bert, _batch(number)) for number in (1, micro_batches))
+    chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
+    model, params = bert
+    lora = adapters.student_path(params["adapters"], params["initial"], SPEC)
+    logits = model.apply(
+        {"params": params["base"], "lora": lora},
+        *(_batch(1)[n][0] for n in ("input_ids", "attention_mask")),
+    )
+    centered = np.asarray(logits, np.float64) - np.mean(logits, axis=0)
+    covariance = centered.T @ centered / 15
+    expected = (np.sum(covariance**2) - np.sum(np.diag(covariance) ** 2)) / 4
+    np.testing.assert_allclose(parts[1]["diversity"], expected, rtol=1e-4)
+
+
+def test_eight_devices_change_nothing(bert):
+    model, params = bert
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    placed = jax.device_put(params, NamedSharding(mesh, P()))
+    many = _gradient(model, placed, jax.device_put(_batch(2), batch_sharding(mesh)))
+    chex.assert_trees_all_close(many, _gradient(*bert, _batch(1)), rtol=1e-5, atol=1e-6)
+
+
+def test_the_students_head_reads_the_teachers_features_without_gradient(bert):
+    model, params = bert
+    batch = _batch(1, teacher_size=32)
+    own = dataclasses.replace(
+        TERMS, consistency=dataclasses.replace(TERMS.consistency, teacher_head="student")
+    )
+    read = model.apply({"params": params["base"]}, batch["teacher"][0], method="classify")
+    found = _gradient(model, params, batch, own)
+    chex.assert_trees_all_close(
+        found, _gradient(model, params, batch | {"teacher": read[None]}), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_dropout_differs_between_micro_batches(bert):
+    model, params = bert
+    dropping = model.clone(lora_dropout=0.5)
+    batch = jax.tree.map(
+        lambda leaf: jnp.concatenate([leaf[:, :8], leaf[:, :8]], 1).reshape(2, 8, *leaf.shape[2:]),
+        _batch(1),
+    )
+    lora = {
+        "params": params["base"],
+        "lora": adapters.student_path(params["adapters"], params["initial"], SPEC),
+    }
+    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def forward(micro, key):
+        return dropping.apply(
+            lora,
+            micro["input_ids"],
+            micro["attention_mask"],
+            deterministic=False,
+            rngs={"dropout": key},
+        )
+
+    first, second = classification._over_micro_batches(forward, texts, jax.random.key(0))
+    assert not np.allclose(first, second, atol=1e-4)
+
+
+def _features(seed=0, examples=120, classes=3):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, examples)
+    return (random.normal(size=(examples, 32)) + random.normal(size=(classes, 32))[labels]).astype(
+        np.float32
+    ), labels
+
+
+def test_the_probe_is_logistic_regression(tmp_path):
+    save_model("bert", tmp_path, with_head=True, num_labels=3)
+    model, base = models.load_pretrained(tmp_path, task="sequence-classification")
+    features, labels = _features()
+    head = fit_head(
+        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), scores=False
+    )
+    expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(
+        features.astype(np.float64), labels
+    )
+    np.testing.assert_allclose(head["classifier"]["kernel"].T, expected.coef_, atol=2e-3)
+
+
+def test_the_probe_of_scores_is_ridge_regression(tmp_path):
+    save_model("bert", tmp_path, with_head=True, num_labels=1)
+    model, base = models.load_pretrained(tmp_path, task="sequence-classification")
+    features, labels = _features()
+    scores = (labels + features[:, 0]).astype(np.float32)
+    head = fit_head(
+        model, {"classifier": base["classifier"]}, features, jnp.asarray(scores), scores=True
+    )
+    expected = Ridge(alpha=0.5).fit(features.astype(np.float64), scores)
+    np.testing.assert_allclose(head["classifier"]["kernel"][:, 0], expected.coef_, atol=2e-3)
+    np.testing.assert_allclose(head["classifier"]["bias"], expected.intercept_, atol=2e-3)
+
+
+def test_a_head_of_two_layers_is_fitted_whole(tmp_path):
+    save_model("roberta", tmp_path, with_head=True, num_labels=3)
+    model, base = models.load_pretrained(tmp_path, task="sequence-classification")
+    features, labels = _features()
+    head = fit_head(
+        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), scores=False
+    )
+    read = functools.partial(model.apply, method="classify")
+    before, after = (
+        np.mean(read({"params": h}, features).argmax(-1) == labels)
+        for h in ({"classifier": base["classifier"]}, head)
+    )
+    assert after > 0.95 > before

@@ -1,0 +1,126 @@
+"""The loss of answers: PyTorch's, the same on eight devices, and 0 between a student and the teacher it starts as."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from seq2seq_cases import WORDS, save_t5
+from transformers import T5ForConditionalGeneration
+
+from balora_jax import adapters, models
+from balora_jax.adapters import AdapterSpec
+from balora_jax.config import (
+    ConsistencyConfig,
+    DiversityConfig,
+    MeshConfig,
+    RegularizersConfig,
+    SvdConfig,
+)
+from balora_jax.objective import plain, seq2seq_lm, streamed
+from balora_jax.training.sharding import make_mesh
+from balora_jax.training.state import combine, partition, trainable_mask
+
+TERMS = RegularizersConfig(
+    consistency=ConsistencyConfig(weight=0.5),
+    diversity=DiversityConfig(weight=0.3),
+    svd=SvdConfig(weight=0.4, k=4),
+)
+NONE = RegularizersConfig(*(dataclasses.replace(term, weight=0.0) for term in vars(TERMS).values()))
+WEIGHTS = {"consistency": 0.5, "diversity": 0.3, "svd": 0.4}
+SPEC = AdapterSpec(4)
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    """(folder, model, its parameters with adapters some way from their start)."""
+    folder = save_t5(tmp_path_factory.mktemp("t5"))
+    model, base = models.load_pretrained(folder, task="seq2seq-lm")
+    start = adapters.init_pissa(
+        base, adapters.match_targets(["q", "v"], base), 4, key=jax.random.key(0)
+    )
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), start
+    )
+    factor = {"head": streamed.head_factor(models.head(model, base))}
+    return folder, model, {"base": base, "adapters": moved, "initial": start, "factor": factor}
+
+
+def _batch():
+    random = np.random.default_rng(0)
+    mask = np.arange(10) < random.integers(4, 11, 8)[:, None]
+    counted = np.arange(5) < random.integers(2, 6, 8)[:, None]
+    return {
+        "input_ids": np.where(mask, random.integers(3, len(WORDS), (8, 10)), 0),
+        "attention_mask": mask,
+        "targets": np.where(counted, random.integers(1, len(WORDS), (8, 5)), 0),
+        "mask": counted,
+    }
+
+
+def _loss_and_gradient(model, params, batch, mesh=None):
+    mask = trainable_mask(params, method="ba-lora", head=())
+    trainable, frozen = partition(params, mask)
+    # The SVD term's own reading of a mesh is streaming's, and tested there.
+    terms = dataclasses.replace(TERMS, svd=NONE.svd)
+    loss = seq2seq_lm.make_loss(model, SPEC, terms, mesh=mesh)
+
+    @jax.jit
+    def both(trainable, frozen, batch):
+        def of(trainable):
+            return loss(combine(trainable, frozen, mask), batch, None, WEIGHTS)
+
+        return jax.value_and_grad(of, has_aux=True)(trainable)
+
+    return both(trainable, frozen, batch)
+
+
+def test_loss_equals_pytorch(t5):
+    folder, model, params = t5
+    batch, untouched = _batch(), params | {"adapters": params["initial"]}
+    reference = T5ForConditionalGeneration.from_pretrained(folder).eval()
+    labels = torch.tensor(np.where(batch["mask"], batch["targets"], -100)).long()
+    given = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        theirs = reference(**given, labels=labels).loss.item()
+    ours, parts = jax.jit(seq2seq_lm.make_loss(model, SPEC, NONE))(untouched, batch, None, {})
+    held_out = jax.jit(seq2seq_lm.make_task_loss(model, SPEC))(untouched, batch)
+    np.testing.assert_allclose([ours, parts["task"], held_out], theirs, rtol=1e-4)
+
+
+def test_the_objective_is_that_of_the_answers_logits(t5):
+    """Held against logits that are computed here."""
+    _, model, params = t5
+    batch = _batch()
+    led = np.pad(batch["targets"][:, :-1], ((0, 0), (1, 0)))
+    lora = adapters.student_path(params["adapters"], params["initial"], SPEC)
+    read = jax.jit(model.apply)
+    logits, teacher = (
+        read(
+            {"params": params["base"], "lora": of}, batch["input_ids"], batch["attention_mask"], led
+        )
+        for of in (lora, {})
+    )
+    whole = plain.nlg(
+        logits, teacher, batch["targets"], jnp.asarray(batch["mask"]), terms=TERMS, weights=WEIGHTS
+    )
+    untouched = params | {"adapters": params["initial"]}
+    loss = jax.jit(seq2seq_lm.make_loss(model, SPEC, TERMS))
+    chex.assert_trees_all_close(loss(params, batch, None, WEIGHTS), whole, rtol=1e-4, atol=1e-5)
+    assert abs(loss(untouched, batch, None, WEIGHTS)[1]["consistency"]) < 1e-6
+
+
+def test_eight_devices_change_nothing(t5):
+    _, model, params = t5
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2))
+    placed = jax.device_put(params, NamedSharding(mesh, P()))
+    batch = jax.device_put(_batch(), NamedSharding(mesh, P(("data", "fsdp"))))
+    many = _loss_and_gradient(model, placed, batch, mesh)
+    chex.assert_trees_all_close(
+        many, _loss_and_gradient(model, params, _batch()), rtol=1e-4, atol=1e-5
+    )

@@ -1,0 +1,134 @@
+"""Each notice is given where its reason is, and a healthy configuration gives none."""
+
+import dataclasses
+import types
+
+import pytest
+
+from balora_jax import models
+from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
+from balora_jax.config.parse import read_config
+from balora_jax.reporting import console, inactive_terms
+
+NLG = {
+    "steps": 100,
+    "tokens": 2048,
+    "hidden_size": 64,
+    "vocabulary": 1500,
+    "softcapped": False,
+    "head_frozen": True,
+}
+NLU = {"steps": 100, "examples": 32, "classes": 6}
+SIX_CLASSES = RegularizersConfig(svd=SvdConfig(k=5))
+
+
+def having(name, base=None, **changes):
+    base = base or RegularizersConfig()
+    return dataclasses.replace(base, **{name: dataclasses.replace(getattr(base, name), **changes)})
+
+
+def test_healthy_runs_are_told_nothing():
+    assert inactive_terms.language_model(RegularizersConfig(), **NLG) == []
+    assert inactive_terms.classifier(SIX_CLASSES, **NLU) == []
+    assert (
+        inactive_terms.unused("ba-lora", having("svd", k=3))
+        == inactive_terms.unused("lora", RegularizersConfig())
+        == []
+    )
+
+
+def test_methods_without_regularizers():
+    (said,) = inactive_terms.unused("pissa", having("svd", k=3))
+    assert "do not act under method pissa" in said
+
+
+@pytest.mark.parametrize(
+    ("terms", "numbers", "words"),
+    [
+        (
+            having("svd", k=10, norm="nuclear"),
+            {"tokens": 10},
+            "constant -1 and does nothing; a k below 10",
+        ),
+        (
+            having("svd", k=64, norm="nuclear"),
+            {},
+            "at most 64 singular values (2048 tokens at most, hidden size 64)",
+        ),
+        (having("svd", k=64), {}, "evens them out"),
+        (having("diversity", top_k=1500), {}, "top_k is 1500 and the vocabulary 1500"),
+        (
+            having("diversity", delay=1.0),
+            {},
+            "diversity.weight is 0.005 and stays 0 in all 100 steps",
+        ),
+        (having("svd", delay=0.995), {}, "a smaller regularizers.svd.delay 0.995"),
+        (having("svd", schedule="linear"), {"steps": 1}, "a smaller regularizers.svd.warmup"),
+        (having("consistency", weight=0.0), {}, "no teacher runs"),
+        (having("diversity", weight=0.0), {}, "regularizers.diversity.weight is 0"),
+        (RegularizersConfig(), {"softcapped": True}, "the SVD term alone"),
+        (RegularizersConfig(), {"head_frozen": False}, "leave lm_head out"),
+        (RegularizersConfig(), {"head_frozen": False, "softcapped": True}, "leave lm_head out"),
+    ],
+)
+def test_language_models(terms, numbers, words):
+    said = inactive_terms.language_model(terms, **(NLG | numbers))
+    # In a run of one step no schedule that begins at 0 leaves it.
+    said = (
+        [sentence for sentence in said if words in sentence] if numbers.get("steps") == 1 else said
+    )
+    assert len(said) == 1 and words in said[0]
+
+
+@pytest.mark.parametrize(
+    ("terms", "numbers", "words"),
+    [
+        (
+            SIX_CLASSES,
+            {"classes": 3},
+            "at most 3 singular values (32 examples, 3 outputs): the SVD term is the constant -1",
+        ),
+        (SIX_CLASSES, {"examples": 5}, "a k below 5 makes it act"),
+        (RegularizersConfig(svd=SvdConfig(weight=0.0)), {}, "regularizers.svd.weight is 0"),
+        (having("svd", SIX_CLASSES, delay=1.0), {"classes": 2}, "stays 0"),
+    ],
+)
+def test_classifiers(terms, numbers, words):
+    (said,) = inactive_terms.classifier(terms, **(NLU | numbers))
+    assert words in said
+
+
+def test_a_score_leaves_nothing_to_regularize():
+    said = " ".join(inactive_terms.classifier(SIX_CLASSES, **(NLU | {"classes": 1})))
+    assert said.count("constant") == 3 and "svd.weight 0" in said
+    mse = dataclasses.replace(SIX_CLASSES, consistency=ConsistencyConfig(form="mse"))
+    assert "form kl" not in " ".join(inactive_terms.classifier(mse, **(NLU | {"classes": 1})))
+
+
+def test_one_example_cannot_vary():
+    terms = RegularizersConfig(diversity=DiversityConfig(weight=1.0), svd=SvdConfig(weight=0.0))
+    assert any(
+        "one example in a batch" in said
+        for said in inactive_terms.classifier(terms, **(NLU | {"examples": 1}))
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            ["--regularizers.svd.k", "32"],
+            "at most 32 singular values (128 tokens at most, hidden size 32)",
+        ),
+        (
+            ["--method", "lora", "--adapter.init", "lora", "--regularizers.svd.k", "3"],
+            "do not act under method lora",
+        ),
+        (["--regularizers.svd.k", "31"], None),
+    ],
+)
+def test_a_run_is_judged_by_its_own_numbers(run_arguments, tiny_llama, tmp_path, more, words):
+    model, params = models.load_pretrained(tiny_llama)
+    run = types.SimpleNamespace(model=model, frozen={"base": params}, head_frozen=True)
+    said = console.noticed(read_config(run_arguments(tmp_path, *more)), run, 100, 32)
+    assert (said == []) if words is None else words in said[0]

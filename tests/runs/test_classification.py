@@ -1,0 +1,373 @@
+"""Whole classification runs of tiny models: what they write, how they go on, end early, and what they refuse."""
+
+import csv
+import json
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from classification_cases import TARGETS, letter_rows, save_model, write_rows
+from peft import PeftModel
+from safetensors.numpy import load_file
+from transformers import AutoModelForSequenceClassification, BertModel
+
+from balora_jax import data
+from balora_jax.runs import export
+from balora_jax.runs.setup import assemble, load_model
+from balora_jax.cli import main
+from balora_jax.config import MeshConfig
+from balora_jax.runs.finetune import finetune
+from balora_jax.config.parse import read_config
+from balora_jax.runs.tasks import Classification
+from balora_jax.objective import classification
+from balora_jax.training.sharding import make_mesh
+from balora_jax.training.state import combine
+
+
+@pytest.fixture(scope="session")
+def letters(tmp_path_factory):
+    """A folder with sets of letters, and a tiny BERT without a head."""
+    folder = tmp_path_factory.mktemp("letters")
+    for name, (number, seed) in {"train": (200, 0), "eval": (60, 1), "other": (40, 2)}.items():
+        write_rows(folder / f"{name}.jsonl", letter_rows(number, seed))
+    write_rows(folder / "test.jsonl", [{"text": row["text"]} for row in letter_rows(30, 3)])
+    save_model("bert", folder / "bert")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def arguments(letters):
+    """(output folder, *more) -> the arguments of a short run."""
+
+    def make(output, *more):
+        given = {
+            "model.source": letters / "bert",
+            "model.task": "sequence-classification",
+            "model.dtype": "float32",
+            "adapter.rank": 4,
+            "adapter.targets": TARGETS["bert"],
+            "data.train": letters / "train.jsonl",
+            "data.eval": letters / "eval.jsonl",
+            "data.labels": 2,
+            "data.max_length": 32,
+            "regularizers.diversity.schedule": "constant",
+            "optimizer.learning_rate": 1e-2,
+            "training.steps": 20,
+            "training.batch_size": 16,
+            "training.precision": "float32",
+            "mesh.data": 1,
+            "output.dir": output,
+        }
+        named = {argument: True for argument in more if argument.startswith("--")}
+        kept = {f"--{key}": str(value) for key, value in given.items() if f"--{key}" not in named}
+        return [text for pair in kept.items() for text in pair] + list(more)
+
+    return make
+
+
+def _records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _losses(folder):
+    return [record["loss"] for record in _records(folder) if "loss" in record]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, letters, tmp_path_factory):
+    """A BA-LoRA run that went through, with predictions of an unlabeled set and of the held-out one."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    more = [
+        "--data.eval_ood", str(letters / "other.jsonl"), "--training.eval_every", "10", "--output.save_every", "10",
+        "--data.predict", f"[{letters / 'test.jsonl'}, {letters / 'eval.jsonl'}]", "--output.merge", "true",
+    ]  # fmt: skip
+    return folder, finetune(read_config(arguments(folder, *more)))
+
+
+def _read_predictions(path):
+    with path.open() as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t"))
+    assert [row["index"] for row in rows] == [str(index) for index in range(len(rows))]
+    return np.array([int(row["prediction"]) for row in rows])
+
+
+def test_run_folder_is_whole(finished, letters):
+    folder, summary = finished
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "adapter", "merged", "plots", "predictions",
+    }  # fmt: skip
+    assert {path.name for path in (folder / "plots").iterdir()} >= {"metrics.png", "regularizers.png"}
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert [record["step"] for record in _records(folder) if "eval_accuracy" in record] == [0, 10, 20]
+    assert {"task", "consistency", "diversity", "svd", "tokens_per_second"} <= set(_records(folder)[1])
+    assert set(summary["metrics"]) == {"accuracy", "f1"}
+    assert set(summary["metrics_ood"]) == {f"{letters.name}/other/{name}" for name in ("accuracy", "f1")}
+    assert summary["metrics"]["accuracy"] > 0.8 and summary["eval_loss_last"] < summary["eval_loss_first"]
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "AutoModelForSequenceClassification" in card and "num_labels=2" in card
+
+
+def test_the_student_starts_as_the_teacher(finished):
+    assert abs(_records(finished[0])[1]["consistency"]) < 1e-6
+
+
+def test_predictions_are_those_that_were_scored(finished, letters):
+    folder, summary = finished
+    labels = [json.loads(line)["label"] for line in (letters / "eval.jsonl").read_text().splitlines()]
+    predicted = _read_predictions(folder / "predictions" / "eval.tsv")
+    np.testing.assert_allclose(np.mean(predicted == labels), summary["metrics"]["accuracy"])
+    assert len(_read_predictions(folder / "predictions" / "test.tsv")) == 30
+
+
+def test_one_program_a_length(finished, letters, arguments, tmp_path, caplog):
+    """Texts of two lengths: the step and the logits are compiled twice each, whatever the number of updates."""
+    assert finished[1]["lengths_compiled"] == [16]
+    rows = letter_rows(60, 0) + letter_rows(20, 1, longest=21)
+    longer = write_rows(tmp_path / "longer.jsonl", rows)
+    more = ["--data.train", str(longer), "--data.max_length", "64", "--method", "lora"]
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        summary = finetune(read_config(arguments(tmp_path / "run", *more)))
+    assert summary["lengths_compiled"] == [16, 24]
+    compiled = [r for r in caplog.messages if re.match(r"Finished XLA compilation of jit\(step\)", r)]
+    assert len(compiled) == 2
+
+
+def test_every_set_is_counted_and_a_class_without_examples_is_said(arguments, letters, tmp_path):
+    """Also where two sets are called the same."""
+    more = [
+        "--data.labels",
+        "3",
+        "--data.eval",
+        str(letters / "train.jsonl"),
+        "--data.predict",
+        str(letters / "test.jsonl"),
+    ]
+    program = Classification(read_config(arguments(tmp_path, *more)), data.load_tokenizer(str(letters / "bert")))
+    assert [line.partition(":")[0] for line in program.counts] == ["train", "train", "test.tsv", "note"]
+    assert program.counts[-1] == "note: no training example is of class 2: it will not be learned"
+
+
+def _texts(folder, letters):
+    tokenizer = data.load_tokenizer(str(letters / "bert"))
+    config = read_config(["--config", str(folder / "config.yaml")])
+    texts = data.read_text_sets(config.data, tokenizer).held_out["eval"]
+    return data.collate_texts(texts, np.arange(len(texts)), [32])
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_pytorch_predicts_the_same(finished, letters, kind):
+    folder, _ = finished
+    if kind == "merged":
+        model = AutoModelForSequenceClassification.from_pretrained(folder / "merged")
+    else:
+        base = AutoModelForSequenceClassification.from_pretrained(letters / "bert", num_labels=2)
+        model = PeftModel.from_pretrained(base, folder / "adapter")
+    predicted = _torch_logits(model, _texts(folder, letters)).argmax(-1)
+    np.testing.assert_array_equal(predicted, _read_predictions(folder / "predictions" / "eval.tsv"))
+
+
+def _torch_logits(model, batch):
+    named = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    with torch.no_grad():
+        return model.eval()(**{name: torch.tensor(array).long() for name, array in named.items()}).logits.numpy()
+
+
+def test_a_run_that_goes_on_ends_in_the_same_bits(finished, arguments, letters, tmp_path):
+    """The same run with its last checkpoint and all it wrote at the end taken away."""
+    folder, _ = finished
+    cut = shutil.copytree(folder, tmp_path / "cut")
+    shutil.rmtree(cut / "checkpoints" / "20")
+    shutil.rmtree(cut / "adapter")
+    (cut / "summary.json").unlink()
+    assert (cut / "checkpoints" / "10").exists()
+    main(["train", "--config", str(cut / "config.yaml"), "--output.dir", str(cut), "--output.resume"])
+    whole, again = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, cut))
+    assert whole.keys() == again.keys() and any("classifier" in name for name in whole)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], again[name])
+    assert _losses(folder) == _losses(cut)
+
+
+@pytest.mark.parametrize("head", ["student", "probe"])
+def test_teachers_heads(finished, arguments, tmp_path, head):
+    more = ["--regularizers.consistency.teacher_head", head, "--training.steps", "3"]
+    finetune(read_config(arguments(tmp_path / "run", *more)))
+    first, *_, start = _records(tmp_path / "run")[1], _records(tmp_path / "run")[0]
+    assert abs(first["consistency"]) < 1e-6, "the student starts as the teacher, whichever head reads it"
+    fresh = _records(finished[0])[0]
+    assert (start["eval_loss"] < fresh["eval_loss"] - 0.05) == (head == "probe")
+
+
+def test_full_writes_the_whole_model(arguments, tmp_path, letters):
+    folder = tmp_path / "run"
+    more = ["--method", "full", "--data.predict", str(letters / "eval.jsonl"), "--optimizer.learning_rate", "1e-3"]
+    finetune(read_config(arguments(folder, *more)))
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "merged")
+    predicted = _torch_logits(model, _texts(folder, letters)).argmax(-1)
+    np.testing.assert_array_equal(predicted, _read_predictions(folder / "predictions" / "eval.tsv"))
+    assert model.config.num_labels == 2 and not (folder / "adapter").exists()
+
+
+def test_patience_ends_the_run_and_keeps_the_best(arguments, letters, tmp_path):
+    """With a step too small to change a prediction, the first evaluation stays the best, and all equal it."""
+    more = [
+        "--output.save_every", "1", "--output.keep", "1",
+        "--training.steps", "50", "--training.eval_every", "1", "--training.patience", "2", "--method", "lora",
+        "--optimizer.learning_rate", "1e-12",
+    ]  # fmt: skip
+    folder = tmp_path / "run"
+    summary = finetune(read_config(arguments(folder, *more)))
+    assert (summary["steps"], summary["step_kept"]) == (3, 1)
+    (folder / "summary.json").unlink()
+    again = finetune(read_config(arguments(folder, *more, "--output.resume", "true")))
+    assert (again["steps"], again["step_kept"], again["metrics"]) == (3, 1, summary["metrics"])
+
+
+def test_scores(arguments, tmp_path):
+    more = ["--data.fields.label", "score", "--data.scores", "[0, 5]", "--data.labels", "null"]
+    summary = finetune(read_config(arguments(tmp_path / "run", *more)))
+    assert set(summary["metrics"]) == {"pearson", "spearman"}
+    assert summary["eval_loss_last"] < summary["eval_loss_first"]
+    first = _records(tmp_path / "run")[1]
+    assert (first["consistency"], first["diversity"], first["svd"]) == (0, 0, -1)
+
+
+KINDS = ["bert", "bert without pooler", "roberta", "deberta-v2", "gpt2", "gpt2 without pad", "llama", "t5"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
+    """Adapters and head somewhere else than at their start: PEFT and the merged folder give our logits."""
+    name = kind.split()[0]
+    # As OpenAI's GPT-2: only the tokenizer says what fills batches up.
+    padless = kind == "gpt2 without pad"
+    save_model(name, tmp_path / "model", num_labels=3, **({"pad_token_id": None} if padless else {}))
+    if kind == "bert without pooler":
+        BertModel.from_pretrained(tmp_path / "model", add_pooling_layer=False).save_pretrained(tmp_path / "model")
+    more = ["--model.source", str(tmp_path / "model"), "--adapter.targets", TARGETS[name], "--data.labels", "3"]
+    config = read_config(arguments(tmp_path / "run", *more))
+    mesh = make_mesh(MeshConfig(data=1))
+    loaded = load_model(config, mesh)
+    run = assemble(config, loaded, mesh, 1)
+    moved = jax.tree.map(
+        lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape), run.state.trainable
+    )
+    state = run.state.replace(trainable=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), moved))
+    export.write_adapter(tmp_path / "adapter", config, run, state)
+    export.write_merged(tmp_path / "merged", config, run, state)
+
+    assert export.missing_pad(config, run) == (0 if padless else None)
+    batch = _letters_batch()
+    logits = classification.make_logits(run.model, run.spec)
+    ours = np.asarray(logits(combine(state.trainable, run.frozen, run.mask), batch))
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "model", num_labels=3, pad_token_id=0, attn_implementation="eager"
+    )
+    theirs = _torch_logits(PeftModel.from_pretrained(base, tmp_path / "adapter"), batch)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", attn_implementation="eager")
+    np.testing.assert_allclose(ours, _torch_logits(merged, batch), rtol=1e-4, atol=1e-4)
+
+
+def _letters_batch():
+    """Two texts of letters and one end each, the second padded."""
+    mask = np.arange(9) < np.array([[9], [6]])
+    ids = np.where(mask, np.random.default_rng(0).integers(3, 11, (2, 9)), 0)
+    ids[[0, 1], [8, 5]] = 2
+    return {"input_ids": ids, "attention_mask": mask, "segments": np.zeros_like(ids)}
+
+
+def test_gpt2_learns_to_write(tmp_path, letters):
+    """A model type whose kernels are stored the other way around, through the trainer and back into PEFT's format."""
+    save_model("gpt2", tmp_path / "gpt2", causal=True)
+    rows = write_rows(tmp_path / "rows.jsonl", [{"instruction": "a b", "response": "c d e"}] * 16)
+    given = {
+        "model.source": tmp_path / "gpt2", "model.dtype": "float32", "adapter.rank": 4, "adapter.targets": "[c_attn]",
+        "data.train": rows, "data.eval": rows, "data.template": "{instruction}", "data.max_length": 32,
+        "optimizer.learning_rate": 1e-2, "training.steps": 4, "training.batch_size": 4,
+        "training.precision": "float32", "mesh.data": 1, "output.dir": tmp_path / "run",
+    }  # fmt: skip
+    summary = finetune(read_config([text for key, value in given.items() for text in (f"--{key}", str(value))]))
+    assert summary["eval_loss_last"] < summary["eval_loss_first"]
+
+
+def _refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *arguments])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 2 and said.startswith("balora: ")
+    return said
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (["--data.labels", "null", "--data.task", "squad"], "no task 'squad'; accepted: cola, mnli"),
+        (["--data.task", "rte"], r"exactly one of the three"),
+        (["--data.labels", "null"], r"exactly one of the three"),
+        (["--data.labels", "1"], r"data\.labels is 1"),
+        (["--data.labels", "null", "--data.scores", "[5, 0]"], r"data\.scores is \[5"),
+        (["--data.fields", '{"text": "sentence"}'], r"no field sentence; it has: text, other, label, score"),
+        (
+            ["--data.fields", '{"instruction": "text"}'],
+            r"data\.fields has instruction; accepted: text, text_pair, label",
+        ),
+        (["--data.fields", "text"], r"data\.fields is 'text'; accepted: dict$"),
+        (["--data.labels", "[1, 2]"], r"data\.labels is '\[1, 2\]'; accepted: list\[str\], int, null$"),
+        (["--data.labels", "null", "--data.scores", "[0, .inf]"], r"data\.scores is \[0\.0, inf\]"),
+        (
+            ["--data.labels", "null", "--data.task", "sst2", "--data.fields.text", "t"],
+            r"data\.fields is .* beside data.task",
+        ),
+        (["--data.eval", "[]"], r"data\.eval is \[\]; accepted: null, a set"),
+        (["--data.predict", "test"], r"data\.predict is 'test'; accepted: .* with data\.task"),
+        (["--data.template", "chat"], r"data\.template is 'chat'; accepted: nothing under"),
+        (["--regularizers.svd.method", "exact"], r"svd\.method is 'exact'; accepted: nothing under"),
+        (["--training.patience", "2"], r"training\.patience is 2"),
+        (["--data.probes", "tiny-world"], r"data\.probes is 'tiny-world'"),
+        (["--model.task", "causal-lm"], r"data\.labels is 2; accepted: nothing under model\.task causal-lm"),
+        (["--adapter.targets", "[classifier]"], "'classifier' matches no linear layer"),
+        (
+            ["--regularizers.consistency.teacher_head", "none"],
+            r"teacher_head is 'none'; accepted: .*'initial', 'student', 'probe'",
+        ),
+    ],
+)
+def test_values_that_are_refused(arguments, tmp_path, capsys, more, sentence):
+    said = _refused(arguments(tmp_path / "run", *more), capsys)
+    assert re.search(sentence, said), said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "label, sentence", [(2, "line 2: label is 2; data.labels accepts: 0, 1"), ("x", "'x'"), (0.5, "0.5")]
+)
+def test_labels_that_are_refused(arguments, tmp_path, capsys, label, sentence):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": label}])
+    assert re.search(sentence, _refused(arguments(tmp_path / "run", "--data.train", str(rows)), capsys))
+
+
+def test_a_head_with_other_labels_is_refused_or_replaced(arguments, tmp_path, capsys, letters):
+    save_model("bert", tmp_path / "model", with_head=True, num_labels=3)
+    more = arguments(tmp_path / "run", "--model.source", str(tmp_path / "model"))
+    said = _refused(more, capsys)
+    assert "has a head for 3 labels and the data has 2" in said and "model.replace_head" in said
+    config = read_config([*more, "--model.replace_head"])
+    assert load_model(config, make_mesh(MeshConfig(data=1))).model.labels == 2
+
+
+def test_models_that_are_refused(arguments, tmp_path, capsys, letters):
+    folder = tmp_path / "short"
+    save_model("bert", folder, max_position_embeddings=12)
+    said = _refused(arguments(tmp_path / "run", "--model.source", str(folder)), capsys)
+    assert "accepted: at most the model's 12" in said
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    names = {name: value for name, value in names.items() if "pad_token" not in name}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    said = _refused(arguments(tmp_path / "run", "--model.tokenizer", str(folder)), capsys)
+    assert "the tokenizer has no pad token" in said

@@ -1,0 +1,207 @@
+"""Whole runs of a tiny model: what they write, how they stop and go on, and what they refuse."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM
+
+from balora_jax import data
+from balora_jax.cli import main
+from balora_jax.runs.finetune import finetune
+from balora_jax.config.parse import read_config
+from balora_jax.training.checkpoints import Checkpoints
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _losses(folder):
+    return [record["loss"] for record in _records(folder) if "loss" in record]
+
+
+def _adapter(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(run_arguments, tmp_path_factory):
+    """A BA-LoRA run that went through, with merged/."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    summary = finetune(read_config(run_arguments(folder, "--output.merge", "true", "--training.eval_every", "3")))
+    return folder, summary
+
+
+def test_run_folder_is_whole(finished):
+    folder, summary = finished
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.yaml", "metrics.jsonl", "summary.json", "tensorboard", "checkpoints", "adapter", "merged",
+    }  # fmt: skip
+    records = [record for record in _records(folder) if "loss" in record]
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    expected = {"task", "consistency", "diversity", "svd", "weight_svd", "learning_rate", "tokens_per_second"}
+    assert expected <= set(records[0])
+    assert [record["step"] for record in _records(folder) if "eval_loss" in record] == [0, 3, 6]
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["loss_last"] < summary["loss_first"]
+    assert summary["eval_loss_last"] < summary["eval_loss_first"]
+
+
+def test_step_0_is_the_pretrained_model(finished):
+    folder, _ = finished
+    assert 0 <= abs(_records(folder)[1]["consistency"]) < 1e-6
+
+
+def test_checkpoints_hold_no_frozen_weight(finished, tiny_llama):
+    """Stored arrays are adapters, their moments and the counters; none is named or shaped as a base kernel is."""
+    folder, _ = finished
+    shapes = set()
+    for path in (folder / "checkpoints").rglob("_METADATA"):
+        text = path.read_text()
+        shapes |= {tuple(json.loads(shape)) for shape in re.findall(r'"write_shape": (\[[\d, ]*\])', text)}
+        assert not re.search(r"kernel|embedding|scale", text)
+    assert shapes
+    kernels = {leaf.shape for leaf in load_file(tiny_llama / "model.safetensors").values()}
+    assert not {shape[-2:] for shape in shapes} & kernels
+
+
+def _held_out_nll(model, config, tokenizer):
+    """Mean over counted tokens, in PyTorch."""
+    examples = data.prepare(config.data, tokenizer, split="eval")
+    total = count = 0
+    for batch in data.eval_batches(examples, 4, data.padded_length(examples, max_length=64)):
+        with torch.no_grad():
+            ids, mask = torch.tensor(batch["input_ids"]).long(), torch.tensor(batch["attention_mask"]).long()
+            logits = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
+        chosen = logits.gather(-1, torch.tensor(batch["targets"]).long()[..., None])[..., 0]
+        counted = torch.tensor(batch["mask"])
+        total, count = total - chosen[counted].sum().item(), count + int(counted.sum())
+    return total / count
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_pytorch_gives_the_same_held_out_loss(finished, run_arguments, tiny_llama, kind):
+    folder, summary = finished
+    if kind == "merged":
+        model = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32)
+    else:
+        base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, folder / "adapter")
+    config = read_config(run_arguments(folder))
+    loss = _held_out_nll(model, config, data.load_tokenizer(str(tiny_llama)))
+    np.testing.assert_allclose(loss, summary["eval_loss_last"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["delta", "residual"])
+@pytest.mark.parametrize("method", ["lora", "pissa", "ba-lora", "full"])
+def test_methods_learn(run_arguments, tmp_path, method, form):
+    if method == "full" and form == "residual":
+        pytest.skip("full fine-tuning has no adapter form")
+    init = [] if method in ("pissa", "ba-lora") else ["--adapter.init", "null"]
+    arguments = run_arguments(tmp_path / "run", "--method", method, "--adapter.form", form, *init)
+    summary = finetune(read_config(arguments))
+    assert summary["loss_last"] < summary["loss_first"]
+    assert ("consistency" in _records(tmp_path / "run")[1]) == (method == "ba-lora")
+    assert (tmp_path / "run" / "merged").exists() == (method == "full")
+
+
+def test_both_forms_of_pissa_agree(run_arguments, tmp_path):
+    """The residual form is the same function of the same adapters; only rounding tells them apart."""
+    for form in ("delta", "residual"):
+        finetune(read_config(run_arguments(tmp_path / form, "--adapter.form", form)))
+    np.testing.assert_allclose(_losses(tmp_path / "delta"), _losses(tmp_path / "residual"), rtol=1e-4)
+
+
+def test_eight_devices_give_the_losses_of_one(run_arguments, tmp_path):
+    mesh = ["--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2"]
+    finetune(read_config(run_arguments(tmp_path / "one")))
+    finetune(read_config(run_arguments(tmp_path / "eight", *mesh)))
+    np.testing.assert_allclose(_losses(tmp_path / "eight"), _losses(tmp_path / "one"), rtol=1e-5)
+
+
+def test_go_on_from_a_peft_adapter(finished, run_arguments, tmp_path):
+    folder, summary = finished
+    arguments = run_arguments(tmp_path / "run", "--adapter.init", str(folder / "adapter"))
+    again = finetune(read_config(arguments))
+    np.testing.assert_allclose(again["eval_loss_first"], summary["eval_loss_last"], rtol=1e-5)
+    assert again["eval_loss_last"] < again["eval_loss_first"]
+
+
+def _environment():
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def _start(arguments):
+    command = [sys.executable, "train.py", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for_checkpoint(folder, process, timeout=120):
+    deadline = time.monotonic() + timeout
+    while not any(path.name.isdecimal() for path in folder.glob("checkpoints/*")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+def test_killed_and_resumed_is_bit_identical(run_arguments, tmp_path):
+    """kill -9 after the first checkpoint, then resume: the adapter of a run that was never stopped."""
+    many = ["--training.steps", "24", "--adapter.dropout", "0.1"]
+    assert _start(run_arguments(tmp_path / "whole", *many)).wait() == 0
+    process = _start(run_arguments(tmp_path / "killed", *many))
+    _wait_for_checkpoint(tmp_path / "killed", process)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists(), "it ended before it was killed"
+    assert _start(run_arguments(tmp_path / "killed", *many, "--output.resume", "true")).wait() == 0
+    whole, resumed = _adapter(tmp_path / "whole"), _adapter(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name])
+    assert _losses(tmp_path / "whole") == _losses(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(run_arguments, tmp_path, number):
+    process = _start(run_arguments(tmp_path / "run", "--training.steps", "100000", "--output.save_every", "50"))
+    _wait_for_checkpoint(tmp_path / "run", process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    done = int(re.search(r"stopped after step (\d+) of 100000", out)[1])
+    assert f"--config {tmp_path / 'run' / 'config.yaml'} --output.resume" in out
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest() == done == len(_losses(tmp_path / "run"))
+
+
+def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
+    folder, _ = finished
+    main(["export", "--run", str(folder), "--out", str(tmp_path / "adapter")])
+    again = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    for name, tensor in _adapter(folder).items():
+        np.testing.assert_array_equal(tensor, again[name])
+    main(["merge", "--run", str(folder), "--out", str(tmp_path / "merged")])
+    merged, written = (load_file(path / "model.safetensors") for path in (tmp_path / "merged", folder / "merged"))
+    for name, tensor in written.items():
+        np.testing.assert_array_equal(tensor, merged[name])
+
+
+def test_one_compilation_of_the_step(run_arguments, tmp_path, caplog):
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        finetune(read_config(run_arguments(tmp_path / "run")))
+    compiled = [r for r in caplog.messages if re.match(r"Finished XLA compilation of jit\(step\)", r)]
+    assert len(compiled) == 2, "the update and the evaluation, once each"
