@@ -13,6 +13,7 @@ from transformers import BertConfig, GemmaConfig, LlamaConfig, MistralConfig, Pr
 from balora_jax import adapters, models
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import PAPER_TARGETS, OptimizerConfig, RegularizersConfig
+from balora_jax.data import DTYPES, Batch
 from balora_jax.models.hf.registry import CAUSAL_LM, CLASSIFICATION, MODEL_TYPES
 from balora_jax.objective import causal_lm, classification, streamed
 from balora_jax.objective.schedules import weights_at
@@ -75,7 +76,7 @@ def step_of_shapes(
     batch: int,
     length: int,
     mesh,
-    streamed: bool = True,
+    head_frozen: bool = True,
 ) -> Step:
     """The BA-LoRA update of a language model on a mesh, with delta-form PiSSA adapters; nothing is allocated."""
     base = models.abstract_params(model)
@@ -83,9 +84,11 @@ def step_of_shapes(
         "head": jax.eval_shape(lambda tree: streamed.head_factor(models.head(model, tree)), base)
     }
     several = mesh if mesh.size > 1 else None
-    loss = causal_lm.make_loss(model, AdapterSpec(rank), terms, mesh=several, head_frozen=streamed)
-    kinds = {"input_ids": jnp.int32, "attention_mask": bool, "targets": jnp.int32, "mask": bool}
-    shapes = {name: jax.ShapeDtypeStruct((1, batch, length), kind) for name, kind in kinds.items()}
+    loss = causal_lm.make_loss(
+        model, AdapterSpec(rank), terms, mesh=several, head_frozen=head_frozen
+    )
+    dtypes = DTYPES._replace(token_type_ids=None, teacher=None)
+    shapes = jax.tree.map(lambda dtype: jax.ShapeDtypeStruct((1, batch, length), dtype), dtypes)
     paths = adapters.match_targets(list(PAPER_TARGETS), base)
     return _update(token_weighted(loss), terms, base, factor, paths, (), rank, shapes, mesh)
 
@@ -96,10 +99,12 @@ def classifier_of_shapes(
     """The same update of a classifier, adapters on every linear layer and its head trained whole."""
     base, head = models.abstract_params(model), models.head_modules(model)
     loss = classification.make_loss(model, AdapterSpec(rank), terms, scores=False)
-    texts = {"input_ids": jnp.int32, "attention_mask": bool, "segments": jnp.int32}
-    shapes = {name: jax.ShapeDtypeStruct((1, batch, length), kind) for name, kind in texts.items()}
-    shapes["labels"] = jax.ShapeDtypeStruct((1, batch), jnp.int32)
-    shapes["teacher"] = jax.ShapeDtypeStruct((1, batch, model.labels), jnp.float32)
+    shapes = jax.tree.map(lambda dtype: jax.ShapeDtypeStruct((1, batch, length), dtype), DTYPES)
+    shapes = shapes._replace(
+        targets=jax.ShapeDtypeStruct((1, batch), DTYPES.targets),
+        mask=jax.ShapeDtypeStruct((1, batch), DTYPES.mask),
+        teacher=jax.ShapeDtypeStruct((1, batch, model.labels), DTYPES.teacher),
+    )
     body = {name: part for name, part in base.items() if (name,) not in head}
     paths = adapters.match_targets("all-linear", body)
     return _update(whole_batch(loss), terms, base, {}, paths, head, rank, shapes, mesh)
@@ -129,7 +134,8 @@ def _update(
         gradient, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS)
     )
     state, frozen = (_placed(tree, tree_shardings(mesh, tree)) for tree in (state, frozen))
-    return Step(update, state, frozen, _placed(shapes, dict.fromkeys(shapes, batch_sharding(mesh))))
+    places = jax.tree.map(lambda _: batch_sharding(mesh), shapes)
+    return Step(update, state, frozen, _placed(shapes, places))
 
 
 def materialize(step: Step, model: Any) -> tuple[Any, Any, Any]:
@@ -144,13 +150,15 @@ def materialize(step: Step, model: Any) -> tuple[Any, Any, Any]:
             return jnp.full(leaf.shape, 1 - getattr(model.config, "norm_offset", 0), leaf.dtype)
         return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
 
-    def drawn(name: str, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        highest = {"input_ids": model.config.vocab_size, "labels": CLASSES, "segments": 2}
+    def drawn(name: str, shape: jax.ShapeDtypeStruct | None) -> jax.Array | None:
+        highest = {"input_ids": model.config.vocab_size, "targets": CLASSES, "token_type_ids": 2}
+        if shape is None:
+            return None
         if shape.dtype == bool:
             return jnp.ones(shape.shape, bool)
         if name == "teacher":
             return jnp.asarray(rng.standard_normal(shape.shape, np.float32))
-        return jnp.asarray(rng.integers(highest.get(name, 1), size=shape.shape, dtype=np.int32))
+        return jnp.asarray(rng.integers(highest[name], size=shape.shape, dtype=np.int32))
 
     trainable, frozen = (
         jax.tree_util.tree_map_with_path(filled, tree)
@@ -162,9 +170,9 @@ def materialize(step: Step, model: Any) -> tuple[Any, Any, Any]:
         }
     trainable["adapters"] = jax.tree.map(lambda leaf: leaf * 1.01, frozen["initial"])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), step.state)
-    batch = {name: drawn(name, shape) for name, shape in step.batch.items()}
-    if "targets" in batch:
-        batch["targets"] = jnp.roll(batch["input_ids"], -1, -1)
+    batch = Batch(*map(drawn, Batch._fields, step.batch))
+    if batch.targets.shape == batch.input_ids.shape:
+        batch = batch._replace(targets=jnp.roll(batch.input_ids, -1, -1))
     return (
         zeros.replace(trainable=trainable, step=jnp.asarray(STEPS // 2, jnp.int32)),
         frozen,

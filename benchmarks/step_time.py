@@ -138,7 +138,7 @@ def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         "lora": make(model, _off(), **shape),
     }
     if sizes.writes(options.model):
-        steps["plain"] = make(model, RegularizersConfig(), **shape, streamed=False)
+        steps["plain"] = make(model, RegularizersConfig(), **shape, head_frozen=False)
     state, frozen, batch = sizes.materialize(steps["ba-lora"], model)
     calls = {
         form: functools.partial(jax.jit(step.update), state, frozen, batch)
@@ -165,7 +165,7 @@ def _teacher(model: Any) -> Callable:
 
     @jax.jit
     def forward(frozen, batch):
-        ids, mask = batch["input_ids"][0], batch["attention_mask"][0]
+        ids, mask = batch.input_ids[0], batch.attention_mask[0]
         hidden = model.apply({"params": frozen["base"]}, ids, mask, method="hidden_states")
         head = models.head(model, frozen["base"])
         chunks = hidden.reshape(-1, 256, hidden.shape[-1])
@@ -179,7 +179,7 @@ def _classifier_teacher(model: Any) -> Callable:
 
     @jax.jit
     def forward(frozen, batch):
-        texts = (batch[name][0] for name in ("input_ids", "attention_mask", "segments"))
+        texts = (batch.input_ids[0], batch.attention_mask[0], batch.token_type_ids[0])
         return model.apply({"params": frozen["base"]}, *texts, method="features")
 
     return forward

@@ -1,8 +1,8 @@
 """From text to numpy batches; no jax."""
 
 from balora_jax.data.answers import NO_CLASS, Answers, encode_with_answers, question
+from balora_jax.data.batch import DTYPES, SCORE_DTYPE, Batch
 from balora_jax.data.batches import (
-    Batch,
     collate,
     eval_batches,
     padded_length,
@@ -27,8 +27,10 @@ from balora_jax.data.text_sets import TextSets, read_text_sets, text_task
 from balora_jax.data.tokenizer import load_tokenizer
 
 __all__ = [
+    "DTYPES",
     "HUB_SET",
     "NO_CLASS",
+    "SCORE_DTYPE",
     "TASKS",
     "Answers",
     "Batch",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from balora_jax.data.batch import DTYPES
 from balora_jax.data.glue import TASKS, TextTask
 from balora_jax.data.pairs import LabeledTexts, encode
 from balora_jax.data.sources import Rows
@@ -80,7 +81,7 @@ class Answers:
         # As wide as any class's name, so that all sets of a run have one width.
         width = max(map(len, [*tokens.values(), *self._tokens(list(self._task.labels))]))
         rows = {text: [*found, *[-1] * (width - len(found))] for text, found in tokens.items()}
-        return np.array([rows[text] for text in texts], np.int32)
+        return np.array([rows[text] for text in texts], DTYPES.targets)
 
     def read(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """What was written, as classes or scores.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
+from balora_jax.data.batch import DTYPES, Batch
 from balora_jax.data.examples import Examples
 from balora_jax.errors import BadInput
 
@@ -13,8 +14,6 @@ from balora_jax.errors import BadInput
 LENGTH_MULTIPLE = 32
 # Batches made ahead of the training step, by one thread: batches are cheap beside a step.
 PREFETCH = 8
-
-Batch = dict[str, np.ndarray]
 
 
 def padded_length(*sets: Examples, max_length: int) -> int:
@@ -47,26 +46,20 @@ def collate(examples: Sequence[tuple[np.ndarray, int]], *, length: int, pad_id: 
         pad_id: what fills the rest of a row.
 
     Returns:
-        Arrays [examples, length]: input_ids int32; attention_mask bool, True on an example's tokens; targets int32,
-        each position's next token (pad_id where there is none); mask bool, True where a position predicts a token of
-        the answer or its end.
+        Arrays [examples, length]: `targets` holds each position's next token (pad_id where there is none); `mask` is
+        True where a position predicts a token of the answer or its end.
     """
     shape = (len(examples), length)
-    input_ids = np.full(shape, pad_id, np.int32)
+    input_ids = np.full(shape, pad_id, DTYPES.input_ids)
     for row, (tokens, _) in enumerate(examples):
         input_ids[row, : len(tokens)] = tokens
-    targets = np.full(shape, pad_id, np.int32)
+    targets = np.full(shape, pad_id, DTYPES.targets)
     targets[:, :-1] = input_ids[:, 1:]
     lengths = np.array([[len(tokens)] for tokens, _ in examples])
     prompts = np.array([[prompt] for _, prompt in examples])
     position = np.arange(length)
     counted = (position >= prompts - 1) & (position < lengths - 1)
-    return {
-        "input_ids": input_ids,
-        "attention_mask": position < lengths,
-        "targets": targets,
-        "mask": counted,
-    }
+    return Batch(input_ids, attention_mask=position < lengths, targets=targets, mask=counted)
 
 
 def train_batches(
@@ -100,5 +93,5 @@ def eval_batches(examples: Examples, batch_size: int, length: int) -> Iterator[B
         batch = collate(
             rows + rows[-1:] * (batch_size - len(rows)), length=length, pad_id=examples.pad_id
         )
-        batch["mask"][len(rows) :] = False
+        batch.mask[len(rows) :] = False
         yield batch

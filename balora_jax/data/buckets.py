@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
-from balora_jax.data.batches import PREFETCH, Batch
+from balora_jax.data.batch import DTYPES, Batch
+from balora_jax.data.batches import PREFETCH
 from balora_jax.data.pairs import LabeledTexts
 
 # Batches among which examples are sorted by length: enough to make batches even, few enough to keep them random.
@@ -36,33 +37,33 @@ def collate_texts(texts: LabeledTexts, rows: Sequence[int], buckets: Sequence[in
         buckets: lengths to choose from; the shortest that holds every row is taken.
 
     Returns:
-        input_ids and segments int32 [rows, length], attention_mask bool [rows, length], labels [rows] (0 where there
-        are none), mask bool [rows], True everywhere; teacher [rows, ...] where texts have it. Where they have answers:
-        targets int32 [rows, longest answer], their tokens, and mask of the same shape, True on them.
+        The batch; `targets` are the answers' tokens where texts have them, else their labels (0 where there are none).
     """
     rows = np.asarray(rows)
     longest = (texts.starts[rows + 1] - texts.starts[rows]).max()
     shape = (len(rows), next(length for length in buckets if length >= longest))
-    input_ids, segments = np.full(shape, texts.pad_id, np.int32), np.zeros(shape, np.int32)
-    attention_mask = np.zeros(shape, bool)
+    input_ids = np.full(shape, texts.pad_id, DTYPES.input_ids)
+    token_type_ids = np.zeros(shape, DTYPES.token_type_ids)
+    attention_mask = np.zeros(shape, DTYPES.attention_mask)
     for place, row in enumerate(rows):
         tokens, marks = texts[row]
-        input_ids[place, : len(tokens)], segments[place, : len(tokens)] = tokens, marks
+        input_ids[place, : len(tokens)] = tokens
+        token_type_ids[place, : len(tokens)] = marks
         attention_mask[place, : len(tokens)] = True
-    labels = np.zeros(len(rows), np.int32) if texts.labels is None else texts.labels[rows]
-    return {
-        "input_ids": input_ids,
-        "segments": segments,
-        "attention_mask": attention_mask,
-        "labels": labels,
-        "mask": np.ones(len(rows), bool),
-        **({} if texts.teacher is None else {"teacher": texts.teacher[rows]}),
-        **({} if texts.answers is None else _answers(texts.answers[rows], texts.pad_id)),
-    }
+    targets, mask = _targets(texts, rows)
+    teacher = None if texts.teacher is None else texts.teacher[rows]
+    return Batch(input_ids, attention_mask, targets, mask, token_type_ids, teacher)
 
 
-def _answers(tokens: np.ndarray, pad_id: int) -> Batch:
-    return {"targets": np.where(tokens < 0, pad_id, tokens), "mask": tokens >= 0}
+def _targets(texts: LabeledTexts, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and mask of a batch."""
+    if texts.answers is not None:
+        answers = texts.answers[rows]
+        return np.where(answers < 0, texts.pad_id, answers), answers >= 0
+    counted = np.ones(len(rows), DTYPES.mask)
+    if texts.labels is None:
+        return np.zeros(len(rows), DTYPES.targets), counted
+    return texts.labels[rows], counted
 
 
 class BatchPlan:
@@ -152,5 +153,5 @@ def eval_text_batches(
         batch = collate_texts(
             texts, np.resize(some, batch_size) if len(some) < batch_size else some, buckets
         )
-        batch["mask"][len(some) :] = False
+        batch.mask[len(some) :] = False
         yield some, batch

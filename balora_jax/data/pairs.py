@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.data.glue import TextTask
 from balora_jax.data.sources import Rows
 from balora_jax.errors import BadInput
@@ -90,7 +91,7 @@ def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
         read(row.get(task.label_field), task, rows.where(index))
         for index, row in enumerate(rows.rows)
     ]
-    return np.array(values, np.float32 if task.scores else np.int32)
+    return np.array(values, SCORE_DTYPE if task.scores else DTYPES.targets)
 
 
 def encode(

@@ -29,7 +29,7 @@ def mean_loss(
     def mean(state: Any) -> float:
         sums = []
         for arrays in batches():
-            batch = {name: put(array[None], sharding)[0] for name, array in arrays.items()}
+            batch = jax.tree.map(lambda array: put(array[None], sharding)[0], arrays)
             sums.append(step(state.trainable, run.frozen, batch))
         losses, tokens = np.asarray(jax.device_get(sums)).T
         return float(losses.sum() / tokens.sum())

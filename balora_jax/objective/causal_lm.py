@@ -7,9 +7,10 @@ from jax.sharding import Mesh
 
 from balora_jax.adapters import AdapterSpec, student_path, teacher_path
 from balora_jax.config import RegularizersConfig
+from balora_jax.data import Batch
 from balora_jax.models import CausalLM, head
-from balora_jax.objective import plain
-from balora_jax.training.step import Batch, LossFn, Parts
+from balora_jax.objective import plain, streamed
+from balora_jax.training.step import LossFn, Parts
 
 Tree = Any
 
@@ -43,8 +44,8 @@ def make_loss(
         return streamed.nlg(
             *_states(model, params, spec, batch, key, terms.consistency.weight > 0, mesh),
             head(model, params["base"]),
-            batch["targets"],
-            batch["mask"],
+            batch.targets,
+            batch.mask,
             terms=terms,
             weights=weights,
             factor=_factor(params),
@@ -60,9 +61,7 @@ def make_loss(
             wanted = jax.lax.stop_gradient(
                 _apply(model, params, _teacher(params, spec), batch, None)
             )
-        return plain.nlg(
-            logits, wanted, batch["targets"], batch["mask"], terms=terms, weights=weights
-        )
+        return plain.nlg(logits, wanted, batch.targets, batch.mask, terms=terms, weights=weights)
 
     return streamed_loss if head_frozen else whole
 
@@ -75,12 +74,12 @@ def make_task_loss(
     def streamed_loss(params: Tree, batch: Batch) -> jax.Array:
         hidden = _apply(model, params, student(params, spec), batch, None, "hidden_states")
         return streamed.cross_entropy(
-            hidden, head(model, params["base"]), batch["targets"], batch["mask"], mesh=mesh
+            hidden, head(model, params["base"]), batch.targets, batch.mask, mesh=mesh
         )
 
     def whole(params: Tree, batch: Batch) -> jax.Array:
         logits = _apply(model, params, student(params, spec), batch, None)
-        return plain.cross_entropy(logits, batch["targets"], batch["mask"])
+        return plain.cross_entropy(logits, batch.targets, batch.mask)
 
     return streamed_loss if head_frozen else whole
 
@@ -127,8 +126,8 @@ def _apply(
 ) -> Any:
     return model.apply(
         {"params": params["base"], "lora": lora, **collections},
-        batch["input_ids"],
-        batch["attention_mask"],
+        batch.input_ids,
+        batch.attention_mask,
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key},
         method=method,

@@ -7,9 +7,10 @@ import jax
 
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import RegularizersConfig
+from balora_jax.data import Batch
 from balora_jax.objective import plain
 from balora_jax.objective.causal_lm import student
-from balora_jax.training.step import Batch, LossFn, Parts
+from balora_jax.training.step import LossFn, Parts
 
 Tree = Any
 
@@ -21,14 +22,14 @@ def make_loss(model: Any, spec: AdapterSpec, terms: RegularizersConfig, *, score
     after the other, each computed again in the backward pass where there are several, and the objective sees them
     together: the gradient is exact with the memory of one micro-batch.
 
-    `batch["teacher"]` is the pre-trained model's word on each example, there when consistency's weight is not 0: its
+    `batch.teacher` is the pre-trained model's word on each example, there when consistency's weight is not 0: its
     logits, or under teacher_head `student` its features, which the head of this very step reads.
 
     Args:
       model: a classifier, in its compute dtype and with its dropout rate.
       spec: what the adapters mean.
       terms: the regularizers in force.
-      scores: whether labels are scores.
+      scores: whether targets are scores.
     """
 
     def loss(
@@ -39,19 +40,17 @@ def make_loss(model: Any, spec: AdapterSpec, terms: RegularizersConfig, *, score
         def forward(micro: Batch, micro_key: jax.Array | None) -> jax.Array:
             return _apply(model, params["base"], lora, micro, micro_key)
 
-        texts = {name: batch[name] for name in ("input_ids", "attention_mask", "segments")}
-        flat = {name: _flat(batch[name]) for name in ("labels", "teacher") if name in batch}
+        texts = batch._replace(targets=None, mask=None, teacher=None)
         logits = _flat(_over_micro_batches(forward, texts, key))
         wanted = None
         if terms.consistency.weight > 0:
-            wanted = flat["teacher"]
+            wanted = _flat(batch.teacher)
             if terms.consistency.teacher_head == "student":
                 wanted = jax.lax.stop_gradient(
                     model.apply({"params": params["base"]}, wanted, method="classify")
                 )
-        return plain.nlu(
-            logits, wanted, flat["labels"], terms=terms, weights=weights, scores=scores
-        )
+        targets = _flat(batch.targets)
+        return plain.nlu(logits, wanted, targets, terms=terms, weights=weights, scores=scores)
 
     return loss
 
@@ -76,7 +75,7 @@ def make_features(model: Any) -> Callable[[Tree, Batch], jax.Array]:
 
 def _over_micro_batches(forward: Callable, batch: Batch, key: jax.Array | None) -> jax.Array:
     """[micro-batches, examples, D]."""
-    number = len(batch["input_ids"])
+    number = len(batch.input_ids)
     keys = None if key is None else jax.random.split(key, number)
     if number == 1:
         return forward(*jax.tree.map(lambda leaf: leaf[0], (batch, keys)))[None]
@@ -97,9 +96,9 @@ def _apply(
 ):
     return model.apply(
         {"params": base, "lora": lora},
-        batch["input_ids"],
-        batch["attention_mask"],
-        batch["segments"],
+        batch.input_ids,
+        batch.attention_mask,
+        batch.token_type_ids,
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key},
         method=method,

@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 from balora_jax import generation
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import RegularizersConfig
+from balora_jax.data import Batch
 from balora_jax.models import shift_right
 from balora_jax.objective import causal_lm
-from balora_jax.training.step import Batch, LossFn, Parts
+from balora_jax.training.step import LossFn, Parts
 
 Tree = Any
 
@@ -62,7 +63,7 @@ def make_loss(
     def loss(
         params: Tree, batch: Batch, key: jax.Array | None, weights: Parts
     ) -> tuple[jax.Array, Parts]:
-        answering = _Answering(model, batch["targets"])
+        answering = _Answering(model, batch.targets)
         one = causal_lm.make_loss(answering, spec, terms, head_frozen=head_frozen, mesh=mesh)
         return one(params, batch, key, weights)
 
@@ -75,7 +76,7 @@ def make_task_loss(
     """The cross-entropy alone, without dropout: (params, batch) -> mean over the answers' tokens."""
 
     def loss(params: Tree, batch: Batch) -> jax.Array:
-        answering = _Answering(model, batch["targets"])
+        answering = _Answering(model, batch.targets)
         return causal_lm.make_task_loss(answering, spec, head_frozen=head_frozen, mesh=mesh)(
             params, batch
         )
@@ -89,7 +90,7 @@ def make_answers(
     """What the student writes, the likeliest token at a time: (params, batch) -> tokens and lengths."""
 
     def answers(params: Tree, batch: Batch) -> generation.Generated:
-        lora, texts = causal_lm.student(params, spec), (batch["input_ids"], batch["attention_mask"])
+        lora, texts = causal_lm.student(params, spec), (batch.input_ids, batch.attention_mask)
         return generation.answer(
             model, params["base"], lora, *texts, max_new_tokens=max_tokens, eos_ids=eos_ids
         )

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from balora_jax import data, models
@@ -18,8 +17,6 @@ from balora_jax.training.best import Best
 from balora_jax.training.optimizer import learning_rate
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.step import make_train_step, token_weighted
-
-KINDS = {"input_ids": np.int32, "attention_mask": np.bool_, "targets": np.int32, "mask": np.bool_}
 
 
 class CausalLM:
@@ -61,7 +58,8 @@ class CausalLM:
         update = make_train_step(token_weighted(loss), run.optimizer, run.mask, weights_at(terms, steps), rate)
         compiled = CompiledStep(update, run, mesh, training.accumulation)
         shape = (training.batch_size, self.length)
-        compiled.compile({name: jax.ShapeDtypeStruct(shape, kind) for name, kind in KINDS.items()})
+        dtypes = data.DTYPES._replace(token_type_ids=None, teacher=None)
+        compiled.compile(jax.tree.map(lambda dtype: jax.ShapeDtypeStruct(shape, dtype), dtypes))
         return compiled
 
     def evaluate(self, run: Assembly, mesh: Mesh) -> Callable[[Any], dict[str, float]] | None:

@@ -85,7 +85,7 @@ class Classification(TextRun):
         function = classification.make_logits(run.model, run.spec)
         replicated = NamedSharding(mesh, P())
 
-        def one(trainable: Tree, frozen: Tree, batch: dict[str, jax.Array]) -> jax.Array:
+        def one(trainable: Tree, frozen: Tree, batch: data.Batch) -> jax.Array:
             return function(combine(trainable, frozen, run.mask), batch)
 
         step = jax.jit(one, out_shardings=replicated)

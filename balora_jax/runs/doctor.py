@@ -16,6 +16,7 @@ from balora_jax import adapters, models
 from balora_jax.objective import streamed
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import OptimizerConfig, RegularizersConfig
+from balora_jax.data import Batch
 from balora_jax.errors import BadInput
 from balora_jax.models.decoder.model import Decoder
 from balora_jax.models.decoder.config import decoder_config
@@ -88,8 +89,8 @@ def self_test() -> list[float]:
     step = jax.jit(make_train_step(token_weighted(loss), optimizer, mask, weights_at(terms, STEPS), rate))
     tokens = jax.random.randint(jax.random.key(2), (1, 4, 32), 0, 64)
     counted = jnp.ones_like(tokens, bool).at[..., -1].set(False)
-    batch = {"input_ids": tokens, "attention_mask": jnp.ones_like(counted), "mask": counted}
-    batch["targets"] = jnp.roll(tokens, -1, axis=-1)
+    targets = jnp.roll(tokens, -1, axis=-1)
+    batch = Batch(tokens, attention_mask=jnp.ones_like(counted), targets=targets, mask=counted)
     state, losses = init_state(trainable, optimizer, seed=0), []
     for _ in range(STEPS):
         state, report = step(state, frozen, batch)

@@ -126,7 +126,7 @@ class TextRun(abc.ABC):
         """What the function gives for each text, arrays [examples, ...] in the texts' order, 0 for those not asked."""
         sharding, found = batch_sharding(mesh), []
         for some, arrays in data.eval_text_batches(texts, self._micro, self._buckets, rows):
-            batch = {name: put(array[None], sharding)[0] for name, array in arrays.items()}
+            batch = jax.tree.map(lambda array: put(array[None], sharding)[0], arrays)
             found.append((some, function(batch)))
         out = jax.tree.map(lambda leaf: np.zeros((len(texts), *leaf.shape[1:]), leaf.dtype), found[0][1])
         for some, values in found:

@@ -50,15 +50,15 @@ class TextToText(TextRun):
     def _make_say(self, run: Assembly, mesh: Mesh) -> Callable[[Any, LabeledTexts], np.ndarray]:
         function = seq2seq_lm.make_answers(run.model, run.spec, max_tokens=self.counted, eos_ids=(self._eos,))
 
-        def one(trainable: Tree, frozen: Tree, batch: dict[str, jax.Array]) -> Any:
+        def one(trainable: Tree, frozen: Tree, batch: data.Batch) -> Any:
             return function(combine(trainable, frozen, run.mask), batch)
 
         step = jax.jit(one, out_shardings=NamedSharding(mesh, P()))
 
         def say(state: Any, texts: LabeledTexts) -> np.ndarray:
-            def written(batch: dict[str, jax.Array]) -> Any:
-                asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                return step(state.trainable, run.frozen, asked)
+            def written(batch: data.Batch) -> Any:
+                # Without what only labeled sets have: one program serves all sets.
+                return step(state.trainable, run.frozen, batch._replace(targets=None, mask=None))
 
             return self._answers.read(*self._over(texts, mesh, written))
 

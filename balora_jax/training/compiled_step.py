@@ -1,13 +1,13 @@
 """The update, compiled once for each length of batches."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from balora_jax.data import Batch
 from balora_jax.runs.setup import Assembly
 from balora_jax.training.sharding import batch_sharding, put
 
@@ -33,31 +33,28 @@ class CompiledStep:
         """The lengths that were compiled for, one program each."""
         return sorted(self._programs)
 
-    def compile(self, batch: Mapping[str, Any]) -> None:
+    def compile(self, batch: Batch) -> None:
         """Compiles for batches of these arrays' shapes, [examples, ...]."""
-        abstract = {
-            name: jax.ShapeDtypeStruct(
-                self._split(array.shape), array.dtype, sharding=self._sharding
-            )
-            for name, array in batch.items()
-        }
+
+        def abstract(array: Any) -> jax.ShapeDtypeStruct:
+            shape = self._split(array.shape)
+            return jax.ShapeDtypeStruct(shape, array.dtype, sharding=self._sharding)
+
+        shapes = jax.tree.map(abstract, batch)
         began = time.monotonic()
-        compiled = self._update.lower(self._run.state, self._run.frozen, abstract).compile()
+        compiled = self._update.lower(self._run.state, self._run.frozen, shapes).compile()
         self.seconds += time.monotonic() - began
         memory = compiled.memory_analysis()
         self.bytes = max(self.bytes, memory.argument_size_in_bytes + memory.temp_size_in_bytes)
-        self._programs[batch["input_ids"].shape[-1]] = compiled
+        self._programs[batch.input_ids.shape[-1]] = compiled
 
-    def __call__(
-        self, state: Any, batch: dict[str, np.ndarray]
-    ) -> tuple[Any, dict[str, jax.Array]]:
-        length = batch["input_ids"].shape[-1]
+    def __call__(self, state: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
+        length = batch.input_ids.shape[-1]
         if length not in self._programs:
             self.compile(batch)
-        on_device = {
-            name: put(array.reshape(self._split(array.shape)), self._sharding)
-            for name, array in batch.items()
-        }
+        on_device = jax.tree.map(
+            lambda array: put(array.reshape(self._split(array.shape)), self._sharding), batch
+        )
         return self._programs[length](state, self._run.frozen, on_device)
 
     def _split(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import jax
 
+from balora_jax.data import Batch
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
@@ -17,7 +18,7 @@ from balora_jax.training.state import TrainState
 class Batches(Protocol):
     """An endless iterator that can tell and take its position."""
 
-    def __next__(self) -> dict[str, Any]: ...
+    def __next__(self) -> Batch: ...
 
     def get_state(self) -> dict[str, Any]: ...
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from balora_jax.data import Batch
 from balora_jax.training.state import TrainState, combine
 
-Batch = dict[str, jax.Array]
 Parts = dict[str, jax.Array]
 # (params, batch, random key or None, weights) -> (loss, parts).
 LossFn = Callable[[Any, Batch, jax.Array | None, dict[str, jax.Array]], tuple[jax.Array, Parts]]
@@ -28,11 +28,11 @@ def token_weighted(loss_fn: LossFn) -> Gradient:
     """
 
     def gradient(trainable, complete, batch, key, weights):
-        tokens = jnp.sum(batch["mask"])
+        tokens = jnp.sum(batch.mask)
 
         def loss_of(trainable, micro, micro_key):
             loss, parts = loss_fn(complete(trainable), micro, micro_key, weights)
-            share = jnp.sum(micro["mask"]) / jnp.maximum(tokens, 1)
+            share = jnp.sum(micro.mask) / jnp.maximum(tokens, 1)
             return share * loss, {"loss": share * loss} | {
                 name: share * part for name, part in parts.items()
             }
@@ -42,7 +42,7 @@ def token_weighted(loss_fn: LossFn) -> Gradient:
         def accumulate(total, inputs):
             return jax.tree.map(jnp.add, total, one(trainable, *inputs)), None
 
-        inputs = batch, jax.random.split(key, len(batch["mask"]))
+        inputs = batch, jax.random.split(key, len(batch.mask))
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
         shapes = jax.eval_shape(one, trainable, *first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -102,7 +102,7 @@ def make_train_step(
             "learning_rate": learning_rate(state.step),
             "gradient_norm": optax.global_norm(grads),
         }
-        report |= {"tokens": jnp.sum(batch["attention_mask"])}
+        report |= {"tokens": jnp.sum(batch.attention_mask)}
         return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), report
 
     return step
@@ -112,7 +112,7 @@ def make_eval_step(task_loss: Callable[[Any, Batch], jax.Array], mask: Any):
     """step(trainable, frozen, batch) -> (sum of the task's loss over counted tokens, counted tokens)."""
 
     def step(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        tokens = jnp.sum(batch["mask"])
+        tokens = jnp.sum(batch.mask)
         return task_loss(combine(trainable, frozen, mask), batch) * tokens, tokens
 
     return step

@@ -100,8 +100,8 @@ def test_a_batch_has_the_answers_tokens(tokenizer):
     assert "answers of at most 3" in str(texts)
     batch = collate_texts(texts, [0, 1], [8])
     few, many = tokenizer.convert_tokens_to_ids(["few", "many"])
-    assert batch["targets"].tolist() == [[few, few, 1], [many, 1, 0]]
-    assert batch["mask"].tolist() == [[True] * 3, [True, True, False]]
+    assert batch.targets.tolist() == [[few, few, 1], [many, 1, 0]]
+    assert batch.mask.tolist() == [[True] * 3, [True, True, False]]
     assert texts.largest_token == many
 
 

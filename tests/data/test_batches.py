@@ -5,11 +5,12 @@ import itertools
 import json
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 
 import balora_jax.data
-from balora_jax.data import collate, eval_batches, padded_length, steps_for, train_batches
+from balora_jax.data import DTYPES, collate, eval_batches, padded_length, steps_for, train_batches
 from balora_jax.data.examples import Counts, Examples
 
 
@@ -26,33 +27,30 @@ def _examples(count, longest=6):
 
 
 def _take(batches, count):
-    return [batch["input_ids"][:, 0].tolist() for batch in itertools.islice(batches, count)]
+    return [batch.input_ids[:, 0].tolist() for batch in itertools.islice(batches, count)]
 
 
 def test_collate_counts_the_positions_that_predict_the_answer():
     rows = [(np.array([5, 6, 7, 8], np.int32), 2), (np.array([3, 4], np.int32), 0)]
     batch = collate(rows, length=5, pad_id=9)
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [3, 4, 9, 9, 9]]
-    assert batch["targets"].tolist() == [[6, 7, 8, 9, 9], [4, 9, 9, 9, 9]]
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [3, 4, 9, 9, 9]]
+    assert batch.targets.tolist() == [[6, 7, 8, 9, 9], [4, 9, 9, 9, 9]]
     # Position 1 (token 6, the prompt's last) predicts 7, position 2 predicts 8; an empty prompt loses token 3.
-    assert batch["mask"].astype(int).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
-    assert batch["attention_mask"].astype(int).tolist() == [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
-    assert [batch[key].dtype for key in ("input_ids", "targets", "mask", "attention_mask")] == [
-        np.int32,
-        np.int32,
-        np.bool_,
-        np.bool_,
-    ]
+    assert batch.mask.astype(int).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert batch.attention_mask.astype(int).tolist() == [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
+    assert [array.dtype for array in batch[:4]] == [np.int32, np.bool_, np.int32, np.bool_]
+    assert [np.dtype(dtype) for dtype in DTYPES[:4]] == [array.dtype for array in batch[:4]]
+    assert batch.token_type_ids is batch.teacher is None
 
 
 def test_a_row_that_fills_the_length_counts_its_last_token():
     batch = collate([(np.arange(4, dtype=np.int32), 1)], length=4, pad_id=9)
-    assert batch["mask"].astype(int).tolist() == [[1, 1, 1, 0]]
+    assert batch.mask.astype(int).tolist() == [[1, 1, 1, 0]]
 
 
 def test_masks_add_up_to_the_counted_tokens():
     examples = _examples(10)
-    total = sum(int(batch["mask"].sum()) for batch in eval_batches(examples, 3, 8))
+    total = sum(int(batch.mask.sum()) for batch in eval_batches(examples, 3, 8))
     assert total == examples.counts.counted_tokens
 
 
@@ -100,17 +98,16 @@ def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
     _take(resumed, 2)  # prefetched batches must be thrown away
     resumed.set_state(state)
     for batch in expected:
-        found = next(resumed)
-        assert all(np.array_equal(found[key], batch[key]) for key in batch)
+        chex.assert_trees_all_equal(next(resumed), batch)
 
 
 def test_evaluation_sees_every_example_once_in_order():
     batches = list(eval_batches(_examples(10), 4, 8))
-    assert [batch["input_ids"].shape for batch in batches] == [(4, 8)] * 3
+    assert [batch.input_ids.shape for batch in batches] == [(4, 8)] * 3
     counted = [
         int(row[0])
         for batch in batches
-        for row, mask in zip(batch["input_ids"], batch["mask"], strict=True)
+        for row, mask in zip(batch.input_ids, batch.mask, strict=True)
         if mask.any()
     ]
     assert counted == list(range(10))
@@ -118,8 +115,8 @@ def test_evaluation_sees_every_example_once_in_order():
 
 def test_rows_that_fill_up_attend_to_something():
     *_, last = eval_batches(_examples(10), 4, 8)
-    assert last["attention_mask"].any(axis=1).all()
-    assert not last["mask"][2:].any()
+    assert last.attention_mask.any(axis=1).all()
+    assert not last.mask[2:].any()
 
 
 def test_own_modules_import_no_jax():

@@ -4,6 +4,7 @@ import collections
 import itertools
 import json
 
+import chex
 import numpy as np
 import pytest
 
@@ -46,25 +47,25 @@ def test_bucket_lengths(longest, max_length, buckets):
 def test_a_batch_has_the_shortest_bucket_that_holds_it_and_its_own_rows():
     texts, buckets = _texts(200), (32, 48, 64, 96, 128)
     for batch in itertools.islice(train_text_batches(texts, 8, buckets, steps=20, seed=0), 20):
-        longest = texts.lengths[batch["labels"]].max()
-        assert batch["input_ids"].shape == (
+        longest = texts.lengths[batch.targets].max()
+        assert batch.input_ids.shape == (
             8,
             next(length for length in buckets if length >= longest),
         )
-        for row, label in enumerate(batch["labels"]):
+        for row, label in enumerate(batch.targets):
             length = texts.lengths[label]
-            assert (batch["input_ids"][row, :length] == label).all()
-            assert (batch["segments"][row, :length] == label % 2).all()
-            assert (batch["input_ids"][row, length:] == -1).all()
-            assert batch["attention_mask"][row].sum() == length
-        assert batch["mask"].all()
+            assert (batch.input_ids[row, :length] == label).all()
+            assert (batch.token_type_ids[row, :length] == label % 2).all()
+            assert (batch.input_ids[row, length:] == -1).all()
+            assert batch.attention_mask[row].sum() == length
+        assert batch.mask.all()
 
 
 def test_batches_waste_hardly_more_than_the_buckets_themselves():
     texts, buckets = _texts(2000), (32, 48, 64, 96, 128)
     batches = list(train_text_batches(texts, 8, buckets, steps=250, seed=0))
-    used = sum(batch["attention_mask"].sum() for batch in batches) / sum(
-        batch["input_ids"].size for batch in batches
+    used = sum(batch.attention_mask.sum() for batch in batches) / sum(
+        batch.input_ids.size for batch in batches
     )
     alone = sum(min(bucket for bucket in buckets if bucket >= length) for length in texts.lengths)
     assert used > 0.95 * texts.lengths.sum() / alone
@@ -109,23 +110,22 @@ def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
     next(resumed)
     resumed.set_state(state)
     for _ in range(10):
-        expected, found = next(original), next(resumed)
-        assert all(np.array_equal(found[key], expected[key]) for key in expected)
+        chex.assert_trees_all_equal(next(resumed), next(original))
 
 
 def test_evaluation_sees_every_example_once():
     texts = _texts(70)
     rows, batches = zip(*eval_text_batches(texts, 16, (32, 48, 64, 96, 128)), strict=True)
     assert sorted(np.concatenate(rows)) == list(range(70))
-    assert all(len(batch["labels"]) == 16 for batch in batches)
+    assert all(len(batch.targets) == 16 for batch in batches)
     for found, batch in zip(rows, batches, strict=True):
-        assert (batch["labels"][batch["mask"]] == found).all()
-    assert batches[-1]["mask"].sum() == 70 % 16
-    assert batches[-1]["attention_mask"].any(axis=1).all()
+        assert (batch.targets[batch.mask] == found).all()
+    assert batches[-1].mask.sum() == 70 % 16
+    assert batches[-1].attention_mask.any(axis=1).all()
 
 
 def test_rows_without_labels_get_zeros():
     texts = _texts(5)
     bare = LabeledTexts(texts.tokens, texts.segments, texts.starts, None, -1, 0)
     ((_, batch),) = eval_text_batches(bare, 8, (128,))
-    assert (batch["labels"] == 0).all()
+    assert (batch.targets == 0).all()

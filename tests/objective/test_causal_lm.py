@@ -12,6 +12,7 @@ from transformers import GPT2Config, LlamaConfig
 from balora_jax import adapters, models
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import DiversityConfig, MeshConfig, RegularizersConfig, SvdConfig
+from balora_jax.data import Batch
 from balora_jax.models.hf.registry import MODEL_TYPES
 from balora_jax.objective import causal_lm, streamed
 from balora_jax.training.sharding import make_mesh, tree_shardings
@@ -45,12 +46,7 @@ def _parts(name, form, remat):
     params = {"base": base, "adapters": moved, "initial": start, "factor": factor}
     ids = jax.random.randint(jax.random.key(2), (8, 9), 0, 96)
     everything = jnp.ones(ids.shape, bool)
-    batch = {
-        "input_ids": ids,
-        "attention_mask": everything,
-        "targets": jnp.roll(ids, -1, 1),
-        "mask": everything,
-    }
+    batch = Batch(ids, everything, targets=jnp.roll(ids, -1, 1), mask=everything)
     return model, spec, params, batch
 
 

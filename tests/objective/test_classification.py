@@ -22,6 +22,7 @@ from balora_jax.config import (
     RegularizersConfig,
     SvdConfig,
 )
+from balora_jax.data import Batch
 from balora_jax.objective import classification
 from balora_jax.objective.linear_probe import fit_head
 from balora_jax.training.sharding import batch_sharding, make_mesh
@@ -54,17 +55,17 @@ def bert(tmp_path_factory):
 def _batch(micro_batches, teacher_size=4):
     random = np.random.default_rng(0)
     mask = np.arange(10) < random.integers(4, 11, 16)[:, None]
-    batch = {
-        "input_ids": np.where(mask, random.integers(3, 11, (16, 10)), 0),
-        "attention_mask": mask,
-        "segments": np.zeros((16, 10), int),
-        "labels": random.integers(0, 4, 16),
-        "teacher": random.normal(size=(16, teacher_size)).astype(np.float32),
-    }
-    return {
-        name: jnp.asarray(array.reshape(micro_batches, -1, *array.shape[1:]))
-        for name, array in batch.items()
-    }
+    batch = Batch(
+        input_ids=np.where(mask, random.integers(3, 11, (16, 10)), 0),
+        attention_mask=mask,
+        token_type_ids=np.zeros((16, 10), int),
+        targets=random.integers(0, 4, 16),
+        mask=np.ones(16, bool),
+        teacher=random.normal(size=(16, teacher_size)).astype(np.float32),
+    )
+    return jax.tree.map(
+        lambda array: jnp.asarray(array.reshape(micro_batches, -1, *array.shape[1:])), batch
+    )
 
 
 def _gradient(model, params, batch, terms=TERMS, key=None):
@@ -90,7 +91,8 @@ def test_micro_batches_change_nothing(bert, micro_batches):
     lora = adapters.student_path(params["adapters"], params["initial"], SPEC)
     logits = model.apply(
         {"params": params["base"], "lora": lora},
-        *(_batch(1)[n][0] for n in ("input_ids", "attention_mask")),
+        _batch(1).input_ids[0],
+        _batch(1).attention_mask[0],
     )
     centered = np.asarray(logits, np.float64) - np.mean(logits, axis=0)
     covariance = centered.T @ centered / 15
@@ -112,10 +114,10 @@ def test_the_students_head_reads_the_teachers_features_without_gradient(bert):
     own = dataclasses.replace(
         TERMS, consistency=dataclasses.replace(TERMS.consistency, teacher_head="student")
     )
-    read = model.apply({"params": params["base"]}, batch["teacher"][0], method="classify")
+    read = model.apply({"params": params["base"]}, batch.teacher[0], method="classify")
     found = _gradient(model, params, batch, own)
     chex.assert_trees_all_close(
-        found, _gradient(model, params, batch | {"teacher": read[None]}), rtol=1e-5, atol=1e-7
+        found, _gradient(model, params, batch._replace(teacher=read[None])), rtol=1e-5, atol=1e-7
     )
 
 
@@ -130,13 +132,13 @@ def test_dropout_differs_between_micro_batches(bert):
         "params": params["base"],
         "lora": adapters.student_path(params["adapters"], params["initial"], SPEC),
     }
-    texts = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    texts = batch._replace(targets=None, mask=None, teacher=None)
 
     def forward(micro, key):
         return dropping.apply(
             lora,
-            micro["input_ids"],
-            micro["attention_mask"],
+            micro.input_ids,
+            micro.attention_mask,
             deterministic=False,
             rngs={"dropout": key},
         )

@@ -22,6 +22,7 @@ from balora_jax.config import (
     RegularizersConfig,
     SvdConfig,
 )
+from balora_jax.data import Batch
 from balora_jax.objective import plain, seq2seq_lm, streamed
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import combine, partition, trainable_mask
@@ -55,12 +56,12 @@ def _batch():
     random = np.random.default_rng(0)
     mask = np.arange(10) < random.integers(4, 11, 8)[:, None]
     counted = np.arange(5) < random.integers(2, 6, 8)[:, None]
-    return {
-        "input_ids": np.where(mask, random.integers(3, len(WORDS), (8, 10)), 0),
-        "attention_mask": mask,
-        "targets": np.where(counted, random.integers(1, len(WORDS), (8, 5)), 0),
-        "mask": counted,
-    }
+    return Batch(
+        input_ids=np.where(mask, random.integers(3, len(WORDS), (8, 10)), 0),
+        attention_mask=mask,
+        targets=np.where(counted, random.integers(1, len(WORDS), (8, 5)), 0),
+        mask=counted,
+    )
 
 
 def _loss_and_gradient(model, params, batch, mesh=None):
@@ -84,8 +85,10 @@ def test_loss_equals_pytorch(t5):
     folder, model, params = t5
     batch, untouched = _batch(), params | {"adapters": params["initial"]}
     reference = T5ForConditionalGeneration.from_pretrained(folder).eval()
-    labels = torch.tensor(np.where(batch["mask"], batch["targets"], -100)).long()
-    given = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "attention_mask")}
+    labels = torch.tensor(np.where(batch.mask, batch.targets, -100)).long()
+    given = {
+        name: torch.tensor(getattr(batch, name)).long() for name in ("input_ids", "attention_mask")
+    }
     with torch.no_grad():
         theirs = reference(**given, labels=labels).loss.item()
     ours, parts = jax.jit(seq2seq_lm.make_loss(model, SPEC, NONE))(untouched, batch, None, {})
@@ -97,17 +100,15 @@ def test_the_objective_is_that_of_the_answers_logits(t5):
     """Held against logits that are computed here."""
     _, model, params = t5
     batch = _batch()
-    led = np.pad(batch["targets"][:, :-1], ((0, 0), (1, 0)))
+    led = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
     lora = adapters.student_path(params["adapters"], params["initial"], SPEC)
     read = jax.jit(model.apply)
     logits, teacher = (
-        read(
-            {"params": params["base"], "lora": of}, batch["input_ids"], batch["attention_mask"], led
-        )
+        read({"params": params["base"], "lora": of}, batch.input_ids, batch.attention_mask, led)
         for of in (lora, {})
     )
     whole = plain.nlg(
-        logits, teacher, batch["targets"], jnp.asarray(batch["mask"]), terms=TERMS, weights=WEIGHTS
+        logits, teacher, batch.targets, jnp.asarray(batch.mask), terms=TERMS, weights=WEIGHTS
     )
     untouched = params | {"adapters": params["initial"]}
     loss = jax.jit(seq2seq_lm.make_loss(model, SPEC, TERMS))

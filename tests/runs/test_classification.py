@@ -171,7 +171,7 @@ def test_pytorch_predicts_the_same(finished, letters, kind):
 
 
 def _torch_logits(model, batch):
-    named = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    named = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with torch.no_grad():
         return model.eval()(**{name: torch.tensor(array).long() for name, array in named.items()}).logits.numpy()
 
@@ -278,7 +278,7 @@ def _letters_batch():
     mask = np.arange(9) < np.array([[9], [6]])
     ids = np.where(mask, np.random.default_rng(0).integers(3, 11, (2, 9)), 0)
     ids[[0, 1], [8, 5]] = 2
-    return {"input_ids": ids, "attention_mask": mask, "segments": np.zeros_like(ids)}
+    return data.Batch(ids, mask, targets=None, mask=None, token_type_ids=np.zeros_like(ids))
 
 
 def test_gpt2_learns_to_write(tmp_path, letters):

@@ -85,10 +85,10 @@ def _held_out_nll(model, config, tokenizer):
     total = count = 0
     for batch in data.eval_batches(examples, 4, data.padded_length(examples, max_length=64)):
         with torch.no_grad():
-            ids, mask = torch.tensor(batch["input_ids"]).long(), torch.tensor(batch["attention_mask"]).long()
+            ids, mask = torch.tensor(batch.input_ids).long(), torch.tensor(batch.attention_mask).long()
             logits = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
-        chosen = logits.gather(-1, torch.tensor(batch["targets"]).long()[..., None])[..., 0]
-        counted = torch.tensor(batch["mask"])
+        chosen = logits.gather(-1, torch.tensor(batch.targets).long()[..., None])[..., 0]
+        counted = torch.tensor(batch.mask)
         total, count = total - chosen[counted].sum().item(), count + int(counted.sum())
     return total / count
 

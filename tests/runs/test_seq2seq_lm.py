@@ -119,14 +119,14 @@ def test_pytorch_answers_the_same(finished, written, kind):
     tokenizer, config = make_tokenizer(), read_config(["--config", str(folder / "config.yaml")])
     texts = data.read_text_sets(config.data, tokenizer, data.encode_with_answers).held_out["eval"]
     batch = data.collate_texts(texts, np.arange(len(texts)), [32])
-    given = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "attention_mask")}
-    led = np.pad(batch["targets"][:, :-1], ((0, 0), (1, 0)))
+    given = {name: torch.tensor(getattr(batch, name)).long() for name in ("input_ids", "attention_mask")}
+    led = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
     with torch.no_grad():
         theirs = model.eval()(**given, decoder_input_ids=torch.tensor(led).long()).logits.numpy()
         said = model.generate(**given, max_new_tokens=2, do_sample=False)
     ours, base = models.load_pretrained(written / "t5", task="seq2seq-lm")
     variables = {"params": base, "lora": peft_format.load_adapter(folder / "adapter", base)}
-    logits = jax.jit(ours.apply)(variables, batch["input_ids"], batch["attention_mask"], led)
+    logits = jax.jit(ours.apply)(variables, batch.input_ids, batch.attention_mask, led)
     np.testing.assert_allclose(logits, theirs, rtol=1e-4, atol=1e-4)
     answers = [text.strip() for text in tokenizer.batch_decode(said, skip_special_tokens=True)]
     answers = [text if text in LABELS else LABELS[0] for text in answers]

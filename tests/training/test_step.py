@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from balora_jax.config import OptimizerConfig
+from balora_jax.data import Batch
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.state import combine, count, init_state, partition, trainable_mask
 from balora_jax.training.step import make_eval_step, make_train_step, token_weighted
@@ -25,23 +26,25 @@ def _params():
 
 
 def _batch(micro_batches, examples=8):
-    """Masks that leave each micro-batch another number of counted tokens."""
+    """Vectors for tokens, and masks that leave each micro-batch another number of counted tokens."""
     rng = np.random.default_rng(1)
     mask = rng.random((examples, 4)) < np.linspace(0.2, 0.9, examples)[:, None]
-    batch = {
-        "inputs": rng.normal(size=(examples, 4, 5)).astype(np.float32),
-        "targets": rng.normal(size=(examples, 4, 3)).astype(np.float32),
-        "mask": mask,
-        "attention_mask": np.ones((examples, 4), bool),
-    }
-    return {k: jnp.asarray(v.reshape(micro_batches, -1, *v.shape[1:])) for k, v in batch.items()}
+    batch = Batch(
+        input_ids=rng.normal(size=(examples, 4, 5)).astype(np.float32),
+        targets=rng.normal(size=(examples, 4, 3)).astype(np.float32),
+        mask=mask,
+        attention_mask=np.ones((examples, 4), bool),
+    )
+    return jax.tree.map(
+        lambda array: jnp.asarray(array.reshape(micro_batches, -1, *array.shape[1:])), batch
+    )
 
 
 def _loss(params, batch, key, weights):
     out = params["adapters"]["out"]
-    predicted = batch["inputs"] @ (params["base"]["out"]["kernel"] + out["a"] @ out["b"])
-    error = jnp.sum((predicted - batch["targets"]) ** 2, axis=-1)
-    task = jnp.sum(error * batch["mask"]) / jnp.maximum(jnp.sum(batch["mask"]), 1)
+    predicted = batch.input_ids @ (params["base"]["out"]["kernel"] + out["a"] @ out["b"])
+    error = jnp.sum((predicted - batch.targets) ** 2, axis=-1)
+    task = jnp.sum(error * batch.mask) / jnp.maximum(jnp.sum(batch.mask), 1)
     return task + weights["extra"] * task, {"task": task}
 
 
@@ -102,13 +105,13 @@ def test_frozen_leaves_have_no_state_and_do_not_move():
 def test_report():
     _, reports, _ = _run(2)
     batch = _batch(2)
-    assert int(reports[0]["response_tokens"]) == int(batch["mask"].sum())
+    assert int(reports[0]["response_tokens"]) == int(batch.mask.sum())
     assert int(reports[0]["tokens"]) == 32
     np.testing.assert_allclose(reports[1]["loss"], 1.5 * reports[1]["task"], rtol=1e-6)
 
 
 def test_a_batch_without_counted_tokens_changes_nothing():
-    batch = _batch(2) | {"mask": jnp.zeros((2, 4, 4), bool)}
+    batch = _batch(2)._replace(mask=jnp.zeros((2, 4, 4), bool))
     _, reports, after = _run(2, steps=1, batch=batch)
     chex.assert_trees_all_close(after["adapters"], _params()["adapters"])
     assert float(reports[0]["loss"]) == 0

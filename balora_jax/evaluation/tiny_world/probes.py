@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from balora_jax.data.batches import Batch, eval_batches, padded_length
+from balora_jax.data import Batch, eval_batches, padded_length
 from balora_jax.data.examples import Examples, tokenize
 from balora_jax.data.prompts import Template
 from balora_jax.evaluation.tiny_world.corpus import FORMS, OTHER, make_corpus
@@ -180,9 +180,9 @@ def _read_batch(
     model: Any, params: Any, lora: Any, batch: Batch, others: jax.Array
 ) -> tuple[jax.Array, ...]:
     variables = {"params": params, "lora": lora}
-    logits = model.apply(variables, batch["input_ids"], batch["attention_mask"])
+    logits = model.apply(variables, batch.input_ids, batch.attention_mask)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    targets, mask = batch["targets"], batch["mask"]
+    targets, mask = batch.targets, batch.mask
     right = jnp.all((jnp.argmax(logits, -1) == targets) | ~mask, axis=-1)
     row, first = jnp.arange(len(mask)), jnp.argmax(mask, axis=-1)
     log_odds = log_probs[row, first, targets[row, first]] - log_probs[row, first, others]

@@ -1,0 +1,43 @@
+"""The arrays of a batch, for every task."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Examples side by side; jax treats it as a pytree in which None has no leaves.
+
+    The update takes batches whose arrays have one more axis in front: [micro-batches, examples, ...].
+
+    Attributes:
+      input_ids: tokens, int32 [examples, length].
+      attention_mask: bool [examples, length], True where there is a token.
+      targets: what the model is to predict. Causal language model: the next tokens, int32
+        [examples, length]. Encoder-decoder: the answers, int32 [examples, answer length].
+        Classifier: classes, int32 [examples], or scores, float32 [examples].
+      mask: bool of the shape of `targets`, True where the loss counts.
+      token_type_ids: int32 [examples, length], 1 on the second text of a pair; None outside
+        sequence classification.
+      teacher: float32 [examples, ...], the teacher's logits or features; None without a teacher
+        that was run before the training.
+    """
+
+    input_ids: Any
+    attention_mask: Any
+    targets: Any
+    mask: Any
+    token_type_ids: Any = None
+    teacher: Any = None
+
+
+# The dtype of each array; of scores among the targets, SCORE_DTYPE.
+DTYPES = Batch(
+    input_ids=np.int32,
+    attention_mask=np.bool_,
+    targets=np.int32,
+    mask=np.bool_,
+    token_type_ids=np.int32,
+    teacher=np.float32,
+)
+SCORE_DTYPE = np.float32
