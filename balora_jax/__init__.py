@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["load_pretrained"]
+__all__ = ["load_pretrained", "register_term"]
 
 
 def __getattr__(name: str) -> Any:
@@ -11,4 +11,8 @@ def __getattr__(name: str) -> Any:
         from balora_jax.models import load_pretrained
 
         return load_pretrained
+    if name == "register_term":
+        from balora_jax.regularizers.registration import register_term
+
+        return register_term
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

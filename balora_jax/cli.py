@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from balora_jax.config.parse import parse, read_config, split
+from balora_jax.config.plugins import load_plugins
 from balora_jax.errors import BadInput, Diverged
 
 
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if name not in COMMANDS:
             raise BadInput(f"there is no command {name!r}; accepted: {', '.join(COMMANDS)}")
-        COMMANDS[name](rest)
+        COMMANDS[name](load_plugins(rest))
     except (BadInput, Diverged) as error:
         print(f"balora: {error}", file=sys.stderr)
         sys.exit(2)

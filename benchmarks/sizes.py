@@ -1,26 +1,33 @@
-"""The models that are measured, by name, and a training step of each from shapes alone.
+"""The models that are measured, by name: their configuration, their setup, random weights.
 
-Language models stream their objective; a classifier's step is given the teacher's word with the batch, as in training.
+Language models stream their objective; a classifier's step is given the teacher's logits with the
+batch, as in training.
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from transformers import BertConfig, GemmaConfig, LlamaConfig, MistralConfig, PretrainedConfig
 
-from balora_jax import adapters, models
-from balora_jax.adapters import AdapterSpec
-from balora_jax.config import PAPER_TARGETS, OptimizerConfig, RegularizersConfig
-from balora_jax.data import DTYPES, Batch
+from balora_jax import models
+from balora_jax.config import (
+    AdapterConfig,
+    DataConfig,
+    ModelConfig,
+    OutputConfig,
+    RegularizersConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from balora_jax.data import Batch
 from balora_jax.models.hf.registry import CAUSAL_LM, CLASSIFICATION, MODEL_TYPES
-from balora_jax.objective import causal_lm, classification, streamed
-from balora_jax.objective.schedules import weights_at
-from balora_jax.training.optimizer import learning_rate, make_optimizer
-from balora_jax.training.sharding import batch_sharding, tree_shardings
-from balora_jax.training.state import init_state, partition, trainable_mask
-from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
+from balora_jax.objective.params import Params
+from balora_jax.objective.svd import head_factor
+from balora_jax.training.setup import TrainSetup
+from balora_jax.training.state import TrainState
 
 STEPS = 1000
 # Of a classifier: those of MNLI.
@@ -43,142 +50,112 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }  # fmt: skip
 
 
-class Step(NamedTuple):
-    """An update and what it takes; shapes alone, or arrays once `materialize` has filled them in."""
-
-    update: Any
-    state: Any
-    frozen: Any
-    batch: Any
-
-
 def writes(name: str) -> bool:
-    """Whether the model named is a language model, and not a classifier."""
+    """Return True if the model named is a language model, and not a classifier."""
     return CAUSAL_LM in MODEL_TYPES[CONFIGS[name].model_type].tasks
 
 
-def make_model(name: str, *, dtype: str, remat: str = "none") -> Any:
-    """A model of a named size, stored and computing in `dtype`."""
-    kind, task = (
-        MODEL_TYPES[CONFIGS[name].model_type],
-        CAUSAL_LM if writes(name) else CLASSIFICATION,
-    )
+def make_model(name: str, *, dtype: str) -> Any:
+    """A model of a named size, stored in `dtype`."""
+    model_type = MODEL_TYPES[CONFIGS[name].model_type]
+    task = model_type.tasks[CAUSAL_LM if writes(name) else CLASSIFICATION]
     labels = {} if writes(name) else {"labels": CLASSES}
-    numerics = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype), "remat": remat}
-    return kind.tasks[task].module(kind.parse(CONFIGS[name]), **numerics, **labels)
+    return task.module(
+        model_type.parse(CONFIGS[name]),
+        dtype=jnp.dtype(dtype),
+        param_dtype=jnp.dtype(dtype),
+        **labels,
+    )
 
 
-def step_of_shapes(
-    model: Any,
-    terms: RegularizersConfig,
+def make_config(
+    name: str,
     *,
     rank: int,
     batch: int,
-    length: int,
-    mesh,
-    head_frozen: bool = True,
-) -> Step:
-    """The BA-LoRA update of a language model on a mesh, with delta-form PiSSA adapters; nothing is allocated."""
-    base = models.abstract_params(model)
-    factor = {
-        "head": jax.eval_shape(lambda tree: streamed.head_factor(models.head(model, tree)), base)
-    }
-    several = mesh if mesh.size > 1 else None
-    loss = causal_lm.make_loss(
-        model, AdapterSpec(rank), terms, mesh=several, head_frozen=head_frozen
+    dtype: str,
+    remat: str = "none",
+    regularized: bool = True,
+) -> RunConfig:
+    """The configuration of a BA-LoRA run: delta-form PiSSA adapters, the paper's terms or none.
+
+    Args:
+      name: of a size.
+      rank: of the adapters.
+      batch: examples an update sees.
+      dtype: of frozen weights and products.
+      remat: as in the configuration.
+      regularized: False leaves out the terms.
+    """
+    task = "causal-lm" if writes(name) else "sequence-classification"
+    regularizers = RegularizersConfig()
+    if not regularized:
+        off = {
+            term: dataclasses.replace(section, weight=0.0)
+            for term, section in regularizers.terms.items()
+        }
+        regularizers = RegularizersConfig(**off)
+    targets = AdapterConfig().targets if writes(name) else "all-linear"
+    labels = None if writes(name) else CLASSES
+    return RunConfig(
+        model=ModelConfig(source=name, task=task, dtype=dtype),
+        adapter=AdapterConfig(rank=rank, targets=targets),
+        regularizers=regularizers,
+        data=DataConfig(train="random", labels=labels),
+        training=TrainingConfig(steps=STEPS, batch_size=batch, precision=dtype, remat=remat),
+        output=OutputConfig(dir="none"),
     )
-    dtypes = DTYPES._replace(token_type_ids=None, teacher=None)
-    shapes = jax.tree.map(lambda dtype: jax.ShapeDtypeStruct((1, batch, length), dtype), dtypes)
-    paths = adapters.match_targets(list(PAPER_TARGETS), base)
-    return _update(token_weighted(loss), terms, base, factor, paths, (), rank, shapes, mesh)
 
 
-def classifier_of_shapes(
-    model: Any, terms: RegularizersConfig, *, rank: int, batch: int, length: int, mesh
-) -> Step:
-    """The same update of a classifier, adapters on every linear layer and its head trained whole."""
-    base, head = models.abstract_params(model), models.head_modules(model)
-    loss = classification.make_loss(model, AdapterSpec(rank), terms, scores=False)
-    shapes = jax.tree.map(lambda dtype: jax.ShapeDtypeStruct((1, batch, length), dtype), DTYPES)
-    shapes = shapes._replace(
-        targets=jax.ShapeDtypeStruct((1, batch), DTYPES.targets),
-        mask=jax.ShapeDtypeStruct((1, batch), DTYPES.mask),
-        teacher=jax.ShapeDtypeStruct((1, batch, model.labels), DTYPES.teacher),
-    )
-    body = {name: part for name, part in base.items() if (name,) not in head}
-    paths = adapters.match_targets("all-linear", body)
-    return _update(whole_batch(loss), terms, base, {}, paths, head, rank, shapes, mesh)
-
-
-def _update(
-    gradient: Gradient,
-    terms: RegularizersConfig,
-    base: Any,
-    factor: Any,
-    paths,
-    head,
-    rank: int,
-    shapes: Any,
-    mesh,
-) -> Step:
-    start = jax.eval_shape(
-        lambda key: adapters.init_lora(base, paths, rank, key), jax.random.key(0)
-    )
-    params = {"base": base, "adapters": start, "initial": start, "factor": factor}
-    mask = trainable_mask(params, method="ba-lora", head=head)
-    trainable, frozen = partition(params, mask)
-    config = OptimizerConfig()
-    optimizer = make_optimizer(config, STEPS, mask)
-    state = jax.eval_shape(lambda tree: init_state(tree, optimizer, seed=0), trainable)
-    update = make_train_step(
-        gradient, optimizer, mask, weights_at(terms, STEPS), learning_rate(config, STEPS)
-    )
-    state, frozen = (_placed(tree, tree_shardings(mesh, tree)) for tree in (state, frozen))
-    places = jax.tree.map(lambda _: batch_sharding(mesh), shapes)
-    return Step(update, state, frozen, _placed(shapes, places))
-
-
-def materialize(step: Step, model: Any) -> tuple[Any, Any, Any]:
-    """(state, frozen, batch) of random weights, adapters near their start, and random tokens, all counted.
+def materialize(setup: TrainSetup, shapes: Batch) -> tuple[TrainState, Params, Batch]:
+    """Random weights, adapters near their start, and random tokens, all counted.
 
     Made by numpy: programs that make them would count in the process's memory.
+
+    Args:
+      setup: a setup on one device.
+      shapes: of a batch, [examples, ...].
+
+    Returns:
+      (state, frozen, batch [1, examples, ...]).
     """
     rng = np.random.default_rng(0)
+    config = setup.model.config
 
     def filled(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        if path[-1].key == "scale":
-            return jnp.full(leaf.shape, 1 - getattr(model.config, "norm_offset", 0), leaf.dtype)
+        if getattr(path[-1], "key", None) == "scale":
+            return jnp.full(leaf.shape, 1 - getattr(config, "norm_offset", 0), leaf.dtype)
         return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
 
-    def drawn(name: str, shape: jax.ShapeDtypeStruct | None) -> jax.Array | None:
-        highest = {"input_ids": model.config.vocab_size, "targets": CLASSES, "token_type_ids": 2}
-        if shape is None:
-            return None
-        if shape.dtype == bool:
-            return jnp.ones(shape.shape, bool)
-        if name == "teacher":
-            return jnp.asarray(rng.standard_normal(shape.shape, np.float32))
-        return jnp.asarray(rng.integers(highest[name], size=shape.shape, dtype=np.int32))
+    trainable = jax.tree_util.tree_map_with_path(filled, setup.state.trainable)
+    frozen = jax.tree_util.tree_map_with_path(filled, setup.frozen)
+    if frozen.head_factor is not None:
+        factor = jax.jit(head_factor)(models.head(setup.model, frozen.base))
+        frozen = frozen.replace(head_factor=factor)
+    trainable = trainable.replace(adapters=jax.tree.map(lambda leaf: leaf * 1.01, frozen.initial))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), setup.state)
+    state = zeros.replace(trainable=trainable, step=jnp.asarray(STEPS // 2, jnp.int32))
+    batch = _random_batch(shapes, config.vocab_size, rng)
+    return state, frozen, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], batch)
 
-    trainable, frozen = (
-        jax.tree_util.tree_map_with_path(filled, tree)
-        for tree in (step.state.trainable, step.frozen)
+
+def _random_batch(shapes: Batch, vocabulary: int, rng: np.random.Generator) -> Batch:
+    tokens = rng.integers(vocabulary, size=shapes.input_ids.shape, dtype=np.int32)
+    writes_tokens = len(shapes.targets.shape) == 2
+    targets = np.roll(tokens, -1, -1)
+    if not writes_tokens:
+        targets = rng.integers(CLASSES, size=shapes.targets.shape, dtype=np.int32)
+    token_type_ids = None
+    if shapes.token_type_ids is not None:
+        token_type_ids = rng.integers(2, size=tokens.shape, dtype=np.int32)
+    teacher = None
+    if shapes.teacher is not None:
+        teacher = rng.standard_normal(shapes.teacher.shape, np.float32)
+    return Batch(
+        input_ids=tokens,
+        attention_mask=np.ones(tokens.shape, bool),
+        targets=targets,
+        mask=np.ones(targets.shape, bool),
+        token_type_ids=token_type_ids,
+        teacher=teacher,
     )
-    if frozen["factor"]:
-        frozen["factor"] = {
-            "head": jax.jit(streamed.head_factor)(models.head(model, frozen["base"]))
-        }
-    trainable["adapters"] = jax.tree.map(lambda leaf: leaf * 1.01, frozen["initial"])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), step.state)
-    batch = Batch(*map(drawn, Batch._fields, step.batch))
-    if batch.targets.shape == batch.input_ids.shape:
-        batch = batch._replace(targets=jnp.roll(batch.input_ids, -1, -1))
-    return (
-        zeros.replace(trainable=trainable, step=jnp.asarray(STEPS // 2, jnp.int32)),
-        frozen,
-        batch,
-    )
-
-
-def _placed(tree: Any, places: Any) -> Any:
-    return jax.tree.map(lambda leaf, place: leaf.update(sharding=place), tree, places)

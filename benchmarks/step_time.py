@@ -12,7 +12,6 @@ as the model's configuration has it. Prints medians and ratios, writes benchmark
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import os
@@ -30,7 +29,9 @@ import jax
 import jax.numpy as jnp
 
 from balora_jax import models
-from balora_jax.config import MeshConfig, RegularizersConfig
+from balora_jax.config import MeshConfig
+from balora_jax.runs.setup import batch_shapes, build_setup
+from balora_jax.training.setup import TrainSetup
 from balora_jax.training.sharding import make_mesh
 from benchmarks import measure, sizes
 
@@ -126,38 +127,38 @@ def product_rates(options: argparse.Namespace, pytorch: "PyTorch") -> dict[str, 
 
 def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """A call for each form, of the same weights and batch."""
-    model = sizes.make_model(options.model, dtype=options.dtype, remat=options.remat)
-    shape = {"rank": options.rank, "batch": options.batch, "length": options.length}
-    shape["mesh"] = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    model = sizes.make_model(options.model, dtype=options.dtype)
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+
+    def setup_of(regularized: bool = True, whole_logits: bool = False) -> TrainSetup:
+        config = sizes.make_config(
+            options.model,
+            rank=options.rank,
+            batch=options.batch,
+            dtype=options.dtype,
+            remat=options.remat,
+            regularized=regularized,
+        )
+        return build_setup(config, model, mesh, steps=sizes.STEPS, whole_logits=whole_logits)
+
+    setups = {"ba-lora": setup_of(), "lora": setup_of(regularized=False)}
+    teacher = _classifier_teacher(model)
     if sizes.writes(options.model):
-        make, teacher = sizes.step_of_shapes, _teacher(model)
-    else:
-        make, teacher = sizes.classifier_of_shapes, _classifier_teacher(model)
-    steps = {
-        "ba-lora": make(model, RegularizersConfig(), **shape),
-        "lora": make(model, _off(), **shape),
-    }
-    if sizes.writes(options.model):
-        steps["plain"] = make(model, RegularizersConfig(), **shape, head_frozen=False)
-    state, frozen, batch = sizes.materialize(steps["ba-lora"], model)
+        setups["plain"] = setup_of(whole_logits=True)
+        teacher = _teacher(model)
+    config = sizes.make_config(
+        options.model, rank=options.rank, batch=options.batch, dtype=options.dtype
+    )
+    shapes = batch_shapes(config, model, options.length)
+    state, frozen, batch = sizes.materialize(setups["ba-lora"], shapes)
     calls = {
-        form: functools.partial(jax.jit(step.update), state, frozen, batch)
-        for form, step in steps.items()
+        form: functools.partial(jax.jit(setup.step), state, frozen, batch)
+        for form, setup in setups.items()
     }
     calls["teacher"] = functools.partial(teacher, frozen, batch)
     return {
         form: call for form, call in calls.items() if form in options.forms or form == "ba-lora"
     }
-
-
-def _off() -> RegularizersConfig:
-    terms = RegularizersConfig()
-    return RegularizersConfig(
-        **{
-            part.name: dataclasses.replace(getattr(terms, part.name), weight=0.0)
-            for part in dataclasses.fields(terms)
-        }
-    )
 
 
 def _teacher(model: Any) -> Callable:
@@ -166,8 +167,8 @@ def _teacher(model: Any) -> Callable:
     @jax.jit
     def forward(frozen, batch):
         ids, mask = batch.input_ids[0], batch.attention_mask[0]
-        hidden = model.apply({"params": frozen["base"]}, ids, mask, method="hidden_states")
-        head = models.head(model, frozen["base"])
+        hidden = model.apply({"params": frozen.base}, ids, mask, method="hidden_states")
+        head = models.head(model, frozen.base)
         chunks = hidden.reshape(-1, 256, hidden.shape[-1])
         return jax.lax.map(lambda chunk: jnp.max(head.logits(chunk), axis=-1), chunks)
 
@@ -180,7 +181,7 @@ def _classifier_teacher(model: Any) -> Callable:
     @jax.jit
     def forward(frozen, batch):
         texts = (batch.input_ids[0], batch.attention_mask[0], batch.token_type_ids[0])
-        return model.apply({"params": frozen["base"]}, *texts, method="features")
+        return model.apply({"params": frozen.base}, *texts, method="features")
 
     return forward
 

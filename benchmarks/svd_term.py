@@ -18,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from balora_jax.models import Head
-from balora_jax.objective import streamed
-from balora_jax.objective.svd import svd_of_logits
+from balora_jax.objective.svd import head_factor, svd, svd_of_logits
 from balora_jax.regularizers import nlg
 from benchmarks import measure
 
@@ -70,7 +69,7 @@ def compare(
     value, gradient = _in_float64(hidden.astype(np.float64), factor)
     states, head = jnp.asarray(hidden), Head(jnp.asarray(kernel))
     calls = {
-        name: functools.partial(_term(name), states, head, jax.jit(streamed.head_factor)(head))
+        name: functools.partial(_term(name), states, head, jax.jit(head_factor)(head))
         for name in methods
     }
     seconds = measure.seconds_in_turn(calls, repeats)
@@ -96,7 +95,7 @@ def _term(method: str):
         if method == "randomized":
             logits = jnp.matmul(hidden, head.kernel, precision="highest")
             return svd_of_logits(logits, mask, k=K, method="randomized")
-        return streamed.svd(hidden, factor, mask, k=K, method=method)
+        return svd(hidden, factor, mask, k=K, method=method)
 
     return jax.jit(jax.value_and_grad(term))
 

@@ -125,6 +125,20 @@ def _layer_names(path: Path, shape: tuple[int, ...]) -> list[str]:
     return [layer_name(path, layer) for layer in (range(shape[0]) if len(shape) == 3 else [None])]
 
 
+def adapter_folder(init: str) -> pathlib.Path:
+    """The folder that adapter.init names.
+
+    Raises:
+      BadInput: it is neither an initialization nor a folder.
+    """
+    folder = pathlib.Path(init).expanduser()
+    if not folder.is_dir():
+        raise BadInput(
+            f"adapter.init is {init!r}; accepted: lora, pissa, pissa_niter_N, or a PEFT adapter's folder"
+        )
+    return folder
+
+
 def load_adapter(folder: str | pathlib.Path, params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Reads a PEFT LoRA folder as a `lora` collection for `params`: float32 {a, b}, the scale folded into b.
 

@@ -13,6 +13,7 @@ from balora_jax.config.regularizers import (
     RegularizersConfig,
     SvdConfig,
     TermConfig,
+    regularizers_config,
 )
 from balora_jax.config.run import Method, RunConfig
 from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConfig
@@ -34,4 +35,5 @@ __all__ = [
     "SvdConfig",
     "TermConfig",
     "TrainingConfig",
+    "regularizers_config",
 ]

@@ -1,6 +1,5 @@
 """One run: all sections, and what they must have in common."""
 
-import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +9,8 @@ from balora_jax.config.check import require
 from balora_jax.config.data import DataConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
-from balora_jax.config.regularizers import RegularizersConfig
+from balora_jax.config.plugins import PluginFile
+from balora_jax.config.regularizers import RegularizersConfig, TermConfig
 from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
@@ -52,6 +52,9 @@ class RunConfig:
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    plugins: list[PluginFile] = field(default_factory=list)
+    """A record, written by a run, of its plugin files and their hashes. Nothing is loaded from
+    here: a plugin file is code, which --plugin FILE.py on the command line alone loads."""
 
     def __post_init__(self) -> None:
         self._check_task()
@@ -128,12 +131,11 @@ class RunConfig:
         return self.adapter.init or ("lora" if self.method == "lora" else "pissa_niter_16")
 
     @property
-    def active_regularizers(self) -> RegularizersConfig:
-        """The regularizers in force: those configured under ba-lora, all at weight 0 under any other method."""
-        if self.method == "ba-lora":
-            return self.regularizers
-        off = {
-            term.name: dataclasses.replace(getattr(self.regularizers, term.name), weight=0.0)
-            for term in dataclasses.fields(self.regularizers)
-        }
-        return RegularizersConfig(**off)
+    def acting_terms(self) -> dict[str, TermConfig]:
+        """The sections of the terms that act, by name: none but under method ba-lora."""
+        return self.regularizers.acting if self.method == "ba-lora" else {}
+
+    @property
+    def teacher_head(self) -> str:
+        """The head that reads a classifier's teacher features: initial, student or probe."""
+        return self.regularizers.consistency.teacher_head

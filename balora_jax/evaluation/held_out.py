@@ -1,42 +1,74 @@
 """The held-out loss of a model that writes, over all counted tokens."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from balora_jax import data
-from balora_jax.runs.setup import Assembly
+from balora_jax.adapters import AdapterSpec
+from balora_jax.data import Batch
+from balora_jax.objective.params import Params
+from balora_jax.training.setup import Student
 from balora_jax.training.sharding import batch_sharding, put
-from balora_jax.training.step import make_eval_step
+from balora_jax.training.state import TrainState
+
+# (model, spec, *, head_frozen, mesh) -> ((params, batch) -> mean over the counted tokens).
+MakeTaskLoss = Callable[..., Callable[[Params, Batch], jax.Array]]
 
 
-def mean_loss(
-    run: Assembly, mesh: Mesh, loss: Callable, batches: Callable[[], Iterable[data.Batch]]
-) -> Callable[[Any], float]:
-    """state -> the mean over all counted tokens.
+class HeldOutLoss:
+    """An Evaluator: the mean of the task's loss over all counted tokens of the held-out set."""
 
-    Args:
-      run: whose model it is.
-      mesh: where it lies.
-      loss: (params, batch) -> the mean over a batch's counted tokens.
-      batches: makes the held-out batches, each time afresh.
-    """
-    sharding, step = batch_sharding(mesh), jax.jit(make_eval_step(loss, run.mask))
+    def __init__(
+        self, make_task_loss: MakeTaskLoss, batches: Callable[[], Iterable[Batch]]
+    ) -> None:
+        """Evaluate on batches.
 
-    def mean(state: Any) -> float:
+        Args:
+          make_task_loss: from `objective.causal_lm` or `objective.seq2seq_lm`.
+          batches: makes the held-out batches, each time from the start.
+        """
+        self._make_task_loss = make_task_loss
+        self._batches = batches
+
+    def __call__(self, student: Student, state: TrainState) -> dict[str, float]:
+        """Compute {"loss": the mean over all counted tokens, in nats}."""
+        setup = student.setup
+        params = student.params(state)
+        sharding = batch_sharding(setup.mesh)
         sums = []
-        for arrays in batches():
+        for arrays in self._batches():
             batch = jax.tree.map(lambda array: put(array[None], sharding)[0], arrays)
-            sums.append(step(state.trainable, run.frozen, batch))
+            sums.append(
+                _batch_loss(
+                    self._make_task_loss,
+                    setup.model,
+                    setup.spec,
+                    setup.head_frozen,
+                    setup.loss_mesh,
+                    params,
+                    batch,
+                )
+            )
         losses, tokens = np.asarray(jax.device_get(sums)).T
-        return float(losses.sum() / tokens.sum())
-
-    return mean
+        return {"loss": float(losses.sum() / tokens.sum())}
 
 
-def several(mesh: Mesh) -> Mesh | None:
-    """The mesh where it has more than one device, for losses that must say what lies where."""
-    return mesh if mesh.size > 1 else None
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _batch_loss(
+    make_task_loss: MakeTaskLoss,
+    model: Any,
+    spec: AdapterSpec,
+    head_frozen: bool,
+    mesh: Mesh | None,
+    params: Params,
+    batch: Batch,
+) -> tuple[jax.Array, jax.Array]:
+    """(sum of the loss over counted tokens, counted tokens)."""
+    task_loss = make_task_loss(model, spec, head_frozen=head_frozen, mesh=mesh)
+    tokens = jnp.sum(batch.mask)
+    return task_loss(params, batch) * tokens, tokens

@@ -31,9 +31,9 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def predict(logits: np.ndarray, *, scores: bool) -> np.ndarray:
+def predict(logits: np.ndarray, *, regression: bool) -> np.ndarray:
     """[examples, D] logits -> [examples] classes, or scores where the task has them."""
-    return logits[:, 0] if scores else logits.argmax(axis=-1)
+    return logits[:, 0] if regression else logits.argmax(axis=-1)
 
 
 def count_as_wrong(

@@ -1,123 +1,139 @@
-"""Next-token prediction: the student's and the teacher's forward passes, and the objective between them."""
+"""Next-token prediction: the forward passes of student and teacher, and the objective of both."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from balora_jax.adapters import AdapterSpec, student_path, teacher_path
-from balora_jax.config import RegularizersConfig
 from balora_jax.data import Batch
 from balora_jax.models import CausalLM, head
 from balora_jax.objective import plain, streamed
-from balora_jax.training.step import LossFn, Parts
-
-Tree = Any
+from balora_jax.objective.params import LossFn, Params, Parts, Tree
+from balora_jax.regularizers.terms import Terms
 
 
 def make_loss(
     model: Any,
     spec: AdapterSpec,
-    terms: RegularizersConfig,
+    terms: Terms,
     *,
     head_frozen: bool = True,
     mesh: Mesh | None = None,
 ) -> LossFn:
     """The loss of a micro-batch: (params, batch, key, weights) -> (loss, parts).
 
-    `params` are {"base", "adapters", "initial", "factor"}: the frozen tree, the trained {a, b} tree, the one of step 0
-    and the head's factor ({} where there is none). The teacher is the same base with the adapters off (delta
-    form) or as they were at step 0 (residual form); it runs only when consistency's weight is not 0.
+    The teacher is the base with the adapters off (delta form) or as they were at step 0 (residual
+    form); it runs only where a term reads it.
 
     Args:
       model: a decoder, in its compute dtype and with its dropout rate.
-      spec: what the adapters mean.
-      terms: the regularizers in force.
-      head_frozen: the objective streams over tokens, from hidden states and the head; False (the head is trained,
-        or has an adapter): it is computed from whole logits.
-      mesh: of the devices, where there are several.
+      spec: rank, scale and form of the adapters.
+      terms: the terms that act.
+      head_frozen: True streams the objective over tokens, from hidden states and the head; False
+        (the head is trained, or has an adapter) computes it from whole logits.
+      mesh: the devices, where there are several.
     """
+    needs_teacher = any(term.needs_teacher for term in terms.values())
 
     def streamed_loss(
-        params: Tree, batch: Batch, key: jax.Array | None, weights: Parts
+        params: Params, batch: Batch, key: jax.Array | None, weights: Parts
     ) -> tuple[jax.Array, Parts]:
-        return streamed.nlg(
-            *_states(model, params, spec, batch, key, terms.consistency.weight > 0, mesh),
-            head(model, params["base"]),
+        hidden, teacher_hidden = _hidden_states(
+            model, params, spec, batch, key, needs_teacher, mesh
+        )
+        return streamed.objective(
+            hidden,
+            teacher_hidden,
+            head(model, params.base),
             batch.targets,
             batch.mask,
             terms=terms,
             weights=weights,
-            factor=_factor(params),
+            factor=params.head_factor,
             mesh=mesh,
         )
 
-    def whole(
-        params: Tree, batch: Batch, key: jax.Array | None, weights: Parts
+    def plain_loss(
+        params: Params, batch: Batch, key: jax.Array | None, weights: Parts
     ) -> tuple[jax.Array, Parts]:
-        logits = _apply(model, params, student(params, spec), batch, key)
-        wanted = None
-        if terms.consistency.weight > 0:
-            wanted = jax.lax.stop_gradient(
-                _apply(model, params, _teacher(params, spec), batch, None)
-            )
-        return plain.nlg(logits, wanted, batch.targets, batch.mask, terms=terms, weights=weights)
+        logits = _apply(model, params, student_lora_of(params, spec), batch, key)
+        teacher_logits = None
+        if needs_teacher:
+            teacher_logits = _apply(model, params, _teacher_lora_of(params, spec), batch, None)
+        return plain.objective(
+            logits, teacher_logits, batch.targets, batch.mask, terms=terms, weights=weights
+        )
 
-    return streamed_loss if head_frozen else whole
+    return streamed_loss if head_frozen else plain_loss
 
 
 def make_task_loss(
     model: Any, spec: AdapterSpec, *, head_frozen: bool = True, mesh: Mesh | None = None
-):
-    """The cross-entropy alone, without dropout: (params, batch) -> mean over the batch's counted tokens."""
+) -> Callable[[Params, Batch], jax.Array]:
+    """The cross-entropy alone, without dropout: (params, batch) -> mean over counted tokens.
 
-    def streamed_loss(params: Tree, batch: Batch) -> jax.Array:
-        hidden = _apply(model, params, student(params, spec), batch, None, "hidden_states")
+    Args:
+      model: as for `make_loss`.
+      spec: as for `make_loss`.
+      head_frozen: as for `make_loss`.
+      mesh: as for `make_loss`.
+    """
+
+    def streamed_loss(params: Params, batch: Batch) -> jax.Array:
+        lora = student_lora_of(params, spec)
+        hidden = _apply(model, params, lora, batch, None, "hidden_states")
         return streamed.cross_entropy(
-            hidden, head(model, params["base"]), batch.targets, batch.mask, mesh=mesh
+            hidden, head(model, params.base), batch.targets, batch.mask, mesh=mesh
         )
 
-    def whole(params: Tree, batch: Batch) -> jax.Array:
-        logits = _apply(model, params, student(params, spec), batch, None)
+    def plain_loss(params: Params, batch: Batch) -> jax.Array:
+        logits = _apply(model, params, student_lora_of(params, spec), batch, None)
         return plain.cross_entropy(logits, batch.targets, batch.mask)
 
-    return streamed_loss if head_frozen else whole
+    return streamed_loss if head_frozen else plain_loss
 
 
-def _states(
-    model, params, spec, batch, key, taught: bool, mesh: Mesh | None
+def _hidden_states(
+    model: Any,
+    params: Params,
+    spec: AdapterSpec,
+    batch: Batch,
+    key: jax.Array | None,
+    needs_teacher: bool,
+    mesh: Mesh | None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The student's hidden states and, where there is to be one, the teacher's."""
-    if not taught:
-        return _apply(model, params, student(params, spec), batch, key, "hidden_states"), None
+    """The student's hidden states [batch, length, d] and, where it is needed, the teacher's."""
+    student_lora = student_lora_of(params, spec)
+    if not needs_teacher:
+        return _apply(model, params, student_lora, batch, key, "hidden_states"), None
+
+    teacher_lora = _teacher_lora_of(params, spec)
     if mesh is not None and mesh.shape["fsdp"] > 1 and isinstance(model, CausalLM):
-        # Together each layer's weights are gathered once for both; on one device it would save nothing.
-        lora, taken = student(params, spec), _teacher(params, spec)
-        both = _apply(
-            model, params, lora, batch, key, "hidden_states_beside_teacher", teacher=taken
+        # Together each layer's weights are gathered once for both; on one device it saves nothing.
+        method = "hidden_states_beside_teacher"
+        hidden, teacher_hidden = _apply(
+            model, params, student_lora, batch, key, method, teacher=teacher_lora
         )
-        return both[0], jax.lax.stop_gradient(both[1])
-    hidden = _apply(model, params, student(params, spec), batch, key, "hidden_states")
-    wanted = _apply(model, params, _teacher(params, spec), batch, None, "hidden_states")
-    return hidden, jax.lax.stop_gradient(wanted)
+    else:
+        hidden = _apply(model, params, student_lora, batch, key, "hidden_states")
+        teacher_hidden = _apply(model, params, teacher_lora, batch, None, "hidden_states")
+    return hidden, jax.lax.stop_gradient(teacher_hidden)
 
 
-def student(params: Tree, spec: AdapterSpec) -> Tree:
+def student_lora_of(params: Params, spec: AdapterSpec) -> Tree:
     """The `lora` collection of the model as trained; empty under method full."""
-    return student_path(params["adapters"], params["initial"] or None, spec)
+    return student_path(params.adapters, params.initial, spec)
 
 
-def _teacher(params: Tree, spec: AdapterSpec) -> Tree:
-    return teacher_path(params["initial"] or None, spec)
-
-
-def _factor(params: Tree) -> jax.Array | None:
-    return params["factor"].get("head")
+def _teacher_lora_of(params: Params, spec: AdapterSpec) -> Tree:
+    return teacher_path(params.initial, spec)
 
 
 def _apply(
     model: Any,
-    params: Tree,
+    params: Params,
     lora: Tree,
     batch: Batch,
     key: jax.Array | None,
@@ -125,7 +141,7 @@ def _apply(
     **collections: Tree,
 ) -> Any:
     return model.apply(
-        {"params": params["base"], "lora": lora, **collections},
+        {"params": params.base, "lora": lora, **collections},
         batch.input_ids,
         batch.attention_mask,
         deterministic=key is None,

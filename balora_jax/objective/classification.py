@@ -1,4 +1,4 @@
-"""Classes or scores for texts: the student's logits, the teacher's features, and the objective between them."""
+"""Classes or scores for texts: the student's logits, the teacher's, and the objective of both."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,66 +6,99 @@ from typing import Any
 import jax
 
 from balora_jax.adapters import AdapterSpec
-from balora_jax.config import RegularizersConfig
 from balora_jax.data import Batch
 from balora_jax.objective import plain
-from balora_jax.objective.causal_lm import student
-from balora_jax.training.step import LossFn, Parts
+from balora_jax.objective.causal_lm import student_lora_of
+from balora_jax.objective.params import LossFn, Params, Parts, Tree
+from balora_jax.regularizers.terms import Terms
 
-Tree = Any
+
+def task_loss(regression: bool) -> plain.TaskLoss:
+    """The loss of scores (squared error) or classes (cross-entropy)."""
+    return plain.squared_error if regression else plain.cross_entropy
 
 
-def make_loss(model: Any, spec: AdapterSpec, terms: RegularizersConfig, *, scores: bool) -> LossFn:
+def make_loss(
+    model: Any,
+    spec: AdapterSpec,
+    terms: Terms,
+    *,
+    regression: bool,
+    student_head: bool = False,
+) -> LossFn:
     """The loss of an update's whole batch: (params, batch, key, weights) -> (loss, parts).
 
-    Covariance and spectrum belong to all examples of the update. So the logits of all micro-batches are formed one
-    after the other, each computed again in the backward pass where there are several, and the objective sees them
-    together: the gradient is exact with the memory of one micro-batch.
+    Covariance and spectrum belong to all examples of the update. So the logits of all micro-batches
+    are formed one after the other, each computed again in the backward pass where there are
+    several, and the objective sees them together: the gradient is exact with the memory of one
+    micro-batch.
 
-    `batch.teacher` is the pre-trained model's word on each example, there when consistency's weight is not 0: its
-    logits, or under teacher_head `student` its features, which the head of this very step reads.
+    `batch.teacher`, which a term that reads the teacher needs, holds the pre-trained model's logits
+    of each example, or its features if `student_head`.
 
     Args:
       model: a classifier, in its compute dtype and with its dropout rate.
-      spec: what the adapters mean.
-      terms: the regularizers in force.
-      scores: whether targets are scores.
+      spec: rank, scale and form of the adapters.
+      terms: the terms that act.
+      regression: whether targets are scores.
+      student_head: whether the head of the current step reads the teacher's features.
     """
+    needs_teacher = any(term.needs_teacher for term in terms.values())
 
     def loss(
-        params: Tree, batch: Batch, key: jax.Array | None, weights: Parts
+        params: Params, batch: Batch, key: jax.Array | None, weights: Parts
     ) -> tuple[jax.Array, Parts]:
-        lora = student(params, spec)
+        lora = student_lora_of(params, spec)
 
-        def forward(micro: Batch, micro_key: jax.Array | None) -> jax.Array:
-            return _apply(model, params["base"], lora, micro, micro_key)
+        def forward(micro_batch: Batch, micro_key: jax.Array | None) -> jax.Array:
+            return _apply(model, params.base, lora, micro_batch, micro_key)
 
+        # Only the texts are looped over: the rest is read when all logits are there.
         texts = batch._replace(targets=None, mask=None, teacher=None)
         logits = _flat(_over_micro_batches(forward, texts, key))
-        wanted = None
-        if terms.consistency.weight > 0:
-            wanted = _flat(batch.teacher)
-            if terms.consistency.teacher_head == "student":
-                wanted = jax.lax.stop_gradient(
-                    model.apply({"params": params["base"]}, wanted, method="classify")
+        teacher_logits = None
+        if needs_teacher:
+            teacher_logits = _flat(batch.teacher)
+            if student_head:
+                teacher_logits = jax.lax.stop_gradient(
+                    model.apply({"params": params.base}, teacher_logits, method="classify")
                 )
-        targets = _flat(batch.targets)
-        return plain.nlu(logits, wanted, targets, terms=terms, weights=weights, scores=scores)
+        return plain.objective(
+            logits,
+            teacher_logits,
+            _flat(batch.targets),
+            _flat(batch.mask),
+            terms=terms,
+            weights=weights,
+            task_loss=task_loss(regression),
+        )
 
     return loss
 
 
-def make_logits(model: Any, spec: AdapterSpec) -> Callable[[Tree, Batch], jax.Array]:
-    """The student's logits, without dropout: (params, batch [examples, ...]) -> [examples, D]."""
+def make_logits(model: Any, spec: AdapterSpec) -> Callable[[Params, Batch], jax.Array]:
+    """The student's logits, without dropout: (params, batch [examples, ...]) -> [examples, D].
 
-    def logits(params: Tree, batch: Batch) -> jax.Array:
-        return _apply(model, params["base"], student(params, spec), batch, None)
+    Args:
+      model: a classifier.
+      spec: rank, scale and form of the adapters.
+    """
+
+    def logits(params: Params, batch: Batch) -> jax.Array:
+        return _apply(model, params.base, student_lora_of(params, spec), batch, None)
 
     return logits
 
 
 def make_features(model: Any) -> Callable[[Tree, Batch], jax.Array]:
-    """What the pre-trained model's head reads, without dropout: (base, batch [examples, ...]) -> [examples, d]."""
+    """The pre-trained model's input to its head, without dropout.
+
+    Args:
+      model: a classifier.
+
+    Returns:
+      (base, batch [examples, ...]) -> [examples, d].
+    """
 
     def features(base: Tree, batch: Batch) -> jax.Array:
         return _apply(model, base, {}, batch, None, "features")
@@ -75,10 +108,11 @@ def make_features(model: Any) -> Callable[[Tree, Batch], jax.Array]:
 
 def _over_micro_batches(forward: Callable, batch: Batch, key: jax.Array | None) -> jax.Array:
     """[micro-batches, examples, D]."""
-    number = len(batch.input_ids)
-    keys = None if key is None else jax.random.split(key, number)
-    if number == 1:
-        return forward(*jax.tree.map(lambda leaf: leaf[0], (batch, keys)))[None]
+    count = len(batch.input_ids)
+    keys = None if key is None else jax.random.split(key, count)
+    if count == 1:
+        only_batch, only_key = jax.tree.map(lambda leaf: leaf[0], (batch, keys))
+        return forward(only_batch, only_key)[None]
     return jax.lax.map(lambda inputs: jax.checkpoint(forward)(*inputs), (batch, keys))
 
 
@@ -93,7 +127,7 @@ def _apply(
     batch: Batch,
     key: jax.Array | None,
     method: str | None = None,
-):
+) -> jax.Array:
     return model.apply(
         {"params": base, "lora": lora},
         batch.input_ids,

@@ -1,4 +1,4 @@
-"""A head fitted on frozen features before anything else is trained (Kumar et al., arXiv 2202.10054)."""
+"""A head fitted on frozen features before anything else is trained (Kumar et al., 2202.10054)."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from balora_jax.objective import plain
+from balora_jax.objective.classification import task_loss
+from balora_jax.objective.params import Tree
 
-Tree = Any
 # Quasi-Newton steps at most; on features of this kind some tens are enough.
 STEPS = 300
 # The gradient's largest element at which the fit is done.
@@ -16,49 +16,44 @@ TOLERANCE = 1e-5
 
 
 def fit_head(
-    model: Any, head: Tree, features: jax.Array, labels: jax.Array, *, scores: bool
+    model: Any, head: Tree, features: jax.Array, labels: jax.Array, *, regression: bool
 ) -> Tree:
-    """The head that fits the labels best: full-batch L-BFGS on the task's loss plus |kernels|^2 / (2 N).
+    """Fit a head to labels: full-batch L-BFGS on the task's loss plus |kernels|^2 / (2 N).
 
-    For a linear head this is logistic (or ridge) regression with scikit-learn's C = 1 (or alpha = 1/2).
+    For a linear head this is logistic (or ridge) regression with scikit-learn's C = 1 (or
+    alpha = 1/2).
 
     Args:
       model: a classifier.
       head: the head's parameters to begin with, {module: ...}.
-      features: [N, d], what the head reads.
+      features: [N, d], the head's input.
       labels: [N], integer classes or float scores.
-      scores: which of the two.
+      regression: whether labels are scores.
 
     Returns:
       The head's parameters, likewise, float32.
     """
     solver = optax.lbfgs()
+    everything = jnp.ones(labels.shape, bool)
 
     def loss(head: Tree) -> jax.Array:
         logits = model.apply({"params": head}, features, method="classify")
-        kernels = (
-            leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(head)
-            if path[-1].key == "kernel"
-        )
+        leaves = jax.tree_util.tree_leaves_with_path(head)
+        kernels = (leaf for path, leaf in leaves if path[-1].key == "kernel")
         penalty = sum(jnp.sum(jnp.square(kernel)) for kernel in kernels) / (2 * len(labels))
-        return plain.classification_error(logits, labels, scores=scores) + penalty
+        return task_loss(regression)(logits, labels, everything) + penalty
 
     value_and_grad = optax.value_and_grad_from_state(loss)
 
-    def step(carried):
-        head, state, _, number = carried
+    def step(carry):
+        head, state, _, number = carry
         value, grad = value_and_grad(head, state=state)
         updates, state = solver.update(grad, state, head, value=value, grad=grad, value_fn=loss)
-        return (
-            optax.apply_updates(head, updates),
-            state,
-            optax.tree.norm(grad, ord=jnp.inf),
-            number + 1,
-        )
+        slope = optax.tree.norm(grad, ord=jnp.inf)
+        return optax.apply_updates(head, updates), state, slope, number + 1
 
-    def unfinished(carried):
-        _, _, slope, number = carried
+    def unfinished(carry):
+        _, _, slope, number = carry
         return (slope > TOLERANCE) & (number < STEPS)
 
     @jax.jit

@@ -1,56 +1,59 @@
-"""The objective from whole logits: L = L_task + l1 L_CR + l2 L_DR + l3 L_SVDR. The definition.
+"""The objective from whole logits: L = L_task + sum of l(t) * term. The definition.
 
-`streaming` computes the same from hidden states without ever holding [tokens, V]; it is tested equal to this.
+`streamed` computes the same from hidden states without holding [tokens, V]; it is tested equal.
 """
+
+from collections.abc import Callable, Mapping
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from balora_jax.config import RegularizersConfig
-from balora_jax.objective.schedules import adaptive
-from balora_jax.regularizers import nlg as regularizers
-from balora_jax.regularizers import nlu as classifying
+from balora_jax.objective.schedules import Weights, effective_weights
+from balora_jax.regularizers import nlg
+from balora_jax.regularizers.terms import Terms
 
+# The loss's parts by name: task, every term, and `weight_<name>` of every term. No gradients.
 Parts = dict[str, jax.Array]
+# (logits [..., V], targets [...], mask [...]) -> [].
+TaskLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean over valid tokens of -log softmax(Z)[target].
+    """The mean over counted tokens (or examples) of -log softmax(Z)[target].
 
     Args:
       logits: [..., V], cast to float32.
-      targets: [...], integer; whatever it is where mask is False.
+      targets: [...], integer; anything where mask is False.
       mask: [...], True where counted.
 
     Returns:
       [], float32.
     """
     chex.assert_equal_shape([targets, mask])
-    logits = regularizers.counted_logits(logits, mask)
-    aimed = jnp.take_along_axis(logits, jnp.where(mask, targets, 0)[..., None], axis=-1)[..., 0]
-    return regularizers.masked_mean(jax.nn.logsumexp(logits, axis=-1) - aimed, mask)
+    logits = nlg.counted_logits(logits, mask)
+    targets = jnp.where(mask, targets, 0)
+    target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return nlg.masked_mean(jax.nn.logsumexp(logits, axis=-1) - target_logits, mask)
 
 
-def effective_weights(
-    terms: RegularizersConfig,
-    weights: dict[str, jax.Array],
-    teacher_entropy: jax.Array | None,
-    classes: int,
-) -> dict[str, jax.Array]:
-    """The weights in force: as scheduled, and consistency's by the teacher's confidence if it is adaptive."""
-    in_force = {name: jnp.asarray(weight, jnp.float32) for name, weight in weights.items()}
-    if teacher_entropy is not None:
-        scheduled = in_force["consistency"]
-        in_force["consistency"] = adaptive(
-            scheduled, terms.consistency.final, teacher_entropy, classes
-        )
-    return in_force
+def squared_error(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean over counted examples of (z - score)^2, the loss of a regression.
+
+    Args:
+      logits: [N, 1], cast to float32.
+      targets: [N], float scores.
+      mask: [N], True where counted.
+
+    Returns:
+      [], float32.
+    """
+    chex.assert_shape(logits, (*targets.shape, 1))
+    errors = logits[..., 0].astype(jnp.float32) - targets
+    return nlg.masked_mean(jnp.square(errors), mask)
 
 
-def combine(
-    task: jax.Array, values: Parts, weights: dict[str, jax.Array]
-) -> tuple[jax.Array, Parts]:
+def combine(task: jax.Array, values: Parts, weights: Weights) -> tuple[jax.Array, Parts]:
     """L_task plus the weighted terms, and every part of it for the record.
 
     Args:
@@ -59,36 +62,42 @@ def combine(
       weights: a weight for each of them.
 
     Returns:
-      (loss [], parts): task, the terms by name, and `weight_<name>` for each; parts carry no gradient.
+      (loss [], parts): task, the terms by name, and `weight_<name>` for each; parts carry no
+      gradient.
     """
     loss = task + sum(weights[name] * value for name, value in values.items())
-    parts = {"task": task, **values, **{f"weight_{name}": weights[name] for name in values}}
+    in_force = {f"weight_{name}": weights[name] for name in values}
+    parts = {"task": task, **values, **in_force}
     return loss, jax.tree.map(jax.lax.stop_gradient, parts)
 
 
-def nlg(
+def objective(
     logits: jax.Array,
     teacher_logits: jax.Array | None,
     targets: jax.Array,
     mask: jax.Array,
     *,
-    terms: RegularizersConfig,
-    weights: dict[str, jax.Array],
+    terms: Terms,
+    weights: Mapping[str, jax.Array],
+    task_loss: TaskLoss = cross_entropy,
 ) -> tuple[jax.Array, Parts]:
-    """A language model's loss and its parts, from whole logits.
+    """The loss of a language model or a classifier and its parts, from whole logits.
 
-    BA-LoRA, arXiv 2408.04556. Which version of the paper it is, `terms` says: T, top_k and norm.
-    A term whose configured weight is 0 is absent and costs nothing. All means and the SVD term are over the
-    valid tokens of the whole batch given, on however many devices it is spread.
+    BA-LoRA, arXiv 2408.04556. All means, covariances and spectra are those of everything that is
+    given: a micro-batch of a language model, an update's whole batch of a classifier, on any
+    number of devices. A classifier's examples count as tokens. With one example or one logit (a
+    regression) diversity is 0, and so is the consistency of one logit under form kl; with
+    k >= min(N, D) a classifier's SVD term is the constant -1. A class that no example has changes
+    nothing: the terms see logits, not targets.
 
     Args:
-      logits: [batch, length, V], the student's.
-      teacher_logits: [batch, length, V], the pre-trained model's, without gradient; None will do when
-        consistency's configured weight is 0.
-      targets: [batch, length], the token each position predicts.
-      mask: [batch, length], True where the position predicts a counted token.
-      terms: the regularizers.
-      weights: each acting term's weight at this step (`schedules.weights_at`).
+      logits: [..., V], the student's Z_F: [batch, length, V], or [N, D] of a classifier.
+      teacher_logits: [..., V], the teacher's Z_P, without gradient; None where no term reads it.
+      targets: [...], the token each position predicts, or each example's class or score.
+      mask: [...], True where counted.
+      terms: the terms that act; their settings say which version of the paper it is.
+      weights: the scheduled weight of each at this step.
+      task_loss: cross_entropy, or squared_error for scores.
 
     Returns:
       (loss, parts): float32 scalars; parts as `combine` names them.
@@ -96,87 +105,26 @@ def nlg(
     Raises:
       AssertionError: when shapes do not fit.
     """
-    values, entropy = {}, None
-    if terms.consistency.weight > 0:
-        values["consistency"] = regularizers.consistency(
-            logits, teacher_logits, mask, temperature=terms.consistency.temperature
-        )
-        if terms.consistency.schedule == "adaptive":
-            entropy = -regularizers.diversity(
-                jax.lax.stop_gradient(teacher_logits), mask, top_k=None
-            )
-    if terms.diversity.weight > 0:
-        values["diversity"] = regularizers.diversity(logits, mask, top_k=terms.diversity.top_k)
-    if terms.svd.weight > 0:
-        values["svd"] = regularizers.svd(
-            logits, mask, k=terms.svd.k, norm=terms.svd.norm, groups=terms.svd.groups
-        )
-    in_force = effective_weights(terms, weights, entropy, logits.shape[-1])
-    return combine(cross_entropy(logits, targets, mask), values, in_force)
+    chex.assert_equal_shape([targets, mask])
+    counted = nlg.counted_logits(logits, mask)
+    counted_targets = jnp.where(mask, targets, 0)
+    teacher = None
+    if any(term.needs_teacher for term in terms.values()):
+        chex.assert_equal_shape([logits, teacher_logits])
+        teacher = nlg.counted_logits(jax.lax.stop_gradient(teacher_logits), mask)
 
+    values = {}
+    for name, term in terms.items():
+        if term.per == "batch":
+            value = term.function(counted, mask)
+        else:
+            teacher_rows = teacher if term.needs_teacher else None
+            rows = term.function(counted, teacher_rows, counted_targets)
+            value = nlg.masked_mean(rows.astype(jnp.float32), mask)
+        values[name] = jnp.asarray(value, jnp.float32)
 
-def classification_error(logits: jax.Array, labels: jax.Array, *, scores: bool) -> jax.Array:
-    """The mean over examples of -log softmax(Z)[label], or of (z - label)^2 where labels are scores.
+    def teacher_entropy(temperature: float) -> jax.Array:
+        return nlg.masked_mean(nlg.entropy(teacher / temperature), mask)
 
-    Args:
-      logits: [N, D], cast to float32; D is 1 for scores.
-      labels: [N], integer classes or float scores.
-      scores: which of the two.
-
-    Returns:
-      [], float32.
-    """
-    if scores:
-        chex.assert_shape(logits, (len(labels), 1))
-        return jnp.mean(jnp.square(logits[:, 0].astype(jnp.float32) - labels))
-    return cross_entropy(logits, labels, jnp.ones(labels.shape, bool))
-
-
-def nlu(
-    logits: jax.Array,
-    teacher_logits: jax.Array | None,
-    labels: jax.Array,
-    *,
-    terms: RegularizersConfig,
-    weights: dict[str, jax.Array],
-    scores: bool,
-) -> tuple[jax.Array, Parts]:
-    """A classifier's loss and its parts.
-
-    BA-LoRA, arXiv 2408.04556. Covariance and spectrum are those of all examples given: an update's whole batch, on
-    however many devices and micro-batches. With one example or one logit (a score) diversity is 0, and so is the
-    consistency of one logit under form kl; with k >= min(N, D) the SVD term is the constant -1. A class that no
-    example has changes nothing: the terms see logits, not labels.
-
-    Args:
-      logits: [N, D], the student's.
-      teacher_logits: [N, D], the pre-trained model's, without gradient; None will do when consistency's configured
-        weight is 0.
-      labels: [N], integer classes or float scores.
-      terms: the regularizers; consistency's form and svd's k say which version of the paper it is.
-      weights: each acting term's weight at this step (`schedules.weights_at`).
-      scores: whether labels are scores.
-
-    Returns:
-      (loss, parts): float32 scalars; parts as `combine` names them.
-
-    Raises:
-      AssertionError: when shapes do not fit.
-    """
-    values, entropy = {}, None
-    if terms.consistency.weight > 0:
-        form, temperature = terms.consistency.form, terms.consistency.temperature
-        values["consistency"] = classifying.consistency(
-            logits, teacher_logits, form=form, temperature=temperature
-        )
-        if terms.consistency.schedule == "adaptive":
-            everything = jnp.ones(labels.shape, bool)
-            entropy = -regularizers.diversity(
-                jax.lax.stop_gradient(teacher_logits), everything, top_k=None
-            )
-    if terms.diversity.weight > 0:
-        values["diversity"] = classifying.diversity(logits)
-    if terms.svd.weight > 0:
-        values["svd"] = classifying.svd(logits, k=terms.svd.k)
-    in_force = effective_weights(terms, weights, entropy, logits.shape[-1])
-    return combine(classification_error(logits, labels, scores=scores), values, in_force)
+    effective = effective_weights(terms, weights, teacher_entropy, logits.shape[-1])
+    return combine(task_loss(logits, targets, mask), values, effective)

@@ -1,30 +1,27 @@
-"""Answers to texts by an encoder-decoder: the objective of a language model over the answer's tokens."""
+"""Answers to texts by an encoder-decoder: a language model's objective over the answers' tokens."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from balora_jax import generation
 from balora_jax.adapters import AdapterSpec
-from balora_jax.config import RegularizersConfig
 from balora_jax.data import Batch
 from balora_jax.models import shift_right
 from balora_jax.objective import causal_lm
-from balora_jax.training.step import LossFn, Parts
-
-Tree = Any
+from balora_jax.objective.params import LossFn, Params, Parts, Tree
+from balora_jax.regularizers.terms import Terms
 
 
 @dataclasses.dataclass(frozen=True)
-class _Answering:
-    """A text-to-text model as the language model of some answers: it reads the texts, and writes at their positions.
+class _AnswerModel:
+    """An encoder-decoder as a language model of given answers: texts in, logits of answers out.
 
     Attributes:
       model: the encoder-decoder.
-      targets: [batch, answer length], what it is to write.
+      targets: [batch, answer length], the answers.
     """
 
     model: Any
@@ -32,67 +29,68 @@ class _Answering:
 
     @property
     def config(self) -> Any:
+        """The model's switches."""
         return self.model.config
 
     @property
     def embedding_path(self) -> tuple[str, ...]:
+        """Where the embedding is in the parameters."""
         return self.model.embedding_path
 
     def apply(
         self, variables: Tree, input_ids: jax.Array, attention_mask: jax.Array, **options: Any
     ) -> jax.Array:
+        """Apply the model; the decoder reads the right answer so far."""
         # The decoder looks back only, and padding is at the end: it needs no mask.
-        led = shift_right(self.targets, self.config.start_token_id)
-        return self.model.apply(variables, input_ids, attention_mask, led, **options)
+        decoder_input_ids = shift_right(self.targets, self.config.start_token_id)
+        return self.model.apply(variables, input_ids, attention_mask, decoder_input_ids, **options)
 
 
 def make_loss(
     model: Any,
     spec: AdapterSpec,
-    terms: RegularizersConfig,
+    terms: Terms,
     *,
     head_frozen: bool = True,
     mesh: Mesh | None = None,
 ) -> LossFn:
-    """The loss of a micro-batch, as `causal_lm.make_loss`, whose tokens are those of the answers.
+    """The loss of a micro-batch, as `causal_lm.make_loss`, over the answers' tokens.
 
-    Both student and teacher read the right answer so far. `batch` has input_ids and attention_mask [examples, length],
-    targets and mask [examples, answer length].
+    Both student and teacher read the right answer so far.
+
+    Args:
+      model: an encoder-decoder, in its compute dtype and with its dropout rate.
+      spec: as for `causal_lm.make_loss`.
+      terms: as for `causal_lm.make_loss`.
+      head_frozen: as for `causal_lm.make_loss`.
+      mesh: as for `causal_lm.make_loss`.
     """
 
     def loss(
-        params: Tree, batch: Batch, key: jax.Array | None, weights: Parts
+        params: Params, batch: Batch, key: jax.Array | None, weights: Parts
     ) -> tuple[jax.Array, Parts]:
-        answering = _Answering(model, batch.targets)
-        one = causal_lm.make_loss(answering, spec, terms, head_frozen=head_frozen, mesh=mesh)
-        return one(params, batch, key, weights)
+        answers = _AnswerModel(model, batch.targets)
+        answer_loss = causal_lm.make_loss(answers, spec, terms, head_frozen=head_frozen, mesh=mesh)
+        return answer_loss(params, batch, key, weights)
 
     return loss
 
 
 def make_task_loss(
     model: Any, spec: AdapterSpec, *, head_frozen: bool = True, mesh: Mesh | None = None
-):
-    """The cross-entropy alone, without dropout: (params, batch) -> mean over the answers' tokens."""
+) -> Callable[[Params, Batch], jax.Array]:
+    """The cross-entropy alone, without dropout: (params, batch) -> mean over answers' tokens.
 
-    def loss(params: Tree, batch: Batch) -> jax.Array:
-        answering = _Answering(model, batch.targets)
-        return causal_lm.make_task_loss(answering, spec, head_frozen=head_frozen, mesh=mesh)(
-            params, batch
-        )
+    Args:
+      model: as for `make_loss`.
+      spec: as for `make_loss`.
+      head_frozen: as for `make_loss`.
+      mesh: as for `make_loss`.
+    """
+
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        answers = _AnswerModel(model, batch.targets)
+        answer_loss = causal_lm.make_task_loss(answers, spec, head_frozen=head_frozen, mesh=mesh)
+        return answer_loss(params, batch)
 
     return loss
-
-
-def make_answers(
-    model: Any, spec: AdapterSpec, *, max_tokens: int, eos_ids: Sequence[int]
-) -> Callable[[Tree, Batch], generation.Generated]:
-    """What the student writes, the likeliest token at a time: (params, batch) -> tokens and lengths."""
-
-    def answers(params: Tree, batch: Batch) -> generation.Generated:
-        lora, texts = causal_lm.student(params, spec), (batch.input_ids, batch.attention_mask)
-        return generation.answer(
-            model, params["base"], lora, *texts, max_new_tokens=max_tokens, eos_ids=eos_ids
-        )
-
-    return answers

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from balora_jax.linalg.leading import Method, leading_sum, product
 from balora_jax.linalg.singular_values import frobenius_norm, ratio, singular_values
 from balora_jax.models.head import Head
-from balora_jax.regularizers import nlg as regularizers
+from balora_jax.regularizers import nlg
 
 
 def head_factor(head: Head) -> jax.Array:
@@ -75,7 +75,7 @@ def svd(
 
 
 def _value(settings: tuple, hidden: jax.Array, factor: jax.Array, mask: jax.Array) -> jax.Array:
-    rows = regularizers.counted_logits(hidden, mask)
+    rows = nlg.counted_logits(hidden, mask)
     if factor.shape[0] == hidden.shape[-1] + 1:
         rows = jnp.concatenate([rows, mask[..., None].astype(jnp.float32)], axis=-1)
     chex.assert_axis_dimension(factor, 0, rows.shape[-1])
@@ -111,7 +111,7 @@ def svd_of_logits(
 
     It holds [tokens, V] a few times. Arguments and result are those of `svd`.
     """
-    return _mean_share(regularizers.counted_logits(logits, mask), k, norm, method, groups)
+    return _mean_share(nlg.counted_logits(logits, mask), k, norm, method, groups)
 
 
 def _mean_share(rows: jax.Array, k: int, norm: str, method: Method, groups: int) -> jax.Array:

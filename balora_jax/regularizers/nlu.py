@@ -50,7 +50,21 @@ def consistency(
     teacher = jax.lax.stop_gradient(teacher_logits).astype(jnp.float32)
     if form == "kl":
         return jnp.mean(divergence(student, teacher, temperature))
-    return jnp.mean(jnp.square(_unit_rows(student) - _unit_rows(teacher)))
+    return jnp.mean(unit_distance(student, teacher))
+
+
+def unit_distance(logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """(z_F / |z_F| - z_P / |z_P|)^2 of every element.
+
+    Args:
+      logits: [N, D], float32.
+      teacher_logits: [N, D], float32; gets no gradient.
+
+    Returns:
+      [N, D], float32.
+    """
+    teacher = jax.lax.stop_gradient(teacher_logits)
+    return jnp.square(_unit_rows(logits) - _unit_rows(teacher))
 
 
 def diversity(logits: jax.Array) -> jax.Array:

@@ -1,34 +1,76 @@
-"""Sentences on regularizers that cannot act as configured: which, why, and what to do."""
+"""Sentences on regularizers that cannot act as configured: which, why, and what to change."""
 
-from balora_jax.config import RegularizersConfig, TermConfig
-from balora_jax.objective.schedules import weight_schedule
+from balora_jax.config import RegularizersConfig, RunConfig, TermConfig
+from balora_jax.regularizers.functions import (
+    Covariance,
+    Divergence,
+    LeadingShare,
+    NegativeEntropy,
+    NuclearShare,
+)
+from balora_jax.regularizers.terms import REGULARIZERS, Terms
+from balora_jax.training.setup import TrainSetup
+from balora_jax.training.weights import section_schedule
 
-NOT_THERE = {
-    "consistency": "no teacher runs, and nothing keeps the model near the pre-trained one",
-    "diversity": "nothing keeps the outputs spread out",
-    "svd": "nothing concentrates the logits on their leading directions",
-}
 
-
-def unused(method: str, terms: RegularizersConfig) -> list[str]:
-    """What is said of regularizers that are configured under a method that has none.
+def inactive_terms(config: RunConfig, setup: TrainSetup, *, steps: int, counted: int) -> list[str]:
+    """The sentences for a run.
 
     Args:
-      method: ba-lora, pissa, lora or full.
-      terms: as configured.
+      config: the run.
+      setup: its setup.
+      steps: updates in the run.
+      counted: tokens of an example that the loss can count.
 
     Returns:
       Sentences, none where all is well.
     """
-    if method == "ba-lora" or terms == RegularizersConfig():
+    regularizers = config.regularizers
+    if config.method != "ba-lora":
+        return unused(config.method, regularizers)
+    training = config.training
+    if config.model.task == "sequence-classification":
+        return classifier(
+            regularizers,
+            setup.terms,
+            steps=steps,
+            examples=training.batch_size,
+            classes=setup.model.labels,
+        )
+    model_config = setup.model.config
+    return language_model(
+        regularizers,
+        setup.terms,
+        steps=steps,
+        tokens=training.batch_size // training.accumulation * counted,
+        hidden_size=model_config.hidden_size,
+        vocabulary=model_config.vocab_size,
+        softcapped=model_config.final_softcap is not None,
+        head_frozen=setup.head_frozen,
+    )
+
+
+def unused(method: str, regularizers: RegularizersConfig) -> list[str]:
+    """The sentence on regularizers that are configured under a method that has none.
+
+    Args:
+      method: ba-lora, pissa, lora or full.
+      regularizers: as configured.
+
+    Returns:
+      Sentences, none where all is well.
+    """
+    if method == "ba-lora" or regularizers == type(regularizers)():
         return []
     return [
-        f"regularizers are configured and do not act under method {method}; method ba-lora trains with them"
+        f"regularizers are configured and do not act under method {method}; "
+        "method ba-lora trains with them"
     ]
 
 
 def language_model(
-    terms: RegularizersConfig,
+    regularizers: RegularizersConfig,
+    terms: Terms,
     *,
     steps: int,
     tokens: int,
@@ -37,48 +79,78 @@ def language_model(
     softcapped: bool,
     head_frozen: bool,
 ) -> list[str]:
-    """What is said of a language model's regularizers.
+    """The sentences on a language model's regularizers.
 
     Args:
-      terms: those in force.
+      regularizers: as configured.
+      terms: those that act, as the objective has them.
       steps: updates in the run.
-      tokens: the most a micro-batch (or one of `svd.groups` of it) can count.
+      tokens: the most that a micro-batch can count.
       hidden_size: d; logits have no more singular values than that.
       vocabulary: V.
-      softcapped: whether the logits are bent by a soft-cap.
+      softcapped: whether the logits have a soft-cap.
       head_frozen: whether the output layer is neither trained nor adapted.
 
     Returns:
       Sentences, none where all is well.
     """
-    said, top_k = _never(terms, steps), terms.diversity.top_k
-    if _acts(terms.diversity, steps) and top_k is not None and top_k >= vocabulary:
-        said.append(
-            f"regularizers.diversity.top_k is {top_k} and the vocabulary {vocabulary}: the entropy is over all of it, "
-            "as with null; a smaller top_k looks at the likeliest tokens alone"
-        )
-    if _acts(terms.svd, steps):
-        said += _nothing_trails(
-            terms, min(tokens, hidden_size), f"{tokens} tokens at most, hidden size {hidden_size}"
-        )
-        if softcapped and head_frozen:
-            said.append(
-                "the logits are soft-capped: the SVD term alone is computed from whole logits and takes their memory; "
-                "regularizers.svd.weight 0 saves it"
-            )
+    sentences = _never(regularizers, steps)
+    for name in _acting(regularizers, steps):
+        option = f"regularizers.{name}"
+        title = REGULARIZERS[name].title
+        function = terms[name].function
+        if isinstance(function, NegativeEntropy):
+            top_k = function.top_k
+            if top_k is not None and top_k >= vocabulary:
+                sentences.append(
+                    f"{option}.top_k is {top_k} and the vocabulary {vocabulary}: the entropy is "
+                    "over all of it, as with null; a smaller top_k restricts it to the likeliest "
+                    "tokens"
+                )
+        if isinstance(function, LeadingShare):
+            in_group = tokens // function.groups
+            rank = min(in_group, hidden_size)
+            sizes = f"{in_group} tokens at most, hidden size {hidden_size}"
+            if function.k >= rank and function.norm == "nuclear":
+                sentences.append(_constant(option, title, function.k, rank, sizes))
+            elif function.k >= rank:
+                sentences.append(
+                    f"{option}.k is {function.k} and the logits have at most {rank} singular "
+                    f"values ({sizes}): none is left beside the leading ones, so the {title} term "
+                    f"evens them out and concentrates nothing; a k below {rank} makes it"
+                )
+        if terms[name].per == "batch" and head_frozen:
+            if isinstance(function, LeadingShare) and softcapped:
+                sentences.append(
+                    f"the logits are soft-capped: the {title} term alone is computed from whole "
+                    f"logits and takes their memory; {option}.weight 0 saves it"
+                )
+            if not isinstance(function, LeadingShare):
+                sentences.append(
+                    f"the {title} term is per batch: it is computed from whole logits and takes "
+                    f"their memory; {option}.weight 0 saves it"
+                )
     if not head_frozen:
-        said.append(
+        sentences.append(
             "the output layer is adapted: the objective cannot stream, and holds whole logits of "
             f"{vocabulary} numbers a token; leave lm_head out of adapter.targets to save them"
         )
-    return said
+    return sentences
 
 
-def classifier(terms: RegularizersConfig, *, steps: int, examples: int, classes: int) -> list[str]:
-    """What is said of a classifier's regularizers.
+def classifier(
+    regularizers: RegularizersConfig,
+    terms: Terms,
+    *,
+    steps: int,
+    examples: int,
+    classes: int,
+) -> list[str]:
+    """The sentences on a classifier's regularizers.
 
     Args:
-      terms: those in force.
+      regularizers: as configured.
+      terms: those that act, as the objective has them.
       steps: updates in the run.
       examples: N, in the batch that the terms see.
       classes: D, 1 for scores.
@@ -86,66 +158,66 @@ def classifier(terms: RegularizersConfig, *, steps: int, examples: int, classes:
     Returns:
       Sentences, none where all is well.
     """
-    said = _never(terms, steps)
-    if classes == 1 and _acts(terms.consistency, steps) and terms.consistency.form == "kl":
-        said.append(
-            "there is one output: its softmax is always 1, so the consistency term (form kl) is the constant 0"
-        )
-    if min(classes, examples) == 1 and _acts(terms.diversity, steps):
-        one = "output" if classes == 1 else "example in a batch"
-        said.append(
-            f"there is one {one}: nothing can vary together, so the diversity term is the constant 0"
-        )
-    if _acts(terms.svd, steps) and terms.svd.k >= min(examples, classes):
-        said.append(
-            _constant(terms, min(examples, classes), f"{examples} examples, {classes} outputs")
-        )
-    return said
-
-
-def _acts(term: TermConfig, steps: int) -> bool:
-    """Whether the weight is ever above 0; what rises is highest in the last step, what falls in the first."""
-    return any(weight_schedule(term, steps)(step) > 0 for step in (0, steps - 1))
-
-
-def _never(terms: RegularizersConfig, steps: int) -> list[str]:
-    said = []
-    for name, term in vars(terms).items():
+    sentences = _never(regularizers, steps)
+    for name in _acting(regularizers, steps):
         option = f"regularizers.{name}"
-        if term.weight == 0:
-            said.append(
-                f"{option}.weight is 0: {NOT_THERE[name]}; a weight above 0 switches the term on"
+        title = REGULARIZERS[name].title
+        function = terms[name].function
+        if isinstance(function, Divergence) and classes == 1:
+            sentences.append(
+                "there is one output: its softmax is always 1, "
+                f"so the {title} term (form kl) is the constant 0"
             )
-        elif not _acts(term, steps):
-            begin = (
-                f"{option}.delay {term.delay:g}"
-                if term.schedule == "two-phase"
-                else f"{option}.warmup"
+        if isinstance(function, Covariance) and min(classes, examples) == 1:
+            single = "output" if classes == 1 else "example in a batch"
+            sentences.append(
+                f"there is one {single}: nothing can vary together, "
+                f"so the {title} term is the constant 0"
             )
-            said.append(
-                f"{option}.weight is {term.weight:g} and stays 0 in all {steps} steps of the run ({option}.schedule "
-                f"{term.schedule}): {NOT_THERE[name]}; more steps, a smaller {begin}, or schedule constant let it act"
+        if isinstance(function, NuclearShare) and function.k >= min(examples, classes):
+            sizes = f"{examples} examples, {classes} outputs"
+            rank = min(examples, classes)
+            sentences.append(_constant(option, title, function.k, rank, sizes))
+    return sentences
+
+
+def _acts(section: TermConfig, steps: int) -> bool:
+    """Whether the weight is ever above 0: a rising one peaks at the end, a falling one at first."""
+    schedule = section_schedule(section, steps)
+    return any(schedule(step) > 0 for step in (0, steps - 1))
+
+
+def _acting(regularizers: RegularizersConfig, steps: int) -> list[str]:
+    return [name for name, section in regularizers.acting.items() if _acts(section, steps)]
+
+
+def _never(regularizers: RegularizersConfig, steps: int) -> list[str]:
+    """The sentences on terms whose weight is 0, or stays 0."""
+    sentences = []
+    for name, section in regularizers.terms.items():
+        option = f"regularizers.{name}"
+        absence = REGULARIZERS[name].absence
+        if section.weight == 0:
+            sentences.append(
+                f"{option}.weight is 0: {absence}; a weight above 0 switches the term on"
             )
-    return said
+        elif not _acts(section, steps):
+            begins = f"{option}.warmup"
+            if section.schedule == "two-phase":
+                begins = f"{option}.delay {section.delay:g}"
+            sentences.append(
+                f"{option}.weight is {section.weight:g} and stays 0 in all {steps} steps of the "
+                f"run ({option}.schedule {section.schedule}): {absence}; more steps, a smaller "
+                f"{begins}, or schedule constant let it act"
+            )
+    return sentences
 
 
-def _nothing_trails(terms: RegularizersConfig, rank: int, sizes: str) -> list[str]:
-    if terms.svd.k < rank:
-        return []
-    if terms.svd.norm == "nuclear":
-        return [_constant(terms, rank, sizes)]
-    return [
-        f"regularizers.svd.k is {terms.svd.k} and the logits have at most {rank} singular values ({sizes}): none is "
-        "left beside the leading ones, so the SVD term evens them out and concentrates nothing; "
-        f"a k below {rank} makes it"
-    ]
-
-
-def _constant(terms: RegularizersConfig, rank: int, sizes: str) -> str:
-    remedy = (
-        f"a k below {rank} makes it act" if rank > 1 else "regularizers.svd.weight 0 saves its cost"
-    )
+def _constant(option: str, title: str, k: int, rank: int, sizes: str) -> str:
+    remedy = f"{option}.weight 0 saves its cost"
+    if rank > 1:
+        remedy = f"a k below {rank} makes it act"
     return (
-        f"regularizers.svd.k is {terms.svd.k} and the logits have at most {rank} singular values ({sizes}): "
-        f"the SVD term is the constant -1 and does nothing; {remedy}"
+        f"{option}.k is {k} and the logits have at most {rank} singular values ({sizes}): "
+        f"the {title} term is the constant -1 and does nothing; {remedy}"
     )

@@ -1,9 +1,9 @@
 """The README.md that goes with an adapter: what it is, how it was made, how to load it."""
 
-from typing import Any
-
 from balora_jax import data
 from balora_jax.config import RunConfig
+from balora_jax.reporting.console import weights_in_words
+from balora_jax.training.summary import Summary
 
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
@@ -44,7 +44,7 @@ model = PeftModel.from_pretrained(base, "this folder")
 
 def model_card(
     config: RunConfig,
-    summary: dict[str, Any],
+    summary: Summary,
     peft_rank: int,
     labels: int | None = None,
     pad_token_id: int | None = None,
@@ -58,38 +58,33 @@ def model_card(
       pad_token_id: what its batches were filled up with, where the base's configuration names none.
     """
     options = {"num_labels": labels, "pad_token_id": pad_token_id}
-    terms = vars(config.active_regularizers).items()
-    acting = [
-        f"{name} {term.weight:g} ({term.schedule})" for name, term in terms if term.weight > 0
-    ]
-    held_out = [summary[key] for key in ("eval_loss_first", "eval_loss_last")]
-    before, after = ("not measured" if loss is None else f"{loss:.4f}" for loss in held_out)
+    given = [f", {name}={value}" for name, value in options.items() if value is not None]
+    metrics = summary.metrics | summary.metrics_ood
     return CARD.format(
         source=config.model.source,
         auto_class=AUTO_CLASSES[config.model.task],
-        options="".join(
-            f", {name}={value}" for name, value in options.items() if value is not None
-        ),
+        options="".join(given),
         method=config.method,
         peft_rank=peft_rank,
         rank=config.adapter.rank,
         init=config.adapter_init,
         form=config.adapter.form,
-        regularizers=", ".join(acting) or "none",
+        regularizers=weights_in_words(config),
         data=" ".join(filter(None, (config.data.task, config.data.train))),
         format=_format(config, labels),
-        steps=summary["steps"],
+        steps=summary.steps,
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
         learning_rate=config.optimizer.learning_rate,
         schedule=config.optimizer.schedule,
-        before=before,
-        after=after,
-        metrics="".join(
-            f"| {name} | {value:.4f} |\n"
-            for name, value in (summary["metrics"] | summary["metrics_ood"]).items()
-        ),
+        before=_loss(summary.eval_loss_first),
+        after=_loss(summary.eval_loss_last),
+        metrics="".join(f"| {name} | {value:.4f} |\n" for name, value in metrics.items()),
     )
+
+
+def _loss(loss: float | None) -> str:
+    return "not measured" if loss is None else f"{loss:.4f}"
 
 
 def _format(config: RunConfig, labels: int | None) -> str:

@@ -1,6 +1,5 @@
-"""A run's numbers as pictures: plots/*.png from metrics.jsonl."""
+"""A run's numbers as pictures: plots/*.png from its records."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -8,69 +7,50 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-Records = Sequence[dict[str, float]]
-# The three regularizers in the same colors wherever they appear.
-COLORS = {
-    "task": "#1f77b4",
-    "consistency": "#d62728",
-    "diversity": "#2ca02c",
-    "svd": "#9467bd",
-    "loss": "#333333",
-}
-# Two terms often have one schedule: their lines lie on each other.
-STYLES = {"consistency": "-", "diversity": "-", "svd": "--"}
-# What each term's picture is called, its unit, and the sign that makes it so.
-WRITING = {
-    "consistency": ("KL to the teacher (times T²)", "nats per token", 1),
-    "diversity": ("Entropy of the top-K softmax", "nats per token", -1),
-    "svd": ("Leading singular values / norm", "share", -1),
-}
-CLASSIFYING = {
-    "consistency": ("Distance from the teacher", "per example", 1),
-    "diversity": ("Squared covariance between classes", "squared logits", 1),
-    "svd": ("Leading singular values / all", "share", -1),
-}
-TERMS = ("consistency", "diversity", "svd")
+from balora_jax.regularizers.terms import REGULARIZERS
+from balora_jax.training.records import HeldOutRecord, StepRecord
+from balora_jax.training.summary import History
+
+LOSS_COLOR = "#333333"
+TASK_COLOR = "#1f77b4"
+HELD_OUT_COLOR = "#ff7f0e"
 
 
-def draw(metrics: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draws loss, regularizers, weights, learning rate and, where there are any, held-out metrics.
+def draw(history: History, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Draw loss, regularizers, weights, learning rate and, where there are any, held-out metrics.
 
     Args:
-      metrics: a run's metrics.jsonl.
+      history: a run's records, with at least one update.
       folder: made if need be.
 
     Returns:
       The pictures' paths.
     """
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
-    steps = [record for record in records if "loss" in record]
-    held_out = [record for record in records if "eval_loss" in record]
     folder.mkdir(parents=True, exist_ok=True)
-    writes = "response_tokens" in steps[0]
-    pictures = {
-        "loss": _loss(steps, held_out, "nats per answer token" if writes else "per example"),
-        "learning_rate": _learning_rate(steps),
-    }
-    if any(name in steps[0] for name in TERMS):
-        pictures |= {
-            "regularizers": _regularizers(steps, WRITING if writes else CLASSIFYING),
-            "weights": _weights(steps),
-        }
-    if held_out and len(held_out[-1]) > 2:
-        pictures["metrics"] = _metrics(held_out)
+    steps = history.steps
+    pictures = {"loss": _loss(history), "learning_rate": _learning_rate(steps)}
+    if steps[0].terms:
+        pictures["regularizers"] = _regularizers(steps)
+        pictures["weights"] = _weights(steps)
+    if history.held_out and history.held_out[-1].metrics:
+        pictures["metrics"] = _metrics(history.held_out)
+
     paths = []
     for name, figure in pictures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=110)
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=110)
+        paths.append(path)
     return paths
 
 
-def _line(axes: Axes, records: Records, name: str, sign: float = 1, **style) -> None:
-    marker = "o" if len(records) < 3 else None
-    axes.plot(
-        [r["step"] for r in records], [sign * r[name] for r in records], marker=marker, **style
-    )
+def _writes(steps: Sequence[StepRecord]) -> bool:
+    """Whether the records are of a model that writes, and not of a classifier."""
+    return steps[0].response_tokens is not None
+
+
+def _line(axes: Axes, steps: Sequence[int], values: Sequence[float], **style) -> None:
+    marker = "o" if len(steps) < 3 else None
+    axes.plot(steps, values, marker=marker, **style)
 
 
 def _axes(axes: Axes, title: str, unit: str) -> None:
@@ -81,56 +61,68 @@ def _axes(axes: Axes, title: str, unit: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _loss(steps: Records, held_out: Records, unit: str) -> Figure:
+def _numbers(records: Sequence[StepRecord | HeldOutRecord]) -> list[int]:
+    return [record.step for record in records]
+
+
+def _loss(history: History) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    _line(
-        axes, steps, "loss", color=COLORS["loss"], label="loss (task + weighted regularizers)", lw=1
-    )
-    _line(axes, steps, "task", color=COLORS["task"], label="task (cross-entropy)", lw=1, ls="--")
-    if held_out:
-        _line(axes, held_out, "eval_loss", color="#ff7f0e", label="held-out task", lw=2)
-    _axes(axes, "Loss", unit)
+    steps = history.steps
+    numbers = _numbers(steps)
+    total = "loss (task + weighted regularizers)"
+    _line(axes, numbers, [step.loss for step in steps], color=LOSS_COLOR, label=total, lw=1)
+    task = "task (cross-entropy)"
+    values = [step.task for step in steps]
+    _line(axes, numbers, values, color=TASK_COLOR, label=task, lw=1, ls="--")
+    if history.held_out:
+        losses = [record.loss for record in history.held_out]
+        style = {"color": HELD_OUT_COLOR, "label": "held-out task", "lw": 2}
+        _line(axes, _numbers(history.held_out), losses, **style)
+    _axes(axes, "Loss", "nats per answer token" if _writes(steps) else "per example")
     axes.legend(fontsize=8)
     return figure
 
 
-def _metrics(held_out: Records) -> Figure:
+def _metrics(held_out: Sequence[HeldOutRecord]) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    for name in held_out[-1]:
-        if name not in ("step", "eval_loss"):
-            _line(axes, held_out, name, label=name.removeprefix("eval_"))
+    for name in held_out[-1].metrics:
+        values = [record.metrics[name] for record in held_out]
+        _line(axes, _numbers(held_out), values, label=name)
     _axes(axes, "Held-out metrics", "share or coefficient")
     axes.legend(fontsize=8)
     return figure
 
 
-def _regularizers(steps: Records, drawn: dict[str, tuple[str, str, int]]) -> Figure:
-    present = [name for name in drawn if name in steps[0]]
-    figure = Figure(figsize=(3.6 * len(present) + 0.4, 3.2), layout="constrained")
-    row = figure.subplots(1, len(present), squeeze=False)[0]
-    for axes, name in zip(row, present, strict=True):
-        title, unit, sign = drawn[name]
-        _line(axes, steps, name, sign, color=COLORS[name], lw=1)
-        _axes(axes, title, unit)
+def _regularizers(steps: Sequence[StepRecord]) -> Figure:
+    rows = [REGULARIZERS[name] for name in REGULARIZERS if name in steps[0].terms]
+    figure = Figure(figsize=(3.6 * len(rows) + 0.4, 3.2), layout="constrained")
+    subplots = figure.subplots(1, len(rows), squeeze=False)[0]
+    for axes, row in zip(subplots, rows, strict=True):
+        form = row.nlg if _writes(steps) else row.nlu
+        values = [form.sign * step.terms[row.name] for step in steps]
+        _line(axes, _numbers(steps), values, color=row.color, lw=1)
+        _axes(axes, form.title, form.unit)
     return figure
 
 
-def _weights(steps: Records) -> Figure:
+def _weights(steps: Sequence[StepRecord]) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    for name in TERMS:
-        if f"weight_{name}" in steps[0]:
-            _line(axes, steps, f"weight_{name}", color=COLORS[name], ls=STYLES[name], label=name)
+    for name, row in REGULARIZERS.items():
+        if name in steps[0].weights:
+            values = [step.weights[name] for step in steps]
+            style = {"color": row.color, "ls": row.line_style, "label": name}
+            _line(axes, _numbers(steps), values, **style)
     _axes(axes, "Regularizers' weights", "weight")
     axes.legend(fontsize=8)
     return figure
 
 
-def _learning_rate(steps: Records) -> Figure:
+def _learning_rate(steps: Sequence[StepRecord]) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    _line(axes, steps, "learning_rate", color=COLORS["task"])
+    _line(axes, _numbers(steps), [step.learning_rate for step in steps], color=TASK_COLOR)
     _axes(axes, "Learning rate", "per update")
     return figure

@@ -1,21 +1,20 @@
-"""What a person sees while a run goes on: two lines that live on a terminal, a line now and then elsewhere."""
+"""A run while it goes on: two live lines on a terminal, a line now and then elsewhere."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from balora_jax.training.metrics import PARTS
-
-HELD_OUT_LOSS = ("step", "eval_loss")
-SHORT = {"task": "task", "consistency": "kl", "diversity": "div", "svd": "svd"}
+from balora_jax.regularizers.terms import REGULARIZERS
+from balora_jax.training.records import HeldOutRecord, Record, StepRecord
 
 
 class _BarAndNumbers(Progress):
     """The bar, and the loss's parts on a line below it, so that both fit 80 columns."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar, then a line of numbers for each task."""
         yield from super().get_renderables()
         yield from (Text(task.fields["numbers"]) for task in self.tasks)
 
@@ -24,6 +23,13 @@ class ProgressLine:
     """Loss parts, tokens per second and the time left; made for `Loop.show`."""
 
     def __init__(self, steps: int, *, done: int = 0, console: Console | None = None) -> None:
+        """Prepare the lines.
+
+        Args:
+          steps: updates in the run.
+          done: updates done before.
+          console: where to print.
+        """
         self._console = console or Console()
         self._steps = steps
         # Off a terminal: a tenth of the run at a time.
@@ -41,34 +47,35 @@ class ProgressLine:
         self._task = self._bar.add_task("", total=steps, completed=done, numbers="", speed="")
 
     def __enter__(self) -> "ProgressLine":
+        """Show the lines."""
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Remove them."""
         self._bar.stop()
 
-    def __call__(self, record: Mapping[str, float]) -> None:
-        """Shows one record of metrics.jsonl."""
-        step = int(record["step"])
-        if "eval_loss" in record:
-            rest = {
-                name.removeprefix("eval_"): value
-                for name, value in record.items()
-                if name not in HELD_OUT_LOSS
-            }
-            measures = {"held-out loss": record["eval_loss"]} | rest
-            said = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-            self._console.print(f"step {step}: {said}", highlight=False)
-            return
-        parts = " ".join(f"{SHORT[name]} {record[name]:.3f}" for name in PARTS if name in record)
-        numbers, speed = (
-            f"loss {record['loss']:.4f} ({parts})",
-            f"{record['tokens_per_second']:,.0f} tok/s",
-        )
-        self._bar.update(self._task, completed=step, numbers=numbers, speed=speed)
-        if not self._console.is_terminal and (
-            step == 1 or step % self._every == 0 or step == self._steps
-        ):
-            self._console.print(
-                f"step {step}/{self._steps}: {numbers} {speed}", highlight=False, soft_wrap=True
-            )
+    def __call__(self, record: Record) -> None:
+        """Show one record."""
+        if isinstance(record, HeldOutRecord):
+            self._show_evaluation(record)
+        if isinstance(record, StepRecord):
+            self._show_step(record)
+
+    def _show_evaluation(self, record: HeldOutRecord) -> None:
+        measures = {"held-out loss": record.loss} | record.metrics
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+        self._console.print(f"step {record.step}: {listed}", highlight=False)
+
+    def _show_step(self, record: StepRecord) -> None:
+        parts = [f"task {record.task:.3f}"]
+        for name, row in REGULARIZERS.items():
+            if name in record.terms:
+                parts.append(f"{row.label} {record.terms[name]:.3f}")
+        numbers = f"loss {record.loss:.4f} ({' '.join(parts)})"
+        speed = f"{record.tokens_per_second:,.0f} tok/s"
+        self._bar.update(self._task, completed=record.step, numbers=numbers, speed=speed)
+        due = record.step == 1 or record.step % self._every == 0 or record.step == self._steps
+        if due and not self._console.is_terminal:
+            line = f"step {record.step}/{self._steps}: {numbers} {speed}"
+            self._console.print(line, highlight=False, soft_wrap=True)

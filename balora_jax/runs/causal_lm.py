@@ -1,80 +1,78 @@
-"""A run on next-token prediction: prompts and answers, batches of one length, the held-out loss."""
+"""A run on next-token prediction: prompts and answers, batches of one length, held-out loss."""
 
-from collections.abc import Callable
+import functools
+import pathlib
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from balora_jax import data, models
-from balora_jax.runs.setup import Assembly, Tree
 from balora_jax.config import RunConfig
-from balora_jax.training.compiled_step import CompiledStep
-from balora_jax.evaluation.held_out import mean_loss, several
-from balora_jax.objective.schedules import weights_at
+from balora_jax.data import Batch
+from balora_jax.evaluation.held_out import HeldOutLoss
 from balora_jax.objective import causal_lm
+from balora_jax.objective.params import Tree
+from balora_jax.runs.setup import batch_shapes
+from balora_jax.runs.task import TrainingData
 from balora_jax.training.best import Best
-from balora_jax.training.optimizer import learning_rate
-from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.step import make_train_step, token_weighted
+from balora_jax.training.loop import Batches
+from balora_jax.training.setup import Student
+from balora_jax.training.state import TrainState
 
 
 class CausalLM:
-    """What a run on next-token prediction reads, compiles and measures.
-
-    Attributes:
-      sets: the tokenized sets.
-      examples: how many are trained on.
-      length: tokens of the longest batch.
-      counted: tokens of an example that the loss can count.
-      counts: a line for each set, saying what became of its rows.
-    """
+    """A Task: next-token prediction. See `runs.task.Task` for the attributes."""
 
     def __init__(self, config: RunConfig, tokenizer: Any) -> None:
-        """Reads the examples; raises BadInput where they cannot be used."""
+        """Read and tokenize the sets.
+
+        Args:
+          config: the run.
+          tokenizer: the model's.
+
+        Raises:
+          BadInput: the sets cannot be used.
+        """
         self._config = config
-        self._train = data.prepare(config.data, tokenizer, split="train")
-        self._held_out = None if config.data.eval is None else data.prepare(config.data, tokenizer, split="eval")
-        named = {"train": self._train} | ({} if self._held_out is None else {"eval": self._held_out})
-        self.sets, self.examples = list(named.values()), len(self._train)
+        named = {"train": data.prepare(config.data, tokenizer, split="train")}
+        if config.data.eval is not None:
+            named["eval"] = data.prepare(config.data, tokenizer, split="eval")
+        self._train = named["train"]
+        self.sets = list(named.values())
+        self.examples = len(self._train)
         self.counts = [f"{name + ':':6} {examples.counts}" for name, examples in named.items()]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
 
-    def prepare(self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None) -> models.Loaded:
-        """Nothing: the teacher runs in the step."""
-        return loaded
+        self.evaluator = None
+        if "eval" in named:
+            micro_batch = config.training.batch_size // config.training.accumulation
+            batches = functools.partial(data.eval_batches, named["eval"], micro_batch, self.length)
+            self.evaluator = HeldOutLoss(causal_lm.make_task_loss, batches)
 
-    def batches(self, steps: int) -> Any:
-        """The batches to train on."""
+    def prepare(
+        self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
+    ) -> TrainingData:
+        """Return the sets as they are: the teacher runs in the step."""
+        return TrainingData(loaded.params, self._train)
+
+    def batches(self, training_data: TrainingData, steps: int) -> Batches:
+        """Shuffled batches of one length."""
         training = self._config.training
-        return data.train_batches(self._train, training.batch_size, self.length, training.seed)
+        return data.train_batches(
+            training_data.examples, training.batch_size, self.length, training.seed
+        )
 
-    def compile(self, run: Assembly, steps: int, mesh: Mesh) -> CompiledStep:
-        """Compiles the update for batches of the run's one length."""
-        terms, training = self._config.active_regularizers, self._config.training
-        loss = causal_lm.make_loss(run.model, run.spec, terms, head_frozen=run.head_frozen, mesh=several(mesh))
-        rate = learning_rate(self._config.optimizer, steps)
-        update = make_train_step(token_weighted(loss), run.optimizer, run.mask, weights_at(terms, steps), rate)
-        compiled = CompiledStep(update, run, mesh, training.accumulation)
-        shape = (training.batch_size, self.length)
-        dtypes = data.DTYPES._replace(token_type_ids=None, teacher=None)
-        compiled.compile(jax.tree.map(lambda dtype: jax.ShapeDtypeStruct(shape, dtype), dtypes))
-        return compiled
-
-    def evaluate(self, run: Assembly, mesh: Mesh) -> Callable[[Any], dict[str, float]] | None:
-        """state -> the mean held-out loss over all counted tokens, or None when nothing is held out."""
-        if self._held_out is None:
-            return None
-        micro = self._config.training.batch_size // self._config.training.accumulation
-        loss = causal_lm.make_task_loss(run.model, run.spec, head_frozen=run.head_frozen, mesh=several(mesh))
-        mean = mean_loss(run, mesh, loss, lambda: data.eval_batches(self._held_out, micro, self.length))
-        return lambda state: {"eval_loss": mean(state)}
+    def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
+        """The shapes of every batch."""
+        return batch_shapes(self._config, None, self.length)
 
     def best(self) -> Best:
-        """Judges by the held-out loss."""
-        return Best("eval_loss", higher=False, patience=self._config.training.patience)
+        """Judge by the held-out loss."""
+        return Best("loss", higher=False, patience=self._config.training.patience)
 
-    def finish(self, run: Assembly, mesh: Mesh, folder: RunFolder) -> dict[str, float]:
-        """No further measures."""
+    def finish(
+        self, student: Student, state: TrainState, predictions: pathlib.Path
+    ) -> dict[str, float]:
+        """Measure nothing more."""
         return {}

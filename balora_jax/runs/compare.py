@@ -4,15 +4,16 @@ import json
 import pathlib
 import statistics
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from rich.console import Console
 
 from balora_jax.config import Method, RunConfig
+from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
 from balora_jax.runs.finetune import finetune
-from balora_jax.config.parse import read_config
 from balora_jax.training.run_folder import RunFolder, write_whole
+from balora_jax.training.summary import Summary
 
 Results = dict[str, list[dict[str, float]]]
 
@@ -41,13 +42,19 @@ def compare(
     """
     console, folder = console or Console(), pathlib.Path(out).expanduser()
     wanted = {text: _method_and_rates(text, rates) for text in methods}
-    if len(rates) > 1 and not _configure(run, folder, wanted[methods[0]][0], seeds[0], None).data.holds_out:
-        raise BadInput("--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there")
+    if (
+        len(rates) > 1
+        and not _configure(run, folder, wanted[methods[0]][0], seeds[0], None).data.holds_out
+    ):
+        raise BadInput(
+            "--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there"
+        )
     results: Results = {}
     searched: dict[str, dict[float, float]] = {}
     for method, own_rates in wanted.values():
         tried = {
-            rate: _summary(_configure(run, folder, method, seeds[0], rate), console)["score"] for rate in own_rates
+            rate: _summary(_configure(run, folder, method, seeds[0], rate), console).score
+            for rate in own_rates
         }
         rate = max(tried, key=tried.__getitem__) if tried else None
         if len(tried) > 1:
@@ -65,7 +72,8 @@ def table(results: Results) -> str:
     before = {name: name.removesuffix(" before") for name in names if name.endswith(" before")}
     shown = [name for name in names if name not in before]
     rows = {
-        title: [_cell([run[name] for run in runs if name in run]) for name in shown] for title, runs in results.items()
+        title: [_cell([run[name] for run in runs if name in run]) for name in shown]
+        for title, runs in results.items()
     }
     if before:
         first = next(iter(results.values()))
@@ -80,8 +88,13 @@ def _search_table(searched: dict[str, dict[float, float]]) -> str:
     if not searched:
         return ""
     rates = list(next(iter(searched.values())))
-    lines = [["score, first seed", *(f"rate {rate:g}" for rate in rates)], ["---"] * (len(rates) + 1)]
-    lines += [[method, *(f"{tried[rate]:.3f}" for rate in rates)] for method, tried in searched.items()]
+    lines = [
+        ["score, first seed", *(f"rate {rate:g}" for rate in rates)],
+        ["---"] * (len(rates) + 1),
+    ]
+    lines += [
+        [method, *(f"{tried[rate]:.3f}" for rate in rates)] for method, tried in searched.items()
+    ]
     return "\n" + _markdown(lines)
 
 
@@ -97,7 +110,9 @@ def _method_and_rates(text: str, rates: Sequence[float]) -> tuple[str, Sequence[
     try:
         return method, [float(rate)] if at else rates
     except ValueError:
-        raise BadInput(f"--methods has {text!r}, and {rate!r} is not a number; {accepted}") from None
+        raise BadInput(
+            f"--methods has {text!r}, and {rate!r} is not a number; {accepted}"
+        ) from None
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -110,18 +125,27 @@ def _cell(values: Sequence[float]) -> str:
     return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
 
 
-def _configure(run: Sequence[str], out: pathlib.Path, method: str, seed: int, rate: float | None) -> RunConfig:
+def _configure(
+    run: Sequence[str], out: pathlib.Path, method: str, seed: int, rate: float | None
+) -> RunConfig:
     name = "-".join([method, *([] if rate is None else [f"lr{rate:g}"]), f"seed{seed}"])
-    given = {"method": method, "training.seed": seed, "output.dir": out / name, "output.resume": "true"}
+    given = {
+        "method": method,
+        "training.seed": seed,
+        "output.dir": out / name,
+        "output.resume": "true",
+    }
     given |= {} if rate is None else {"optimizer.learning_rate": rate}
-    return read_config([*run, *(text for key, value in given.items() for text in (f"--{key}", str(value)))])
+    return read_config(
+        [*run, *(text for key, value in given.items() for text in (f"--{key}", str(value)))]
+    )
 
 
-def _summary(config: RunConfig, console: Console) -> dict[str, Any]:
-    """What a run came to; one that is finished is read, not run again."""
+def _summary(config: RunConfig, console: Console) -> Summary:
+    """The outcome of a run; one that is finished is read, not run again."""
     folder = RunFolder(config.output.dir)
     if folder.check(config) and folder.summary.is_file():
-        return json.loads(folder.summary.read_text())
+        return Summary.of_json(json.loads(folder.summary.read_text()))
     console.rule(folder.path.name)
     summary = finetune(config, console)
     if summary is None:
@@ -129,14 +153,16 @@ def _summary(config: RunConfig, console: Console) -> dict[str, Any]:
     return summary
 
 
-def _columns(summary: dict[str, Any]) -> dict[str, float]:
-    """The table's columns of one run; `<name> before` for what was measured at the start as well."""
+def _columns(summary: Summary) -> dict[str, float]:
+    """The table's columns of one run; `<name> before` for a measure of the start as well."""
     columns = {}
-    if summary["eval_loss_last"] is not None:
-        columns |= {"held-out loss": summary["eval_loss_last"], "held-out loss before": summary["eval_loss_first"]}
-    for name, (before, after) in summary["probes"].items():
-        columns |= {name: after, f"{name} before": before}
-    return columns | summary["metrics"] | summary["metrics_ood"] | {"seconds": summary["seconds"]}
+    if summary.eval_loss_last is not None:
+        columns["held-out loss"] = summary.eval_loss_last
+        columns["held-out loss before"] = summary.eval_loss_first
+    for name, (before, after) in summary.probes.items():
+        columns[name] = after
+        columns[f"{name} before"] = before
+    return columns | summary.metrics | summary.metrics_ood | {"seconds": summary.seconds}
 
 
 def _title(method: str, rate: float | None) -> str:

@@ -7,26 +7,41 @@ import shutil
 import time
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig
 
-from balora_jax import adapters, models
-from balora_jax.objective import streamed
-from balora_jax.adapters import AdapterSpec
-from balora_jax.config import OptimizerConfig, RegularizersConfig
+from balora_jax import models
+from balora_jax.config import (
+    AdapterConfig,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    OutputConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from balora_jax.data import Batch
 from balora_jax.errors import BadInput
-from balora_jax.models.decoder.model import Decoder
 from balora_jax.models.decoder.config import decoder_config
-from balora_jax.objective.schedules import weights_at
-from balora_jax.objective import causal_lm
-from balora_jax.training.optimizer import learning_rate, make_optimizer
-from balora_jax.training.state import init_state, partition, trainable_mask
-from balora_jax.training.step import make_train_step, token_weighted
+from balora_jax.models.decoder.model import Decoder
+from balora_jax.runs.setup import build_setup, materialize
+from balora_jax.training.compiled_step import CompiledStep
+from balora_jax.training.sharding import make_mesh
 
-NEEDED = ("balora-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "datasets", "grain")
+NEEDED = (
+    "balora-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "datasets",
+    "grain",
+)
 EXTRAS = ("torch", "peft", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
 STEPS = 5
 
@@ -49,14 +64,19 @@ def diagnose(console: Console | None = None) -> None:
         ) from error
     for device in devices:
         console.print(
-            f"device {device.id}: {device.device_kind} ({device.platform}), {_memory(device)}", highlight=False
+            f"device {device.id}: {device.device_kind} ({device.platform}), {_memory(device)}",
+            highlight=False,
         )
     if devices[0].platform == "cpu":
-        console.print(f"for this machine's accelerator: {_install()}", highlight=False, markup=False)
+        console.print(
+            f"for this machine's accelerator: {_install()}", highlight=False, markup=False
+        )
     began = time.monotonic()
     losses = self_test()
     if not losses[-1] < losses[0]:
-        raise BadInput(f"the self-test's loss rose from {losses[0]:.4f} to {losses[-1]:.4f}: reinstall jax and jaxlib")
+        raise BadInput(
+            f"the self-test's loss rose from {losses[0]:.4f} to {losses[-1]:.4f}: reinstall jax and jaxlib"
+        )
     console.print(
         f"self-test: adapter, regularizers and step work; loss {losses[0]:.4f} to {losses[-1]:.4f} in {STEPS} steps, "
         f"{time.monotonic() - began:.1f} s",
@@ -74,32 +94,41 @@ def self_test() -> list[float]:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
+    config = RunConfig(
+        model=ModelConfig(source="random"),
+        adapter=AdapterConfig(rank=4, targets="all-linear", init="pissa"),
+        data=DataConfig(train="random"),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup=0.0),
+        training=TrainingConfig(steps=STEPS, batch_size=4, precision="float32"),
+        mesh=MeshConfig(data=1),
+        output=OutputConfig(dir="none"),
+    )
     model = Decoder(decoder_config(sizes))
+    setup = build_setup(config, model, make_mesh(config.mesh), steps=STEPS)
     base = models.init_params(model, jax.random.key(0))
-    paths = adapters.match_targets("all-linear", base)
-    start = adapters.init_pissa(base, paths, 4, key=jax.random.key(1))
-    factor = {"head": streamed.head_factor(models.head(model, base))}
-    params = {"base": base, "adapters": start, "initial": start, "factor": factor}
-    mask = trainable_mask(params, method="ba-lora")
-    trainable, frozen = partition(params, mask)
-    config = OptimizerConfig(learning_rate=1e-2, warmup=0.0)
-    optimizer, terms = make_optimizer(config, STEPS, mask), RegularizersConfig()
-    loss = causal_lm.make_loss(model, AdapterSpec(4), terms)
-    rate = learning_rate(config, STEPS)
-    step = jax.jit(make_train_step(token_weighted(loss), optimizer, mask, weights_at(terms, STEPS), rate))
-    tokens = jax.random.randint(jax.random.key(2), (1, 4, 32), 0, 64)
-    counted = jnp.ones_like(tokens, bool).at[..., -1].set(False)
-    targets = jnp.roll(tokens, -1, axis=-1)
-    batch = Batch(tokens, attention_mask=jnp.ones_like(counted), targets=targets, mask=counted)
-    state, losses = init_state(trainable, optimizer, seed=0), []
+    student, state = materialize(config, setup, base)
+    compiled = CompiledStep(setup)
+
+    tokens = np.random.default_rng(0).integers(0, 64, size=(4, 32), dtype=np.int32)
+    mask = np.ones(tokens.shape, bool)
+    mask[:, -1] = False
+    batch = Batch(
+        input_ids=tokens,
+        attention_mask=np.ones_like(mask),
+        targets=np.roll(tokens, -1, axis=-1),
+        mask=mask,
+    )
+    losses = []
     for _ in range(STEPS):
-        state, report = step(state, frozen, batch)
-        losses.append(float(report["task"]))
+        state, metrics = compiled(state, student.frozen, batch)
+        losses.append(float(metrics["task"]))
     return losses
 
 
 def _versions() -> Table:
-    table = Table("package", "version", title=f"Python {platform.python_version()} on {platform.machine()}")
+    table = Table(
+        "package", "version", title=f"Python {platform.python_version()} on {platform.machine()}"
+    )
     for name in (*NEEDED, *EXTRAS):
         try:
             version = importlib.metadata.version(name)
@@ -115,7 +144,9 @@ def _memory(device: jax.Device) -> str:
         return f"{stats['bytes_limit'] / 2**30:.1f} GiB"
     memory = pathlib.Path("/proc/meminfo")
     if device.platform == "cpu" and memory.is_file():
-        total = next(line for line in memory.read_text().splitlines() if line.startswith("MemTotal"))
+        total = next(
+            line for line in memory.read_text().splitlines() if line.startswith("MemTotal")
+        )
         return f"{int(total.split()[1]) / 2**20:.1f} GiB of the machine's memory"
     return "memory unknown"
 

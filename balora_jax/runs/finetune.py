@@ -1,34 +1,47 @@
-"""One fine-tuning run, told from top to bottom."""
+"""One fine-tuning run, from top to bottom: set up, restore, train, finish."""
 
 import contextlib
+import dataclasses
+import functools
+import statistics
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
 
 from balora_jax import data
-from balora_jax.runs import export
-from balora_jax.reporting import console as report
-from balora_jax.runs.setup import assemble, load_model, restore_head, restore_initial, take, trained_head
 from balora_jax.config import RunConfig
-from balora_jax.errors import BadInput
-from balora_jax.runs.tasks import TASKS, make_probe
-from balora_jax.training.checkpoints import Checkpoints
-from balora_jax.training.interrupt import StopRequest
-from balora_jax.training.loop import Loop
-from balora_jax.training.metrics import MetricsLog
+from balora_jax.evaluation.evaluator import Evaluator
+from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
+from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
-from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.sharding import check_batch, make_mesh
+from balora_jax.runs import export
+from balora_jax.runs.run import Run, check_lengths, set_up
+from balora_jax.runs.setup import build_setup, load_model, materialize, select, trained_head
+from balora_jax.runs.task import TrainingData
+from balora_jax.training.best import Best
+from balora_jax.training.checkpoints import Checkpoints
+from balora_jax.training.compiled_step import CompiledStep
+from balora_jax.training.interrupt import StopRequest
+from balora_jax.training.loop import Batches, Loop
+from balora_jax.training.metrics import MetricsLog, read_records
+from balora_jax.training.records import HeldOutRecord, ProbeRecord
+from balora_jax.training.setup import Student
+from balora_jax.training.state import TrainState, count
+from balora_jax.training.summary import History, Summary
 
 
-def finetune(config: RunConfig, console: Console | None = None) -> dict[str, Any] | None:
-    """Trains as configured and writes the run folder.
+def finetune(config: RunConfig, console: Console | None = None) -> Summary | None:
+    """Train as configured and write the run folder.
+
+    Args:
+      config: the run.
+      console: where a person reads of it; standard output by default.
 
     Returns:
-      What summary.json holds, or None when the run was stopped before its end (and can be gone on with).
+      The content of summary.json, or None when the run was stopped before its end (and can be
+      resumed).
 
     Raises:
       BadInput: the configuration, the model or the data cannot be used; nothing has been written.
@@ -37,102 +50,283 @@ def finetune(config: RunConfig, console: Console | None = None) -> dict[str, Any
     console = console or Console()
     began = time.monotonic()
     with contextlib.ExitStack() as closing:
-        if config.mesh.distributed:
-            jax.distributed.initialize()
-        mesh = make_mesh(config.mesh)
-        check_batch(mesh, config.training.batch_size, config.training.accumulation)
-        folder = RunFolder(config.output.dir)
-        resuming = folder.check(config)
-
-        tokenizer = data.load_tokenizer(config.model.tokenizer or config.model.source, config.model.revision)
-        task = TASKS[config.model.task](config, tokenizer)
-        for line in task.counts:
-            console.print(line, highlight=False)
-        steps = config.training.steps or data.steps_for(
-            config.training.epochs, task.examples, config.training.batch_size
-        )
-
-        loaded = load_model(config, mesh)
-        for note in loaded.notes:
-            console.print(note, highlight=False)
-        data.require_vocabulary(loaded.model.config.vocab_size, *task.sets)
-        check_positions(loaded.model.config.max_length, task.length)
-        checkpoints = open_checkpoints(folder, config) if resuming else None
-        initial = restore_initial(config, checkpoints, loaded, mesh) if checkpoints else None
-        head = restore_head(checkpoints, loaded) if checkpoints else None
-        with console.status("the pre-trained model: its features, and the principal directions of its weights"):
-            loaded = task.prepare(loaded, mesh, steps, head)
-            # Copied: in the residual form the weights are overwritten.
-            start_head = jax.tree.map(jnp.copy, take(loaded.params, trained_head(loaded)))
-            run = assemble(config, loaded, mesh, steps, initial)
-        # All is checked: from here on the run writes.
-        folder.create(config)
-        checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(folder, config)))
-        if run.frozen["initial"] and initial is None:
-            checkpoints.save_initial(run.frozen["initial"])
-        if start_head and head is None:
-            checkpoints.save_initial(start_head, "head")
-
-        batches = task.batches(steps)
-        start = 0
-        if checkpoints.latest() is not None:
-            run.state, position = checkpoints.restore(run.state)
-            start = position.step
-            batches.set_state(position.data)
-        log = closing.enter_context(contextlib.closing(MetricsLog(folder.metrics, after=start or -1)))
-        evaluate, probe, best = task.evaluate(run, mesh), make_probe(config, run, tokenizer), task.best()
-        if start == 0:
-            measure_start(log, run.state, evaluate, probe)
-        for record in log.records():
-            best.take(record)
-
-        compiled = task.compile(run, steps, mesh)
-        report.show_start(console, config, run, mesh, steps, start, compiled, task.counted)
-        with StopRequest() as stop, ProgressLine(steps, done=start, console=console) as progress:
-            loop = Loop(
-                step=compiled,
-                batches=batches,
-                evaluate=evaluate,
-                best=best,
-                checkpoints=checkpoints,
-                log=log,
-                show=progress,
-                steps=steps,
-                save_every=config.output.save_every,
-                eval_every=config.training.eval_every,
-            )
-            run.state, done = loop.run(run.state, start, stop)
-        if done < steps and not best.ended:
-            report.show_stop(console, folder, done, steps)
+        run = set_up(config)
+        ready = restore(run, closing, console)
+        trained = train(run, ready, console)
+        if trained.stopped:
+            screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugins)
             return None
+        return finish(run, ready, trained, console, began)
 
-        if config.training.patience is not None:
-            run.state, _ = checkpoints.restore(run.state, best.step)
-        if probe:
-            log.write({"step": done} | {f"probe_{name}": value for name, value in probe(run.state).items()})
-        kept = done if config.training.patience is None else best.step
-        elsewhere = task.finish(run, mesh, folder)
-        seconds = time.monotonic() - began
-        summary = report.summarize(config, run, folder, done, kept, best, elsewhere, compiled, seconds)
-        export.write_all(folder, config, run, summary)
-        report.show_end(console, folder, summary)
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A run that can take its next update; from here on it writes.
+
+    Attributes:
+      student: the model and its frozen weights.
+      state: the state after `start` updates; overwritten by training.
+      start: updates done before.
+      batches: the batches from there on.
+      compiled: the update.
+      checkpoints: where to save.
+      log: where to record.
+      best: has seen the evaluations of a resumed run.
+      probe: measures what was planted in the tiny world; None elsewhere.
+    """
+
+    student: Student
+    state: TrainState
+    start: int
+    batches: Batches
+    compiled: CompiledStep
+    checkpoints: Checkpoints
+    log: MetricsLog
+    best: Best
+    probe: Evaluator | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run after its last update.
+
+    Attributes:
+      state: after `steps` updates.
+      steps: updates done.
+      stopped: whether it was asked to stop before its end.
+    """
+
+    state: TrainState
+    steps: int
+    stopped: bool
+
+
+def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
+    """Load the model, and the checkpoint of a resumed run, and compile the update.
+
+    Args:
+      run: from `set_up`.
+      closing: closes checkpoints and log when the run ends, also in an exception.
+      console: where a person reads of it.
+
+    Returns:
+      The run, ready for its next update.
+
+    Raises:
+      BadInput: the model or the checkpoint cannot be used; nothing has been written.
+    """
+    config = run.config
+    probe = make_probe_evaluator(config.data, run.tokenizer)
+    for line in run.task.counts:
+        console.print(line, highlight=False)
+    loaded = load_model(config, run.mesh)
+    for note in loaded.notes:
+        console.print(note, highlight=False)
+    data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
+    check_lengths(loaded.model.config.max_length, run.task.length)
+    head = trained_head(loaded)
+    setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
+
+    # The parts of step 0 that a resumed run must start from.
+    checkpoints = open_checkpoints(run) if run.resumes else None
+    initial = None
+    start_head = None
+    if checkpoints:
+        initial = checkpoints.restore_initial(setup.frozen.initial)
+        start_head = checkpoints.restore_initial(select(loaded.params, head), "head")
+
+    with console.status("the pre-trained model: its features, and the principal directions"):
+        training_data = run.task.prepare(loaded, run.mesh, run.steps, start_head)
+        # Copied: in the residual form the weights are overwritten.
+        first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
+        student, state = materialize(config, setup, training_data.base, initial)
+
+    # Everything is checked: from here on the run writes.
+    run.folder.create(config)
+    checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(run)))
+    if initial is None and student.frozen.initial is not None:
+        checkpoints.save_initial(student.frozen.initial)
+    if start_head is None and first_head:
+        checkpoints.save_initial(first_head, "head")
+
+    batches = run.task.batches(training_data, run.steps)
+    start = 0
+    if checkpoints.latest() is not None:
+        state, position = checkpoints.restore(state)
+        start = position.step
+        batches.set_state(position.data)
+    # Before the first checkpoint only the records of step 0 are dropped, and made again.
+    log = closing.enter_context(
+        contextlib.closing(MetricsLog(run.folder.metrics, after=start or -1))
+    )
+    best = run.task.best()
+    if start == 0:
+        record_start(run, student, state, log, probe)
+    for record in History.of(log.records()).held_out:
+        best.update(record)
+
+    compiled = compile_step(run, student, training_data)
+    return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
+
+
+def record_start(
+    run: Run,
+    student: Student,
+    state: TrainState,
+    log: MetricsLog,
+    probe: Evaluator | None,
+) -> None:
+    """Record what the pre-trained model does, before the first update."""
+    if run.task.evaluator is not None:
+        measures = run.task.evaluator(student, state)
+        log.write(HeldOutRecord.of_measures(0, measures))
+    if probe is not None:
+        log.write(ProbeRecord(0, probe(student, state)))
+
+
+def compile_step(run: Run, student: Student, training_data: TrainingData) -> CompiledStep:
+    """Compile the update for the run's longest batches."""
+    compiled = CompiledStep(student.setup, run.config.training.accumulation)
+    compiled.compile(run.task.longest_batch(training_data, run.steps))
+    return compiled
+
+
+def train(run: Run, ready: Ready, console: Console) -> Trained:
+    """Train until the run's end, or until asked to stop.
+
+    Args:
+      run: from `set_up`.
+      ready: from `restore`; its state is overwritten.
+      console: where a person reads of it.
+
+    Returns:
+      The trained state.
+
+    Raises:
+      Diverged: the loss is not finite.
+    """
+    config = run.config
+    student = ready.student
+    screen.show_start(
+        console,
+        config,
+        student,
+        ready.state,
+        ready.compiled,
+        start=ready.start,
+        steps=run.steps,
+        counted=run.task.counted,
+    )
+    evaluate = None
+    if run.task.evaluator is not None:
+        evaluate = functools.partial(run.task.evaluator, student)
+    with (
+        StopRequest() as stop,
+        ProgressLine(run.steps, done=ready.start, console=console) as progress,
+    ):
+        loop = Loop(
+            step=lambda state, batch: ready.compiled(state, student.frozen, batch),
+            batches=ready.batches,
+            evaluate=evaluate,
+            best=ready.best,
+            checkpoints=ready.checkpoints,
+            log=ready.log,
+            show=progress,
+            steps=run.steps,
+            save_every=config.output.save_every,
+            eval_every=config.training.eval_every,
+        )
+        state, done = loop.run(ready.state, ready.start, stop)
+    stopped = done < run.steps and not ready.best.ended
+    return Trained(state, done, stopped)
+
+
+def finish(run: Run, ready: Ready, trained: Trained, console: Console, began: float) -> Summary:
+    """Measure the outcome and write everything that a finished run leaves.
+
+    Args:
+      run: from `set_up`.
+      ready: from `restore`.
+      trained: from `train`.
+      console: where a person reads of it.
+      began: when the run began, of time.monotonic().
+
+    Returns:
+      The summary.
+    """
+    state = trained.state
+    kept = trained.steps
+    if run.config.training.patience is not None:
+        kept = ready.best.step
+        state, _ = ready.checkpoints.restore(state, kept)
+    if ready.probe is not None:
+        findings = ready.probe(ready.student, state)
+        ready.log.write(ProbeRecord(trained.steps, findings))
+    metrics_ood = run.task.finish(ready.student, state, run.folder.predictions)
+
+    history = History.of(read_records(run.folder.metrics))
+    summary = summarize(
+        run, ready, state, history, trained.steps, kept, metrics_ood, time.monotonic() - began
+    )
+    export.write_all(run, ready.student, state, history, summary)
+    screen.show_end(console, run.folder, summary)
     return summary
 
 
-def measure_start(log: MetricsLog, state: Any, evaluate: Any, probe: Any) -> None:
-    """Records what the pre-trained model does, before the first update."""
-    if evaluate:
-        log.write({"step": 0} | evaluate(state))
-    if probe:
-        log.write({"step": 0} | {f"probe_{name}": value for name, value in probe(state).items()})
+def summarize(
+    run: Run,
+    ready: Ready,
+    state: TrainState,
+    history: History,
+    steps: int,
+    kept: int,
+    metrics_ood: dict[str, float],
+    seconds: float,
+) -> Summary:
+    """The outcome of a run.
+
+    Args:
+      run: from `set_up`.
+      ready: from `restore`.
+      state: the exported state.
+      history: the run's records.
+      steps: updates made.
+      kept: the update whose weights are exported.
+      metrics_ood: measures on out-of-domain sets.
+      seconds: the whole run's.
+    """
+    first, last = history.steps[0], history.steps[-1]
+    evaluation = next((record for record in history.held_out if record.step == kept), None)
+    # A run's first step waits for more than its own work.
+    speeds = [record.tokens_per_second for record in history.steps][1:] or [0.0]
+    probes = {}
+    if history.probes:
+        before, after = history.probes[0].findings, history.probes[-1].findings
+        probes = {name: [before[name], after[name]] for name in before}
+    return Summary(
+        method=run.config.method,
+        model=run.config.model.source,
+        steps=steps,
+        step_kept=kept,
+        parameters_trained=count(state.trainable),
+        parameters_frozen=count(ready.student.frozen.base),
+        loss_first=first.loss,
+        loss_last=last.loss,
+        eval_loss_first=history.held_out[0].loss if history.held_out else None,
+        eval_loss_last=evaluation.loss if evaluation else None,
+        metrics=evaluation.metrics if evaluation else {},
+        metrics_ood=metrics_ood,
+        score=ready.best.score(evaluation) if evaluation else None,
+        probes=probes,
+        terms={name: [first.terms[name], last.terms[name]] for name in last.terms},
+        tokens_per_second=round(float(statistics.median(speeds)), 1),
+        lengths_compiled=ready.compiled.lengths,
+        compile_seconds=round(ready.compiled.seconds, 2),
+        device_bytes=ready.compiled.bytes,
+        seconds=round(seconds, 1),
+    )
 
 
-def open_checkpoints(folder: RunFolder, config: RunConfig) -> Checkpoints:
-    """The run's checkpoints, as its configuration keeps them."""
-    return Checkpoints(folder.checkpoints, config.output.keep)
-
-
-def check_positions(positions: int | None, length: int) -> None:
-    """Raises BadInput when the examples are longer than what the model has positions for; None: it has any number."""
-    if positions is not None and length > positions:
-        raise BadInput(f"data.max_length makes batches of {length} tokens; accepted: at most the model's {positions}")
+def open_checkpoints(run: Run) -> Checkpoints:
+    """The run's checkpoints, kept as its configuration says."""
+    return Checkpoints(run.folder.checkpoints, run.config.output.keep)

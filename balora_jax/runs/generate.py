@@ -51,9 +51,13 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.model is None):
-            raise BadInput("generate needs a run or a model; accepted: exactly one of --run DIR and --model SOURCE")
+            raise BadInput(
+                "generate needs a run or a model; accepted: exactly one of --run DIR and --model SOURCE"
+            )
         if (self.prompt is None) == (self.prompts is None):
-            raise BadInput("generate needs prompts; accepted: exactly one of --prompt TEXT and --prompts FILE")
+            raise BadInput(
+                "generate needs prompts; accepted: exactly one of --prompt TEXT and --prompts FILE"
+            )
         if self.compare and self.run is None:
             raise BadInput("--compare shows a run beside its model; accepted: with --run DIR")
         for name, ok, accepted in (
@@ -98,7 +102,9 @@ def _read_prompts(options: GenerateOptions) -> list[str]:
     else:
         path = pathlib.Path(options.prompts).expanduser()
         if not path.is_file():
-            raise BadInput(f"--prompts {path} is no file; accepted: a text file with a prompt a line")
+            raise BadInput(
+                f"--prompts {path} is no file; accepted: a text file with a prompt a line"
+            )
         prompts = [line for line in path.read_text().splitlines() if line.strip()]
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise BadInput("a prompt is empty; accepted: at least one word")
@@ -109,27 +115,37 @@ def _from_run(options: GenerateOptions, console: Console) -> Speaker:
     folder = RunFolder(options.run)
     config = folder.read_config()
     if config.model.task != "causal-lm":
-        raise BadInput(f"--run {folder.path} is of model.task {config.model.task}; accepted: a run of causal-lm")
-    run, state, step = reopen(folder, config, options.checkpoint)
+        raise BadInput(
+            f"--run {folder.path} is of model.task {config.model.task}; accepted: a run of causal-lm"
+        )
+    student, state, step = reopen(folder, config, options.checkpoint)
     if not folder.summary.exists():
         console.print(
-            f"{folder.path} has not ended: using its checkpoint of step {step}", highlight=False, soft_wrap=True
+            f"{folder.path} has not ended: using its checkpoint of step {step}",
+            highlight=False,
+            soft_wrap=True,
         )
-    full = config.method == "full"
-    params, lora = (state.trainable["base"], None) if full else (run.frozen["base"], run.change(state))
+    params = student.params(state).base
+    lora = None if config.method == "full" else student.delta_lora(state)
     template = options.template or config.data.template
-    tokenizer = data.load_tokenizer(config.model.tokenizer or config.model.source, config.model.revision)
-    return _speaker(run.model, params, lora, tokenizer, template)
+    tokenizer = data.load_tokenizer(
+        config.model.tokenizer or config.model.source, config.model.revision
+    )
+    return _speaker(student.model, params, lora, tokenizer, template)
 
 
 def _from_model(options: GenerateOptions) -> Speaker:
     model, params = models.load_pretrained(options.model)
-    return _speaker(model, params, None, data.load_tokenizer(options.model), options.template or RAW)
+    return _speaker(
+        model, params, None, data.load_tokenizer(options.model), options.template or RAW
+    )
 
 
 def _speaker(model: Any, params: Any, lora: Any, tokenizer: Any, template: str) -> Speaker:
     if template == RAW:
-        return Speaker(model, params, lora, tokenizer, lambda prompt: prompt, (tokenizer.eos_token_id,), True)
+        return Speaker(
+            model, params, lora, tokenizer, lambda prompt: prompt, (tokenizer.eos_token_id,), True
+        )
     made = data.make_template(template, tokenizer)
     return Speaker(
         model,
@@ -162,13 +178,18 @@ def _answer(prompts: Sequence[str], speaker: Speaker, options: GenerateOptions) 
         if len(prompts) == 1:
             _say(name)
             tokens = stream(speaker.model, speaker.params, lora, padded, mask, **choice)
-            for piece in stream_text(speaker.tokenizer, ids[0], (int(step[0]) for step in tokens), stop):
+            for piece in stream_text(
+                speaker.tokenizer, ids[0], (int(step[0]) for step in tokens), stop
+            ):
                 print(piece, end="", flush=True)
             print()
         else:
             made = generate(speaker.model, speaker.params, lora, padded, mask, **choice)
             rows = zip(ids, jax.device_get(made.tokens), jax.device_get(made.lengths), strict=True)
-            texts[name] = [continuation(speaker.tokenizer, row, new[:length], stop) for row, new, length in rows]
+            texts[name] = [
+                continuation(speaker.tokenizer, row, new[:length], stop)
+                for row, new, length in rows
+            ]
     for number, prompt in enumerate(prompts if texts else ()):
         print(f"> {prompt}")
         for name in adapters:

@@ -1,223 +1,405 @@
-"""From a configuration to what is trained: model, frozen weights, adapters and the state of a run, on the mesh."""
+"""From a configuration to what is trained: the update from shapes, then the weights it starts from.
 
-import dataclasses
+`build_setup` is the only place that builds a step. It needs a configuration, a model and a mesh,
+and no weights: fine-tuning, the doctor, benchmarks, tests and plans for hardware that is not here
+all call it. `materialize` fills it with weights.
+"""
+
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from balora_jax import adapters, data, models
-from balora_jax.objective import streamed
 from balora_jax.adapters import AdapterSpec, peft_format
 from balora_jax.config import PISSA_PATTERN, RunConfig
+from balora_jax.data import Batch
+from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.errors import BadInput
-from balora_jax.training.checkpoints import Checkpoints
-from balora_jax.training.optimizer import make_optimizer
+from balora_jax.objective import causal_lm, classification, seq2seq_lm, streamed
+from balora_jax.objective.params import Params, Tree
+from balora_jax.objective.svd import head_factor
+from balora_jax.regularizers.registration import check_registered
+from balora_jax.regularizers.terms import Terms, make_terms
+from balora_jax.training.optimizer import learning_rate, make_optimizer
+from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.sharding import leaf_sharding, put, tree_shardings
-from balora_jax.training.state import TrainState, combine, init_state, partition, trainable_mask
+from balora_jax.training.state import Path, TrainState, init_state, partition, trainable_mask
+from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
+from balora_jax.training.weights import weights_at
 
-Tree = Any
-Path = tuple[str, ...]
-
-
-@dataclasses.dataclass
-class Assembly:
-    """A run's parts, before its first step.
-
-    Attributes:
-      model: in its compute dtype, with its remat policy and dropout rate.
-      spec: what the adapters mean.
-      mask: True at the trained leaves of {"base", "adapters", "initial", "factor"}.
-      frozen: those that are not trained, on the mesh.
-      state: the rest, with the optimizer's state.
-      optimizer: masked likewise.
-      head_frozen: whether a language model's output layer is neither trained nor adapted, so that the objective can
-        stream.
-      head: a classifier's modules that are trained whole.
-    """
-
-    model: Any
-    spec: AdapterSpec
-    mask: Tree
-    frozen: Tree
-    state: TrainState
-    optimizer: optax.GradientTransformation
-    head_frozen: bool
-    head: tuple[Path, ...]
-
-    def base(self, state: TrainState) -> Tree:
-        """The model's own parameters, the trained ones among them as they are now."""
-        return combine(state.trainable, self.frozen, self.mask)["base"]
-
-    def change(self, state: TrainState) -> Tree:
-        """What training has made of the untouched base, as a `lora` collection with the scale folded in."""
-        initial = self.frozen["initial"] or None
-        delta = dataclasses.replace(self.spec, form="delta")
-        return adapters.student_path(state.trainable["adapters"], initial, delta)
+CLASSIFICATION = "sequence-classification"
 
 
 def label_count(config: RunConfig) -> int | None:
     """Outputs of the classification head; None for a language model."""
-    return data.text_task(config.data).outputs if config.model.task == "sequence-classification" else None
+    return data.text_task(config.data).outputs if config.model.task == CLASSIFICATION else None
+
+
+def build_setup(
+    config: RunConfig,
+    model: Any,
+    mesh: Mesh,
+    *,
+    steps: int,
+    head: Sequence[Path] | None = None,
+    whole_logits: bool = False,
+) -> TrainSetup:
+    """Build a run's update from shapes; nothing is allocated.
+
+    Args:
+      config: the run.
+      model: the Linen module, from `models.load_model` or a configuration alone.
+      mesh: the devices, which need not be here.
+      steps: updates in the run, for schedules.
+      head: a classifier's modules that are trained whole; by default its head.
+      whole_logits: computes a language model's objective from whole logits even where it could be
+        streamed, for comparison.
+
+    Returns:
+      The setup. `CompiledStep(setup)` compiles it for batches of a shape.
+
+    Raises:
+      BadInput: targets that match nothing, a rank too large, an initialization that does not exist,
+        a registered term that fails.
+    """
+    classifies = config.model.task == CLASSIFICATION
+    if head is None:
+        head = models.head_modules(model) if classifies else ()
+    base = _head_in_float32(models.abstract_params(model), head)
+    spec, lora_shapes, starts_at_zero = _abstract_adapters(config, without(base, head))
+    head_frozen = not classifies and config.method != "full" and "lm_head" not in lora_shapes
+    head_frozen = head_frozen and not whole_logits
+    terms = _make_terms(config, model)
+
+    factor = None
+    if head_frozen and streamed.uses_head_factor(terms, model.config.final_softcap):
+        factor = jax.eval_shape(lambda tree: head_factor(models.head(model, tree)), base)
+    params = Params(
+        adapters=lora_shapes,
+        base=base,
+        head_factor=factor,
+        initial=None if starts_at_zero else lora_shapes,
+    )
+    mask = trainable_mask(params, method=config.method, head=head)
+    trainable, frozen = partition(params, mask)
+    optimizer = make_optimizer(config.optimizer, steps, mask)
+    state = jax.eval_shape(
+        functools.partial(init_state, optimizer=optimizer, seed=config.training.seed), trainable
+    )
+
+    model = model.clone(
+        dtype=jnp.dtype(config.training.precision),
+        remat=config.training.remat,
+        lora_dropout=config.adapter.dropout,
+    )
+    loss_mesh = mesh if mesh.size > 1 else None
+    step = make_train_step(
+        _gradient(config, model, spec, terms, head_frozen, loss_mesh),
+        optimizer,
+        mask,
+        weights_at(config.acting_terms, steps),
+        learning_rate(config.optimizer, steps),
+    )
+    return TrainSetup(
+        model=model,
+        spec=spec,
+        terms=terms,
+        mesh=mesh,
+        mask=mask,
+        optimizer=optimizer,
+        step=step,
+        state=_placed(mesh, state),
+        frozen=_placed(mesh, frozen),
+        head_frozen=head_frozen,
+        head=tuple(head),
+    )
+
+
+def batch_shapes(
+    config: RunConfig,
+    model: Any,
+    length: int,
+    *,
+    answer_length: int | None = None,
+) -> Batch:
+    """The shapes of an update's batch.
+
+    Args:
+      config: the run.
+      model: its model.
+      length: tokens a row.
+      answer_length: tokens of the longest answer, for seq2seq-lm.
+
+    Returns:
+      Shapes [examples, ...].
+    """
+    examples = config.training.batch_size
+    regression = _is_regression(config)
+    target_shape = {
+        "causal-lm": (examples, length),
+        "seq2seq-lm": (examples, answer_length),
+        CLASSIFICATION: (examples,),
+    }[config.model.task]
+    texts = config.model.task != "causal-lm"
+    teacher = None
+    if _needs_teacher_column(config):
+        features = config.teacher_head == "student"
+        width = model.config.hidden_size if features else model.labels
+        teacher = jax.ShapeDtypeStruct((examples, width), DTYPES.teacher)
+    return Batch(
+        input_ids=jax.ShapeDtypeStruct((examples, length), DTYPES.input_ids),
+        attention_mask=jax.ShapeDtypeStruct((examples, length), DTYPES.attention_mask),
+        targets=jax.ShapeDtypeStruct(target_shape, SCORE_DTYPE if regression else DTYPES.targets),
+        mask=jax.ShapeDtypeStruct(target_shape, DTYPES.mask),
+        token_type_ids=(
+            jax.ShapeDtypeStruct((examples, length), DTYPES.token_type_ids) if texts else None
+        ),
+        teacher=teacher,
+    )
+
+
+def _needs_teacher_column(config: RunConfig) -> bool:
+    if config.model.task != CLASSIFICATION:
+        return False
+    terms = make_terms(config.acting_terms, "nlu")
+    return any(term.needs_teacher for term in terms.values())
+
+
+def _is_regression(config: RunConfig) -> bool:
+    if config.model.task != CLASSIFICATION:
+        return False
+    return data.text_task(config.data).scores is not None
+
+
+def _make_terms(config: RunConfig, model: Any) -> Terms:
+    """The terms that act; registered ones have been tried."""
+    if config.model.task == CLASSIFICATION:
+        terms = make_terms(config.acting_terms, "nlu")
+        check_registered(terms, (6,), model.labels)
+    else:
+        terms = make_terms(config.acting_terms, "nlg")
+        check_registered(terms, (2, 3), model.config.vocab_size)
+    return terms
+
+
+def _gradient(
+    config: RunConfig,
+    model: Any,
+    spec: AdapterSpec,
+    terms: Terms,
+    head_frozen: bool,
+    loss_mesh: Mesh | None,
+) -> Gradient:
+    if config.model.task == CLASSIFICATION:
+        loss = classification.make_loss(
+            model,
+            spec,
+            terms,
+            regression=_is_regression(config),
+            student_head=config.teacher_head == "student",
+        )
+        return whole_batch(loss)
+    task = {"causal-lm": causal_lm, "seq2seq-lm": seq2seq_lm}[config.model.task]
+    loss = task.make_loss(model, spec, terms, head_frozen=head_frozen, mesh=loss_mesh)
+    return token_weighted(loss)
+
+
+def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree, bool]:
+    """(spec, the adapters' shapes, whether their product is zero at step 0)."""
+    section = config.adapter
+    spec = AdapterSpec(section.rank, section.alpha, section.rank_stabilized, section.form)
+    if config.method == "full":
+        return spec, {}, True
+    paths = adapters.match_targets(section.targets, base)
+    adapters.check_rank(section.rank, paths, base)
+    init = config.adapter_init
+    pissa = PISSA_PATTERN.fullmatch(init)
+    if pissa or init == "lora":
+        make = functools.partial(adapters.init_lora, base, paths, section.rank)
+        return spec, jax.eval_shape(make, jax.random.key(0)), not pissa
+    loaded = peft_format.load_adapter(peft_format.adapter_folder(init), base)
+    rank = jax.tree.leaves(loaded)[0].shape[-1]
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded)
+    return AdapterSpec(rank, form=section.form), shapes, True
+
+
+def _placed(mesh: Mesh, tree: Any) -> Any:
+    """The shapes of a tree with their shardings."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        tree_shardings(mesh, tree),
+    )
 
 
 def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
-    """The model and its weights, each leaf put where it lies on the mesh as it is read.
+    """The model and its weights, each leaf placed on the mesh as it is read.
+
+    Args:
+      config: the run.
+      mesh: the devices.
 
     Raises:
       BadInput: the checkpoint cannot be used, or its head has other labels than the data.
     """
-    # What is trained itself is kept in float32: bfloat16 would round small updates away.
+    # Weights that are trained themselves stay in float32: bfloat16 would round small updates away.
     dtype = jnp.dtype("float32" if config.method == "full" else config.model.dtype)
-    section, key = config.model, jax.random.key(config.training.seed)
-    does = {"task": section.task, "num_labels": label_count(config), "dtype": dtype, "revision": section.revision}
+    section = config.model
+    key = jax.random.key(config.training.seed)
+    options = {
+        "task": section.task,
+        "num_labels": label_count(config),
+        "dtype": dtype,
+        "revision": section.revision,
+    }
 
     def place(path: Path, array: Any) -> jax.Array:
         return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape))
 
     if section.from_scratch:
-        model = models.load_model(section.source, **does)
-        places = _shardings(mesh, models.abstract_params(model))
-        return models.Loaded(model, jax.tree.map(jax.device_put, models.init_params(model, key), places), [])
-    loaded = models.load_checkpoint(section.source, **does, place=place, key=key)
+        model = models.load_model(section.source, **options)
+        shardings = _base_shardings(mesh, models.abstract_params(model))
+        params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
+        return models.Loaded(model, params, [])
+    loaded = models.load_checkpoint(section.source, **options, place=place, key=key)
     if loaded.stored_labels is not None and not section.replace_head:
         raise BadInput(
-            f"{section.source} has a head for {loaded.stored_labels} labels and the data has {loaded.model.labels}; "
-            f"accepted: data with {loaded.stored_labels}, or model.replace_head true to start a fresh head"
+            f"{section.source} has a head for {loaded.stored_labels} labels and the data has "
+            f"{loaded.model.labels}; accepted: data with {loaded.stored_labels}, "
+            "or model.replace_head true to start a fresh head"
         )
-    return loaded._replace(params=_in_float32(loaded.params, trained_head(loaded)))
+    return loaded._replace(params=_head_in_float32(loaded.params, trained_head(loaded)))
 
 
 def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:
-    """A classifier's modules that are trained whole: its head, and what else starts fresh (BERT's pooler)."""
+    """A classifier's modules that are trained whole: its head, and a fresh pooler before it."""
     if not hasattr(loaded.model, "labels"):
         return ()
     head = models.head_modules(loaded.model)
     return (*head, *(module for module in loaded.fresh if module[:1] not in head))
 
 
-def take(tree: Tree, modules: Sequence[Path], inside: bool = True) -> Tree:
-    """The part of a tree that lies in the modules named, or (inside False) the rest."""
-    flat = traverse_util.flatten_dict(tree)
-    chosen = {path for path in flat if any(path[: len(module)] == module for module in modules)}
-    return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if (path in chosen) == inside})
-
-
-def replace(tree: Tree, part: Tree) -> Tree:
-    """The tree with the leaves of `part` in the place of its own."""
-    return traverse_util.unflatten_dict(traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part))
-
-
-def _in_float32(base: Tree, modules: Sequence[Path]) -> Tree:
-    return replace(base, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), take(base, modules)))
-
-
-def _shardings(mesh: Mesh, base: Tree) -> Tree:
-    return tree_shardings(mesh, {"base": base})["base"]
-
-
-def assemble(config: RunConfig, loaded: models.Loaded, mesh: Mesh, steps: int, initial: Tree | None = None) -> Assembly:
-    """Adds adapters, mask and optimizer to a loaded model.
+def materialize(
+    config: RunConfig,
+    setup: TrainSetup,
+    base: Tree,
+    initial: Tree | None = None,
+) -> tuple[Student, TrainState]:
+    """Fill a setup with weights: adapters, frozen parameters and the state before step 1.
 
     Args:
       config: the run.
-      loaded: from `load_model`; its parameters are donated in the residual form.
-      mesh: where things lie.
-      steps: updates in the run, for the learning rate.
-      initial: the adapters of step 0 of a run that is gone on with; made afresh if None.
+      setup: from `build_setup`.
+      base: the model's parameters on the mesh; donated in the residual form.
+      initial: the adapters of step 0 of a resumed run; made afresh if None.
+
+    Returns:
+      The student and its state.
     """
-    model, base, head = loaded.model, loaded.params, trained_head(loaded)
-    spec, trained, start = init_adapters(config, take(base, head, inside=False), mesh, initial)
-    if start is not None and spec.form == "residual":
-        residual = functools.partial(adapters.residual, spec=spec)
-        base = jax.jit(residual, donate_argnums=0, out_shardings=_shardings(mesh, base))(base, start)
-    writes = config.model.task != "sequence-classification"
-    head_frozen = writes and config.method != "full" and "lm_head" not in trained
-    factor = head_factor(config, model, base) if head_frozen else {}
-    params = {"base": base, "adapters": trained, "initial": start or {}, "factor": factor}
-    mask = trainable_mask(params, method=config.method, head=head)
-    trainable, frozen = partition(params, mask)
-    optimizer = make_optimizer(config.optimizer, steps, mask)
-    make = functools.partial(init_state, optimizer=optimizer, seed=config.training.seed)
-    shardings = tree_shardings(mesh, jax.eval_shape(make, trainable))
-    state = jax.jit(make, out_shardings=shardings)(trainable)
-    model = model.clone(
-        dtype=jnp.dtype(config.training.precision), remat=config.training.remat, lora_dropout=config.adapter.dropout
+    mesh = setup.mesh
+    trained, start = _init_adapters(config, setup, without(base, setup.head), initial)
+    if start is not None and setup.spec.form == "residual":
+        residual = functools.partial(adapters.residual, spec=setup.spec)
+        shardings = _base_shardings(mesh, base)
+        base = jax.jit(residual, donate_argnums=0, out_shardings=shardings)(base, start)
+    factor = None
+    if setup.frozen.head_factor is not None:
+        factor = jax.jit(head_factor)(models.head(setup.model, base))
+    params = Params(adapters=trained, base=base, head_factor=factor, initial=start)
+    trainable, frozen = partition(params, setup.mask)
+
+    make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
+    state = jax.jit(make_state, out_shardings=shardings)(trainable)
+    frozen = jax.tree.map(
+        lambda leaf, shape: jax.device_put(leaf, shape.sharding), frozen, setup.frozen
     )
-    return Assembly(model, spec, mask, frozen, state, optimizer, head_frozen, head)
+    return Student(setup, frozen), state
 
 
-def head_factor(config: RunConfig, model: Any, base: Tree) -> Tree:
-    """What the SVD term needs of a frozen head, computed once a run; nothing where that term does not act.
-
-    With a soft cap on the logits there is no such factor, and that term alone is computed from whole logits.
-    """
-    head = models.head(model, base)
-    if config.active_regularizers.svd.weight == 0 or head.softcap is not None:
-        return {}
-    return {"head": jax.jit(streamed.head_factor)(head)}
-
-
-def restore_initial(config: RunConfig, checkpoints: Checkpoints, loaded: models.Loaded, mesh: Mesh) -> Tree | None:
-    """The adapters of step 0 of a run that is gone on with; None if they are not on disk, or there are none."""
-    base = take(loaded.params, trained_head(loaded), inside=False)
-    if config.method == "full" or not PISSA_PATTERN.fullmatch(config.adapter_init):
-        return None
-    paths = adapters.match_targets(config.adapter.targets, base)
-    make = functools.partial(adapters.init_lora, base, paths, config.adapter.rank)
-    shapes = jax.eval_shape(make, jax.random.key(0))
-    places = tree_shardings(mesh, shapes)
-    return checkpoints.restore_initial(jax.tree.map(lambda leaf, place: leaf.update(sharding=place), shapes, places))
-
-
-def restore_head(checkpoints: Checkpoints, loaded: models.Loaded) -> Tree | None:
-    """A classifier's head of step 0 of a run that is gone on with; None if it is not on disk."""
-    return checkpoints.restore_initial(take(loaded.params, trained_head(loaded)), "head")
-
-
-def init_adapters(
-    config: RunConfig, base: Tree, mesh: Mesh, initial: Tree | None
-) -> tuple[AdapterSpec, Tree, Tree | None]:
-    """(spec, adapters, adapters of step 0 or None where those are zero), on the mesh.
-
-    Raises:
-      BadInput: targets that match nothing, a rank too large, an initialization that does not exist.
-    """
+def _init_adapters(
+    config: RunConfig, setup: TrainSetup, base: Tree, initial: Tree | None
+) -> tuple[Tree, Tree | None]:
+    """(adapters, adapters of step 0 or None where their product is zero), on the mesh."""
     section = config.adapter
-    spec = AdapterSpec(section.rank, section.alpha, section.rank_stabilized, section.form)
     if config.method == "full":
-        return spec, {}, None
-    paths = adapters.match_targets(section.targets, base)
-    adapters.check_rank(section.rank, paths, base)
-    key, init = jax.random.key(config.training.seed), config.adapter_init
+        return {}, None
+    spec = setup.spec
+    mesh = setup.mesh
+    init = config.adapter_init
     pissa = PISSA_PATTERN.fullmatch(init)
+    key = jax.random.key(config.training.seed)
     if pissa and initial is None:
+        paths = adapters.match_targets(section.targets, base)
         niter = int(pissa[2]) if pissa[2] else None
         replicated = NamedSharding(mesh, P())
         gather = functools.partial(jax.lax.with_sharding_constraint, shardings=replicated)
-        initial = adapters.init_pissa(base, paths, spec.rank, scale=spec.scale, niter=niter, key=key, gather=gather)
+        initial = adapters.init_pissa(
+            base, paths, spec.rank, scale=spec.scale, niter=niter, key=key, gather=gather
+        )
     if pissa:
         initial = _on_mesh(mesh, initial)
-        return spec, initial, initial
+        return initial, initial
     if init == "lora":
-        return spec, _on_mesh(mesh, adapters.init_lora(base, paths, spec.rank, key)), None
-    loaded = _from_peft(init, base)
-    rank = jax.tree.leaves(loaded)[0].shape[-1]
-    return AdapterSpec(rank, form=section.form), _on_mesh(mesh, loaded), None
+        paths = adapters.match_targets(section.targets, base)
+        return _on_mesh(mesh, adapters.init_lora(base, paths, spec.rank, key)), None
+    loaded = peft_format.load_adapter(peft_format.adapter_folder(init), base)
+    return _on_mesh(mesh, loaded), None
 
 
-def _from_peft(init: str, base: Tree) -> Tree:
-    folder = pathlib.Path(init).expanduser()
-    if not folder.is_dir():
-        raise BadInput(f"adapter.init is {init!r}; accepted: lora, pissa, pissa_niter_N, or a PEFT adapter's folder")
-    return peft_format.load_adapter(folder, base)
+def select(tree: Tree, modules: Sequence[Path]) -> Tree:
+    """The part of a tree that lies in the modules named.
+
+    select({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"head": {"w": 1}}
+    """
+    flat = traverse_util.flatten_dict(tree)
+    chosen = {path: leaf for path, leaf in flat.items() if _inside(path, modules)}
+    return traverse_util.unflatten_dict(chosen)
+
+
+def without(tree: Tree, modules: Sequence[Path]) -> Tree:
+    """The part of a tree that lies outside the modules named.
+
+    without({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"body": {"w": 2}}
+    """
+    flat = traverse_util.flatten_dict(tree)
+    chosen = {path: leaf for path, leaf in flat.items() if not _inside(path, modules)}
+    return traverse_util.unflatten_dict(chosen)
+
+
+def update(tree: Tree, part: Tree) -> Tree:
+    """The tree with the leaves of `part` in place of its own.
+
+    update({"head": {"w": 1}, "body": {"w": 2}}, {"head": {"w": 3}})
+      ->  {"head": {"w": 3}, "body": {"w": 2}}
+    """
+    flat = traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part)
+    return traverse_util.unflatten_dict(flat)
+
+
+def _inside(path: Path, modules: Sequence[Path]) -> bool:
+    return any(path[: len(module)] == module for module in modules)
+
+
+def _head_in_float32(base: Tree, head: Sequence[Path]) -> Tree:
+    """The base with the head in float32: arrays are cast, shapes are relabeled."""
+
+    def in_float32(leaf: Any) -> Any:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf.update(dtype=jnp.float32)
+        return leaf.astype(jnp.float32)
+
+    return update(base, jax.tree.map(in_float32, select(base, head)))
+
+
+def _base_shardings(mesh: Mesh, base: Tree) -> Tree:
+    return tree_shardings(mesh, {"base": base})["base"]
 
 
 def _on_mesh(mesh: Mesh, tree: Tree) -> Tree:

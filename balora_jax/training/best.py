@@ -1,37 +1,54 @@
-"""Which evaluation was the best, and whether to wait for a better one."""
+"""The best held-out evaluation so far, and the decision to wait for a better one."""
 
-from collections.abc import Mapping
+from balora_jax.training.records import HeldOutRecord
 
 
 class Best:
     """The best held-out evaluation so far.
 
     Attributes:
-      step: where it was; None before the first.
-      ended: whether `patience` evaluations have passed since.
+      step: the step of that evaluation; None before the first.
     """
 
     def __init__(self, measure: str, *, higher: bool, patience: int | None = None) -> None:
-        """Judges by `record[measure]`; the higher, or the lower, the better."""
-        self._measure, self._sign, self._patience = measure, 1 if higher else -1, patience
-        self._score, self._since = float("-inf"), 0
+        """Judge by one measure.
+
+        Args:
+          measure: loss, or a metric's name.
+          higher: whether higher is better.
+          patience: evaluations to wait for a better one; None to wait for ever.
+        """
+        self._measure = measure
+        self._sign = 1 if higher else -1
+        self._patience = patience
+        self._best_score = float("-inf")
+        self._evaluations_since = 0
         self.step: int | None = None
 
     @property
     def ended(self) -> bool:
-        return self._patience is not None and self._since >= self._patience
+        """Whether `patience` evaluations have passed since the best one."""
+        return self._patience is not None and self._evaluations_since >= self._patience
 
-    def score(self, record: Mapping[str, float]) -> float | None:
-        """How good an evaluation is, the higher the better; None for a record of something else."""
-        return self._sign * record[self._measure] if self._measure in record else None
+    def score(self, record: HeldOutRecord) -> float:
+        """The evaluation's measure, its sign turned so that higher is better."""
+        return self._sign * record.measures[self._measure]
 
-    def take(self, record: Mapping[str, float]) -> bool:
-        """Whether this evaluation is the best so far; that of step 0 is no result of training and does not count."""
-        score = self.score(record)
-        if score is None or record["step"] == 0:
+    def update(self, record: HeldOutRecord) -> bool:
+        """Take in an evaluation.
+
+        Args:
+          record: the evaluation; that of step 0 is no result of training and does not count.
+
+        Returns:
+          Whether it is the best so far.
+        """
+        if record.step == 0:
             return False
-        better = score > self._score
-        self._since = 0 if better else self._since + 1
+        score = self.score(record)
+        better = score > self._best_score
+        self._evaluations_since = 0 if better else self._evaluations_since + 1
         if better:
-            self._score, self.step = score, int(record["step"])
+            self._best_score = score
+            self.step = record.step
         return better

@@ -81,36 +81,60 @@ class Checkpoints:
         self._manager.save(step, args=items, metrics=None if score is None else {"score": score})
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, Position]:
-        """The state of a step (the latest by default), with the shapes and shardings of `like`."""
+        """The state of a step.
+
+        Args:
+          like: arrays or shapes, with the shardings to restore to.
+          step: which; the latest by default.
+
+        Returns:
+          (state, position).
+        """
         self._manager.wait_until_finished()
         step = self.latest() if step is None else step
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _named(like))
+        abstract = jax.tree.map(_abstract, _named(like))
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
         )
         restored = self._manager.restore(step, args=items)
         leaves = [restored["state"][name] for name in _named(like)]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), Position(
-            step, restored["data"]
-        )
+        state = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return state, Position(step, restored["data"])
 
     def save_initial(self, initial: Any, part: str = "adapters") -> None:
-        """Writes a part as it was at step 0, once a run: a resumed run must start from the very same one."""
+        """Write a part as it was at step 0, once a run: a resumed run must start from the same.
+
+        Args:
+          initial: a tree of arrays.
+          part: its name.
+        """
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(self._folder / INITIAL / part, initial)
 
-    def restore_initial(self, like: Any, part: str = "adapters") -> Any | None:
-        """The part as it was at step 0, or None if the run was stopped before it was written."""
+    def restore_initial(self, like: Any | None, part: str = "adapters") -> Any | None:
+        """A part as it was at step 0.
+
+        Args:
+          like: arrays or shapes, with the shardings to restore to; None where there is no part.
+          part: its name.
+
+        Returns:
+          The tree, or None if the run has none or was stopped before it was written.
+        """
         path = self._folder / INITIAL / part
-        if not path.exists():
+        if like is None or not path.exists():
             return None
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+            return checkpointer.restore(path, jax.tree.map(_abstract, like))
 
     def close(self) -> None:
         """Waits until everything is on disk; also when the run ends in an exception (contextlib.closing)."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _named(state: TrainState) -> dict[str, jax.Array]:

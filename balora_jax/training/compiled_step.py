@@ -1,62 +1,93 @@
 """The update, compiled once for each length of batches."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from balora_jax.data import Batch
-from balora_jax.runs.setup import Assembly
+from balora_jax.objective.params import Params, Parts
+from balora_jax.training.setup import TrainSetup
 from balora_jax.training.sharding import batch_sharding, put
+from balora_jax.training.state import TrainState
 
 
 class CompiledStep:
-    """(state, numpy batch) -> (state, metrics); the state given is overwritten.
+    """(state, frozen, batch of numpy arrays) -> (state, metrics); the state is overwritten.
+
+    It compiles from shapes alone: weights are needed when it is called.
 
     Attributes:
-      seconds: what compiling took so far.
-      bytes: what a device needs at most, arguments and temporaries.
+      seconds: time that compiling took so far.
+      bytes: memory that a device needs at most, arguments and temporaries.
     """
 
-    def __init__(self, update: Callable, run: Assembly, mesh: Mesh, micro_batches: int) -> None:
-        """`update`: from `make_train_step`."""
-        places = jax.tree.map(lambda leaf: leaf.sharding, run.state)
-        self._update = jax.jit(update, donate_argnums=0, out_shardings=(places, None))
-        self._run, self._sharding, self._micro_batches = run, batch_sharding(mesh), micro_batches
+    def __init__(self, setup: TrainSetup, micro_batches: int = 1) -> None:
+        """Prepare to compile.
+
+        Args:
+          setup: the run's setup.
+          micro_batches: micro-batches an update is made of.
+        """
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
+        self._step = jax.jit(setup.step, donate_argnums=0, out_shardings=(shardings, None))
+        self._setup = setup
+        self._sharding = batch_sharding(setup.mesh)
+        self._micro_batches = micro_batches
         self._programs: dict[int, Any] = {}
-        self.seconds, self.bytes = 0.0, 0
+        self.seconds = 0.0
+        self.bytes = 0
 
     @property
     def lengths(self) -> list[int]:
         """The lengths that were compiled for, one program each."""
         return sorted(self._programs)
 
-    def compile(self, batch: Batch) -> None:
-        """Compiles for batches of these arrays' shapes, [examples, ...]."""
+    def compile(self, batch: Batch) -> jax.stages.Compiled:
+        """Compile for batches of these shapes and dtypes.
+
+        Args:
+          batch: arrays or shapes, [examples, ...].
+
+        Returns:
+          The program.
+        """
 
         def abstract(array: Any) -> jax.ShapeDtypeStruct:
             shape = self._split(array.shape)
             return jax.ShapeDtypeStruct(shape, array.dtype, sharding=self._sharding)
 
-        shapes = jax.tree.map(abstract, batch)
         began = time.monotonic()
-        compiled = self._update.lower(self._run.state, self._run.frozen, shapes).compile()
+        shapes = jax.tree.map(abstract, batch)
+        program = self._step.lower(self._setup.state, self._setup.frozen, shapes).compile()
         self.seconds += time.monotonic() - began
-        memory = compiled.memory_analysis()
-        self.bytes = max(self.bytes, memory.argument_size_in_bytes + memory.temp_size_in_bytes)
-        self._programs[batch.input_ids.shape[-1]] = compiled
 
-    def __call__(self, state: Any, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
+        memory = program.memory_analysis()
+        needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        self.bytes = max(self.bytes, needed)
+        self._programs[batch.input_ids.shape[-1]] = program
+        return program
+
+    def __call__(self, state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Parts]:
+        """Update once.
+
+        Args:
+          state: overwritten.
+          frozen: the frozen parameters.
+          batch: numpy arrays [examples, ...].
+
+        Returns:
+          (state, metrics).
+        """
         length = batch.input_ids.shape[-1]
         if length not in self._programs:
             self.compile(batch)
         on_device = jax.tree.map(
             lambda array: put(array.reshape(self._split(array.shape)), self._sharding), batch
         )
-        return self._programs[length](state, self._run.frozen, on_device)
+        return self._programs[length](state, frozen, on_device)
 
     def _split(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """[examples, ...] -> [micro-batches, examples, ...]."""
-        return (self._micro_batches, shape[0] // self._micro_batches, *shape[1:])
+        examples, *rest = shape
+        return (self._micro_batches, examples // self._micro_batches, *rest)

@@ -1,4 +1,4 @@
-"""The loop: batches in, updates, reports, held-out measures and checkpoints out."""
+"""The loop: batches in, updates, records, held-out evaluations and checkpoints out."""
 
 import dataclasses
 import time
@@ -11,67 +11,84 @@ from balora_jax.data import Batch
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
-from balora_jax.training.metrics import MetricsLog, check_finite
+from balora_jax.training.metrics import MetricsLog
+from balora_jax.training.records import HeldOutRecord, Record, StepRecord, check_finite
 from balora_jax.training.state import TrainState
 
 
 class Batches(Protocol):
-    """An endless iterator that can tell and take its position."""
+    """An endless iterator whose position can be read and restored."""
 
-    def __next__(self) -> Batch: ...
+    def __next__(self) -> Batch:
+        """The next batch."""
+        ...
 
-    def get_state(self) -> dict[str, Any]: ...
+    def get_state(self) -> dict[str, Any]:
+        """The position, JSON-able."""
+        ...
 
 
 @dataclasses.dataclass
 class Loop:
-    """One run's moving parts.
+    """The moving parts of a run's training.
 
     Attributes:
       step: (state, batch) -> (state, metrics), compiled.
-      batches: gives what `step` takes.
-      evaluate: state -> held-out measures by name, or None when nothing is held out.
-      best: judges them; what came before a resumed run's start is in it already.
-      checkpoints, log: where to save and report.
+      batches: the batches that `step` takes.
+      evaluate: state -> held-out measures by name; None when nothing is held out.
+      best: judges them; it has seen the evaluations before a resumed run's start.
+      checkpoints: where to save.
+      log: where to record.
       show: called with every record, for the progress line.
-      steps, save_every, eval_every: in updates; eval_every 0 means never in between.
+      steps: updates in the run.
+      save_every: updates between checkpoints.
+      eval_every: updates between evaluations; 0 for none before the end.
     """
 
-    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
     batches: Batches
     evaluate: Callable[[TrainState], dict[str, float]] | None
     best: Best
     checkpoints: Checkpoints
     log: MetricsLog
-    show: Callable[[dict[str, float]], None]
+    show: Callable[[Record], None]
     steps: int
     save_every: int
     eval_every: int
 
     def run(self, state: TrainState, start: int, stop: StopRequest) -> tuple[TrainState, int]:
-        """Trains from `start` to the last step, until `best` has ended or until asked to stop.
+        """Train until the last step, until `best` has ended or until asked to stop.
 
-        Returns the state and the steps done.
+        An update's numbers are read while the next update runs, so the device never waits for the
+        host; they are read at once where something is written on their strength.
 
-        A step's numbers are read while the next step runs, so the device never waits for the host; they are
-        read at once where something is written on their strength.
+        Args:
+          state: after `start` updates.
+          start: updates done before.
+          stop: asks to stop after the current update.
+
+        Returns:
+          (state, updates done).
 
         Raises:
           Diverged: a loss that is not finite; nothing is saved after it.
         """
-        done, self._waiting, self._clock = start, None, time.monotonic()
+        done = start
+        self._unread: tuple[int, dict[str, jax.Array]] | None = None
+        self._clock = time.monotonic()
         while done < self.steps and not self.best.ended and not stop.given:
             state, metrics = self.step(state, next(self.batches))
             done += 1
-            self._report()
-            self._waiting = (done, metrics)
+            self._record_step()
+            self._unread = (done, metrics)
+
             score = None
             if self.evaluate is not None and (
                 done == self.steps or self._due(done, self.eval_every)
             ):
-                record = self._evaluate(done, state)
-                # Only the best so far is given its score: among equals the checkpoints would keep the last.
-                score = self.best.score(record) if self.best.take(record) else None
+                record = self._record_evaluation(done, state)
+                # Only the best so far has a score: among equals the checkpoints would keep the last.
+                score = self.best.score(record) if self.best.update(record) else None
             if self._due(done, self.save_every) or score is not None:
                 self._save(done, state, score)
         if done > start:
@@ -81,28 +98,28 @@ class Loop:
     def _due(self, done: int, every: int) -> bool:
         return every > 0 and done % every == 0
 
-    def _report(self) -> None:
-        if self._waiting is None:
+    def _record_step(self) -> None:
+        """Read the numbers of the update before, if they have not been read yet."""
+        if self._unread is None:
             return
-        (done, metrics), self._waiting = self._waiting, None
-        record = {"step": done} | {
-            name: float(value) for name, value in jax.device_get(metrics).items()
-        }
+        done, metrics = self._unread
+        self._unread = None
+        numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         now = time.monotonic()
-        record["tokens_per_second"] = record["tokens"] / (now - self._clock)
+        record = StepRecord.of_metrics(done, numbers, now - self._clock)
         self._clock = now
         check_finite(record)
         self.log.write(record)
         self.show(record)
 
-    def _evaluate(self, done: int, state: TrainState) -> dict[str, float]:
-        self._report()
-        record = {"step": done} | self.evaluate(state)
+    def _record_evaluation(self, done: int, state: TrainState) -> HeldOutRecord:
+        self._record_step()
+        record = HeldOutRecord.of_measures(done, self.evaluate(state))
         self.log.write(record)
         self.show(record)
         self._clock = time.monotonic()
         return record
 
     def _save(self, done: int, state: TrainState, score: float | None) -> None:
-        self._report()
+        self._record_step()
         self.checkpoints.save(done, state, self.batches.get_state(), score)

@@ -24,6 +24,8 @@ FREE = frozenset(
         "training.eval_every",
         "data.eval_ood",
         "data.predict",
+        # The files' hashes are compared when the configuration is read.
+        "plugins",
     }
 )
 
@@ -64,7 +66,8 @@ class RunFolder:
         return True
 
     def _check_same(self, config: RunConfig) -> None:
-        before = _flatten(yaml.safe_load(self.config.read_text()))
+        # Parsed, so that a run of an older version has the options that came since.
+        before = _flatten(dataclasses.asdict(self.read_config()))
         now = _flatten(yaml.safe_load(_as_yaml(config)))
         # Where a run may end early, how often it is measured decides when.
         free = FREE if config.training.patience is None else FREE - {"training.eval_every"}

@@ -1,41 +1,44 @@
 """One update, and one evaluation, as pure functions of state and batch."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from balora_jax.data import Batch
+from balora_jax.objective.params import LossFn, Params, Parts
 from balora_jax.training.state import TrainState, combine
 
-Parts = dict[str, jax.Array]
-# (params, batch, random key or None, weights) -> (loss, parts).
-LossFn = Callable[[Any, Batch, jax.Array | None, dict[str, jax.Array]], tuple[jax.Array, Parts]]
-# (trainable, trainable -> params, batch [micro-batches, examples, ...], key, weights) -> (gradient, report).
+# (trainable, trainable -> params, batch [micro-batches, examples, ...], key, weights) ->
+# (gradient, report).
 Gradient = Callable[
-    [Any, Callable[[Any], Any], Batch, jax.Array, dict[str, jax.Array]], tuple[Any, Parts]
+    [Params, Callable[[Params], Params], Batch, jax.Array, dict[str, jax.Array]],
+    tuple[Params, Parts],
 ]
 Weights = Callable[[jax.Array], dict[str, jax.Array]]
+# (state, frozen, batch [micro-batches, examples, ...]) -> (state, metrics).
+Step = Callable[[TrainState, Params, Batch], tuple[TrainState, Parts]]
 
 
 def token_weighted(loss_fn: LossFn) -> Gradient:
-    """The gradient of a loss that is a mean over tokens: micro-batches one by one, weighted by their counted tokens.
+    """The gradient of a mean over tokens: micro-batches in turn, weighted by their counted tokens.
 
     Args:
-      loss_fn: of one micro-batch; loss and parts are means over its counted tokens.
+      loss_fn: the loss of one micro-batch; loss and parts are means over its counted tokens.
+
+    Returns:
+      The gradient of an update's whole batch.
     """
 
     def gradient(trainable, complete, batch, key, weights):
-        tokens = jnp.sum(batch.mask)
+        counted = jnp.sum(batch.mask)
 
-        def loss_of(trainable, micro, micro_key):
-            loss, parts = loss_fn(complete(trainable), micro, micro_key, weights)
-            share = jnp.sum(micro.mask) / jnp.maximum(tokens, 1)
-            return share * loss, {"loss": share * loss} | {
-                name: share * part for name, part in parts.items()
-            }
+        def loss_of(trainable, micro_batch, micro_key):
+            loss, parts = loss_fn(complete(trainable), micro_batch, micro_key, weights)
+            share = jnp.sum(micro_batch.mask) / jnp.maximum(counted, 1)
+            report = {"loss": share * loss} | {name: share * part for name, part in parts.items()}
+            return share * loss, report
 
         one = jax.grad(loss_of, has_aux=True)
 
@@ -46,17 +49,21 @@ def token_weighted(loss_fn: LossFn) -> Gradient:
         first = jax.tree.map(lambda leaf: leaf[0], inputs)
         shapes = jax.eval_shape(one, trainable, *first)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (grads, parts), _ = jax.lax.scan(accumulate, zeros, inputs)
-        return grads, parts | {"response_tokens": tokens}
+        (gradients, parts), _ = jax.lax.scan(accumulate, zeros, inputs)
+        return gradients, parts | {"response_tokens": counted}
 
     return gradient
 
 
 def whole_batch(loss_fn: LossFn) -> Gradient:
-    """The gradient of a loss that sees all micro-batches at once, because its terms are not sums over examples.
+    """The gradient of a loss that sees all micro-batches: its terms are no sums over examples.
 
     Args:
-      loss_fn: of the whole batch [micro-batches, examples, ...]; keeping to a micro-batch's memory is its own matter.
+      loss_fn: the loss of the whole batch [micro-batches, examples, ...]; it keeps to a
+        micro-batch's memory itself.
+
+    Returns:
+      The gradient of an update's whole batch.
     """
 
     def gradient(trainable, complete, batch, key, weights):
@@ -72,10 +79,10 @@ def whole_batch(loss_fn: LossFn) -> Gradient:
 def make_train_step(
     gradient: Gradient,
     optimizer: optax.GradientTransformation,
-    mask: Any,
+    mask: Params,
     weights_at: Weights,
     learning_rate: optax.Schedule,
-) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Parts]]:
+) -> Step:
     """The update of the trainable leaves.
 
     Args:
@@ -86,33 +93,47 @@ def make_train_step(
       learning_rate: for the report only; the optimizer has its own.
 
     Returns:
-      step(state, frozen, batch) -> (state, metrics). Every array of the batch is [micro-batches, examples, ...].
+      step(state, frozen, batch) -> (state, metrics). Every array of the batch is [micro-batches,
+      examples, ...].
     """
 
-    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Parts]:
+    def step(state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Parts]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
-        def complete(trainable):
+        def complete(trainable: Params) -> Params:
             return combine(trainable, frozen, mask)
 
-        grads, parts = gradient(state.trainable, complete, batch, key, weights_at(state.step))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        weights = weights_at(state.step)
+        gradients, parts = gradient(state.trainable, complete, batch, key, weights)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        report = parts | {
+        metrics = parts | {
             "learning_rate": learning_rate(state.step),
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.global_norm(gradients),
+            "tokens": jnp.sum(batch.attention_mask),
         }
-        report |= {"tokens": jnp.sum(batch.attention_mask)}
-        return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), report
+        state = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+        return state, metrics
 
     return step
 
 
-def make_eval_step(task_loss: Callable[[Any, Batch], jax.Array], mask: Any):
-    """step(trainable, frozen, batch) -> (sum of the task's loss over counted tokens, counted tokens)."""
+def make_eval_step(
+    task_loss: Callable[[Params, Batch], jax.Array], mask: Params
+) -> Callable[[Params, Params, Batch], tuple[jax.Array, jax.Array]]:
+    """The loss of one evaluation batch.
 
-    def step(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        tokens = jnp.sum(batch.mask)
-        return task_loss(combine(trainable, frozen, mask), batch) * tokens, tokens
+    Args:
+      task_loss: (params, batch) -> the mean over the batch's counted tokens.
+      mask: True where trained.
+
+    Returns:
+      step(trainable, frozen, batch) -> (sum of the loss over counted tokens, counted tokens).
+    """
+
+    def step(trainable: Params, frozen: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        counted = jnp.sum(batch.mask)
+        loss = task_loss(combine(trainable, frozen, mask), batch)
+        return loss * counted, counted
 
     return step

@@ -1,35 +1,13 @@
 """Small language-model batches as the streamed objective takes them, and both versions of the paper."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from term_cases import WEIGHTS, nlg_terms
 
-from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
 from balora_jax.models.head import Head
 from balora_jax.objective import plain, streamed
-
-PAPER = {
-    "2026": RegularizersConfig(),
-    "2024": RegularizersConfig(
-        consistency=ConsistencyConfig(weight=1e-4, schedule="constant", temperature=1.0),
-        diversity=DiversityConfig(weight=3e-4, schedule="constant", top_k=None),
-        svd=SvdConfig(weight=1e-4, schedule="constant", k=3, norm="nuclear"),
-    ),
-}
-WEIGHTS = {"consistency": 0.3, "diversity": 0.2, "svd": 0.7}
-
-
-def only(*names, version="2026"):
-    """The version's terms, all but the named ones switched off."""
-    terms = PAPER[version]
-    off = {
-        name: dataclasses.replace(getattr(terms, name), weight=0.0)
-        for name in WEIGHTS
-        if name not in names
-    }
-    return dataclasses.replace(terms, **off)
+from balora_jax.objective.svd import head_factor
 
 
 def random_batch(seed=0, shape=(4, 15), width=12, vocabulary=3001, keep=0.6, dtype=jnp.float32):
@@ -53,16 +31,20 @@ def random_head(seed=0, width=12, vocabulary=3001, bias=False, softcap=None, dty
     return Head(kernel, jnp.asarray(rng.normal(size=vocabulary), dtype) if bias else None, softcap)
 
 
-def plain_loss(hidden, teacher, head, targets, mask, terms, weights=WEIGHTS):
-    aims = None if teacher is None else head.logits(teacher)
-    return plain.nlg(head.logits(hidden), aims, targets, mask, terms=terms, weights=weights)
+def plain_loss(hidden, teacher, head, targets, mask, config, weights=WEIGHTS):
+    """The plain objective of the logits that hidden states make."""
+    teacher_logits = None if teacher is None else head.logits(teacher)
+    return plain.objective(
+        head.logits(hidden), teacher_logits, targets, mask, terms=nlg_terms(config), weights=weights
+    )
 
 
-def streamed_loss(hidden, teacher, head, targets, mask, terms, weights=WEIGHTS, **options):
+def streamed_loss(hidden, teacher, head, targets, mask, config, weights=WEIGHTS, **options):
+    """The streamed objective; the head's factor is made where it has one."""
     if head.softcap is None:
-        options = {"factor": streamed.head_factor(head)} | options
-    return streamed.nlg(
-        hidden, teacher, head, targets, mask, terms=terms, weights=weights, **options
+        options = {"factor": head_factor(head)} | options
+    return streamed.objective(
+        hidden, teacher, head, targets, mask, terms=nlg_terms(config), weights=weights, **options
     )
 
 

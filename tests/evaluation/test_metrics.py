@@ -36,8 +36,8 @@ def test_one_example_has_no_correlation(name):
 
 def test_predictions():
     logits = np.array([[0.1, 2.0], [3.0, -1.0]])
-    assert predict(logits, scores=False).tolist() == [1, 0]
-    assert predict(logits[:, :1], scores=True).tolist() == [0.1, 3.0]
+    assert predict(logits, regression=False).tolist() == [1, 0]
+    assert predict(logits[:, :1], regression=True).tolist() == [0.1, 3.0]
 
 
 def test_no_prediction_is_a_wrong_one():

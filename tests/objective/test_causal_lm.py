@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from term_cases import nlg_terms
 from transformers import GPT2Config, LlamaConfig
 
 from balora_jax import adapters, models
@@ -14,7 +15,9 @@ from balora_jax.adapters import AdapterSpec
 from balora_jax.config import DiversityConfig, MeshConfig, RegularizersConfig, SvdConfig
 from balora_jax.data import Batch
 from balora_jax.models.hf.registry import MODEL_TYPES
-from balora_jax.objective import causal_lm, streamed
+from balora_jax.objective import causal_lm
+from balora_jax.objective.params import Params
+from balora_jax.objective.svd import head_factor
 from balora_jax.training.sharding import make_mesh, tree_shardings
 
 SIZES = {
@@ -42,8 +45,8 @@ def _parts(name, form, remat):
     paths = adapters.match_targets("all-linear", base)
     start = adapters.init_pissa(base, paths, 4, key=jax.random.key(1))
     moved = jax.tree.map(lambda leaf: leaf * 1.2, start)
-    factor = {"head": streamed.head_factor(models.head(model, base))}
-    params = {"base": base, "adapters": moved, "initial": start, "factor": factor}
+    factor = head_factor(models.head(model, base))
+    params = Params(adapters=moved, base=base, head_factor=factor, initial=start)
     ids = jax.random.randint(jax.random.key(2), (8, 9), 0, 96)
     everything = jnp.ones(ids.shape, bool)
     batch = Batch(ids, everything, targets=jnp.roll(ids, -1, 1), mask=everything)
@@ -54,17 +57,20 @@ def _program(parts, terms, sizes):
     """The compiled (loss, gradient of the adapters) on a mesh of these sizes, and its arguments."""
     model, spec, params, batch = parts
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: np.prod(sizes)])
-    loss = causal_lm.make_loss(model, spec, terms, mesh=mesh if mesh.size > 1 else None)
+    loss_mesh = mesh if mesh.size > 1 else None
+    loss = causal_lm.make_loss(model, spec, nlg_terms(terms), mesh=loss_mesh)
+
+    weights = {name: WEIGHTS[name] for name in terms.acting}
 
     def of(trained, params, batch):
         return jax.value_and_grad(
-            lambda trained: loss(params | {"adapters": trained}, batch, None, WEIGHTS)[0]
+            lambda trained: loss(params.replace(adapters=trained), batch, None, weights)[0]
         )(trained)
 
     place = jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
     params = jax.device_put(params, tree_shardings(mesh, params))
     arguments = (
-        params["adapters"],
+        params.adapters,
         params,
         jax.device_put(batch, jax.tree.map(lambda _: place, batch)),
     )
@@ -90,7 +96,7 @@ def test_the_teacher_gathers_no_weight_again():
     parts = _parts("llama", "delta", "full")
     kernels = {
         kernel.shape[1:]
-        for kernel in jax.tree.leaves(parts[2]["base"]["model"]["layers"])
+        for kernel in jax.tree.leaves(parts[2].base["model"]["layers"])
         if kernel.ndim == 3
     }
 

@@ -1,6 +1,5 @@
 """The classification loss: one gradient however the batch is divided, the teacher's heads, and the linear probe."""
 
-import dataclasses
 import functools
 
 import chex
@@ -12,6 +11,7 @@ from classification_cases import save_model
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from sklearn.linear_model import LogisticRegression, Ridge
+from term_cases import nlu_terms
 
 from balora_jax import adapters, models
 from balora_jax.adapters import AdapterSpec
@@ -25,6 +25,7 @@ from balora_jax.config import (
 from balora_jax.data import Batch
 from balora_jax.objective import classification
 from balora_jax.objective.linear_probe import fit_head
+from balora_jax.objective.params import Params
 from balora_jax.training.sharding import batch_sharding, make_mesh
 from balora_jax.training.state import combine, partition, trainable_mask
 from balora_jax.training.step import whole_batch
@@ -49,7 +50,7 @@ def bert(tmp_path_factory):
     moved = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), start
     )
-    return model, {"base": base, "adapters": moved, "initial": start, "factor": {}}
+    return model, Params(adapters=moved, base=base, initial=start)
 
 
 def _batch(micro_batches, teacher_size=4):
@@ -68,10 +69,12 @@ def _batch(micro_batches, teacher_size=4):
     )
 
 
-def _gradient(model, params, batch, terms=TERMS, key=None):
+def _gradient(model, params, batch, key=None, student_head=False):
     mask = trainable_mask(params, method="ba-lora", head=[("classifier",)])
     trainable, frozen = partition(params, mask)
-    loss = classification.make_loss(model, SPEC, terms, scores=False)
+    loss = classification.make_loss(
+        model, SPEC, nlu_terms(TERMS), regression=False, student_head=student_head
+    )
 
     @jax.jit
     def gradient(trainable, frozen, batch):
@@ -88,9 +91,9 @@ def test_micro_batches_change_nothing(bert, micro_batches):
     whole, parts = (_gradient(*bert, _batch(number)) for number in (1, micro_batches))
     chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
     model, params = bert
-    lora = adapters.student_path(params["adapters"], params["initial"], SPEC)
+    lora = adapters.student_path(params.adapters, params.initial, SPEC)
     logits = model.apply(
-        {"params": params["base"], "lora": lora},
+        {"params": params.base, "lora": lora},
         _batch(1).input_ids[0],
         _batch(1).attention_mask[0],
     )
@@ -111,11 +114,8 @@ def test_eight_devices_change_nothing(bert):
 def test_the_students_head_reads_the_teachers_features_without_gradient(bert):
     model, params = bert
     batch = _batch(1, teacher_size=32)
-    own = dataclasses.replace(
-        TERMS, consistency=dataclasses.replace(TERMS.consistency, teacher_head="student")
-    )
-    read = model.apply({"params": params["base"]}, batch.teacher[0], method="classify")
-    found = _gradient(model, params, batch, own)
+    read = model.apply({"params": params.base}, batch.teacher[0], method="classify")
+    found = _gradient(model, params, batch, student_head=True)
     chex.assert_trees_all_close(
         found, _gradient(model, params, batch._replace(teacher=read[None])), rtol=1e-5, atol=1e-7
     )
@@ -129,8 +129,8 @@ def test_dropout_differs_between_micro_batches(bert):
         _batch(1),
     )
     lora = {
-        "params": params["base"],
-        "lora": adapters.student_path(params["adapters"], params["initial"], SPEC),
+        "params": params.base,
+        "lora": adapters.student_path(params.adapters, params.initial, SPEC),
     }
     texts = batch._replace(targets=None, mask=None, teacher=None)
 
@@ -160,7 +160,7 @@ def test_the_probe_is_logistic_regression(tmp_path):
     model, base = models.load_pretrained(tmp_path, task="sequence-classification")
     features, labels = _features()
     head = fit_head(
-        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), scores=False
+        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), regression=False
     )
     expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(
         features.astype(np.float64), labels
@@ -174,7 +174,7 @@ def test_the_probe_of_scores_is_ridge_regression(tmp_path):
     features, labels = _features()
     scores = (labels + features[:, 0]).astype(np.float32)
     head = fit_head(
-        model, {"classifier": base["classifier"]}, features, jnp.asarray(scores), scores=True
+        model, {"classifier": base["classifier"]}, features, jnp.asarray(scores), regression=True
     )
     expected = Ridge(alpha=0.5).fit(features.astype(np.float64), scores)
     np.testing.assert_allclose(head["classifier"]["kernel"][:, 0], expected.coef_, atol=2e-3)
@@ -186,7 +186,7 @@ def test_a_head_of_two_layers_is_fitted_whole(tmp_path):
     model, base = models.load_pretrained(tmp_path, task="sequence-classification")
     features, labels = _features()
     head = fit_head(
-        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), scores=False
+        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), regression=False
     )
     read = functools.partial(model.apply, method="classify")
     before, after = (

@@ -8,24 +8,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from term_cases import PAPER, WEIGHTS, nlg_terms, nlu_terms, only
 
 from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
 from balora_jax.objective import plain
+from balora_jax.objective.classification import task_loss
 
-PAPER = {
-    "2026": RegularizersConfig(),
-    "2024": RegularizersConfig(
-        consistency=ConsistencyConfig(weight=1e-4, schedule="constant", temperature=1.0),
-        diversity=DiversityConfig(weight=3e-4, schedule="constant", top_k=None),
-        svd=SvdConfig(weight=1e-4, schedule="constant", k=3, norm="nuclear"),
-    ),
-}
-WEIGHTS = {"consistency": 0.3, "diversity": 0.2, "svd": 0.7}
-NONE = RegularizersConfig(
-    consistency=ConsistencyConfig(weight=0.0),
-    diversity=DiversityConfig(weight=0.0),
-    svd=SvdConfig(weight=0.0),
-)
+NONE = only()
+
+
+def nlg(logits, teacher_logits, targets, mask, *, terms, weights):
+    """A language model's plain objective, from the configuration's terms."""
+    return plain.objective(
+        logits, teacher_logits, targets, mask, terms=nlg_terms(terms), weights=weights
+    )
+
+
+def nlu(logits, teacher_logits, labels, *, terms, weights, regression):
+    """A classifier's plain objective, from the configuration's terms."""
+    return plain.objective(
+        logits,
+        teacher_logits,
+        labels,
+        np.ones(len(labels), bool),
+        terms=nlu_terms(terms),
+        weights=weights,
+        task_loss=task_loss(regression),
+    )
 
 
 def random_case(seed, shape=(3, 8, 40)):
@@ -54,7 +63,7 @@ def expected(logits, teacher, targets, mask, terms, weights):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_loss_parts_and_gradient_equal_float64(version, seed):
     terms, case = PAPER[version], random_case(seed)
-    function = jax.jit(jax.value_and_grad(plain.nlg, has_aux=True), static_argnames="terms")
+    function = jax.jit(jax.value_and_grad(nlg, has_aux=True), static_argnames="terms")
     (loss, parts), gradient = function(*case, terms=terms, weights=WEIGHTS)
     true_loss, true_gradient, true_parts = expected(*case, terms, WEIGHTS)
     np.testing.assert_allclose(loss, true_loss, rtol=1e-5)
@@ -67,7 +76,7 @@ def test_loss_parts_and_gradient_equal_float64(version, seed):
 
 def test_without_terms_it_is_cross_entropy_and_needs_no_teacher():
     logits, _, targets, mask = random_case(2)
-    loss, parts = plain.nlg(logits, None, targets, mask, terms=NONE, weights={})
+    loss, parts = nlg(logits, None, targets, mask, terms=NONE, weights={})
     assert set(parts) == {"task"} and loss == parts["task"]
     np.testing.assert_allclose(loss, reference.cross_entropy(logits, targets, mask)[0], rtol=1e-5)
 
@@ -78,7 +87,7 @@ def test_a_term_without_weight_leaves_no_trace_in_the_program():
     def program(terms):
         names = ("consistency", "diversity", "svd")
         weights = {name: 1.0 for name in names if getattr(terms, name).weight > 0}
-        return str(jax.make_jaxpr(lambda *a: plain.nlg(*a, terms=terms, weights=weights))(*case))
+        return str(jax.make_jaxpr(lambda *a: nlg(*a, terms=terms, weights=weights))(*case))
 
     assert "svd" in program(PAPER["2026"]) and "top_k" in program(PAPER["2026"])
     assert "svd" not in program(NONE) and "top_k" not in program(NONE)
@@ -90,10 +99,10 @@ def test_adaptive_weight_follows_the_teachers_confidence():
         consistency=consistency, diversity=DiversityConfig(weight=0.0), svd=SvdConfig(weight=0.0)
     )
     logits, teacher, targets, mask = random_case(4)
-    loss, parts = plain.nlg(
-        logits, teacher, targets, mask, terms=terms, weights={"consistency": 0.3}
-    )
-    confidence = 1 - reference.entropies(teacher[mask].astype(np.float64)).mean() / math.log(40)
+    loss, parts = nlg(logits, teacher, targets, mask, terms=terms, weights={"consistency": 0.3})
+    # The official code's entropy is that of the softmax at the distillation temperature, 2 here.
+    entropy = reference.entropies(teacher[mask].astype(np.float64) / 2.0).mean()
+    confidence = 1 - entropy / math.log(40)
     weight = 0.3 * (0.2 + 0.8 * confidence)
     np.testing.assert_allclose(parts["weight_consistency"], weight, rtol=1e-5)
     np.testing.assert_allclose(loss, parts["task"] + weight * parts["consistency"], rtol=1e-6)
@@ -101,7 +110,7 @@ def test_adaptive_weight_follows_the_teachers_confidence():
 
 def test_nothing_counted_is_zero_with_zero_gradient():
     logits, teacher, targets, mask = random_case(5)
-    function = jax.value_and_grad(plain.nlg, has_aux=True)
+    function = jax.value_and_grad(nlg, has_aux=True)
     nothing = np.zeros_like(mask)
     (loss, _), gradient = function(
         logits, teacher, targets, nothing, terms=PAPER["2026"], weights=WEIGHTS
@@ -114,11 +123,11 @@ def test_parts_and_teacher_carry_no_gradient():
     case = random_case(6)
 
     def through_parts(logits, teacher):
-        loss, parts = plain.nlg(logits, teacher, *case[2:], terms=PAPER["2026"], weights=WEIGHTS)
+        loss, parts = nlg(logits, teacher, *case[2:], terms=PAPER["2026"], weights=WEIGHTS)
         return loss + sum(parts.values())
 
     def alone(logits, teacher):
-        return plain.nlg(logits, teacher, *case[2:], terms=PAPER["2026"], weights=WEIGHTS)[0]
+        return nlg(logits, teacher, *case[2:], terms=PAPER["2026"], weights=WEIGHTS)[0]
 
     found, teacher_gradient = jax.grad(through_parts, argnums=(0, 1))(*case[:2])
     np.testing.assert_allclose(found, jax.grad(alone)(*case[:2]), rtol=1e-6)
@@ -131,11 +140,11 @@ def test_vmap_is_a_loop_and_traces_once():
 
     @chex.assert_max_traces(n=1)
     def loss(*case):
-        return plain.nlg(*case, terms=PAPER["2026"], weights=WEIGHTS)[0]
+        return nlg(*case, terms=PAPER["2026"], weights=WEIGHTS)[0]
 
     stacked = [jnp.stack(parts) for parts in zip(*cases, strict=True)]
     losses = jax.jit(jax.vmap(loss))(*stacked)
-    singly = [plain.nlg(*case, terms=PAPER["2026"], weights=WEIGHTS)[0] for case in cases]
+    singly = [nlg(*case, terms=PAPER["2026"], weights=WEIGHTS)[0] for case in cases]
     np.testing.assert_allclose(losses, singly, rtol=1e-5)
 
 
@@ -143,7 +152,7 @@ def test_shapes_that_do_not_fit_are_refused():
     logits, teacher, targets, mask = random_case(9)
     for bad in ((logits, teacher[:, :-1], targets, mask), (logits, teacher, targets[:, :-1], mask)):
         with pytest.raises(AssertionError):
-            plain.nlg(*bad, terms=PAPER["2026"], weights=WEIGHTS)
+            nlg(*bad, terms=PAPER["2026"], weights=WEIGHTS)
 
 
 NLU = {
@@ -187,9 +196,9 @@ def test_a_classifiers_loss_equals_float64(version):
     logits, teacher = rng.normal(size=(2, 12, 5)).astype(np.float32) * 2
     # The batch has no example of class 4.
     labels = rng.integers(0, 4, 12)
-    function = jax.value_and_grad(plain.nlu, has_aux=True)
+    function = jax.value_and_grad(nlu, has_aux=True)
     (loss, parts), gradient = function(
-        logits, teacher, labels, terms=NLU[version], weights=WEIGHTS, scores=False
+        logits, teacher, labels, terms=NLU[version], weights=WEIGHTS, regression=False
     )
     true_loss, true_gradient, true_parts = nlu_expected(logits, teacher, labels, NLU[version])
     np.testing.assert_allclose(loss, true_loss, rtol=1e-5)
@@ -202,9 +211,9 @@ def test_scores_are_fitted_by_squares_and_one_logit_has_no_terms():
     rng = np.random.default_rng(0)
     logits, teacher = rng.normal(size=(2, 9, 1)).astype(np.float32)
     labels = rng.random(9).astype(np.float32) * 5
-    function = jax.value_and_grad(plain.nlu, has_aux=True)
+    function = jax.value_and_grad(nlu, has_aux=True)
     (_, parts), gradient = function(
-        logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, scores=True
+        logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, regression=True
     )
     np.testing.assert_allclose(parts["task"], np.mean((logits[:, 0] - labels) ** 2), rtol=1e-6)
     assert parts["diversity"] == 0 and parts["consistency"] == 0 and parts["svd"] == -1
@@ -215,10 +224,10 @@ def test_scores_are_fitted_by_squares_and_one_logit_has_no_terms():
 
 def test_a_class_that_no_example_has_changes_the_task_alone():
     logits, teacher = np.random.default_rng(0).normal(size=(2, 9, 3)).astype(np.float32)
-    function = jax.value_and_grad(plain.nlu, has_aux=True)
+    function = jax.value_and_grad(nlu, has_aux=True)
     every, without = np.arange(9) % 3, np.arange(9) % 2
     ((_, parts), _), ((loss, others), gradient) = (
-        function(logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, scores=False)
+        function(logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, regression=False)
         for labels in (every, without)
     )
     assert np.isfinite(loss) and np.isfinite(gradient).all() and parts["task"] != others["task"]
@@ -227,9 +236,9 @@ def test_a_class_that_no_example_has_changes_the_task_alone():
 
 def test_one_example_has_a_loss_and_a_gradient():
     logits, teacher = np.random.default_rng(0).normal(size=(2, 1, 3)).astype(np.float32)
-    function = jax.value_and_grad(plain.nlu, has_aux=True)
+    function = jax.value_and_grad(nlu, has_aux=True)
     (loss, parts), gradient = function(
-        logits, teacher, np.array([2]), terms=NLU["2026"], weights=WEIGHTS, scores=False
+        logits, teacher, np.array([2]), terms=NLU["2026"], weights=WEIGHTS, regression=False
     )
     assert np.isfinite(loss) and np.isfinite(gradient).all()
     assert parts["diversity"] == 0

@@ -14,7 +14,8 @@ from balora_jax.config import (
     SvdConfig,
     TermConfig,
 )
-from balora_jax.objective.schedules import adaptive, weight_schedule, weights_at
+from balora_jax.objective.schedules import adaptive
+from balora_jax.training.weights import section_schedule, weights_at
 
 STEPS = 200
 
@@ -34,7 +35,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_schedule_over_the_whole_run(name):
-    schedule = jax.jit(jax.vmap(weight_schedule(TermConfig(weight=0.4, schedule=name), STEPS)))
+    schedule = jax.jit(jax.vmap(section_schedule(TermConfig(weight=0.4, schedule=name), STEPS)))
     found = schedule(jnp.arange(STEPS + 1))
     assert found.dtype == jnp.float32
     expected = [0.4 * EXPECTED[name](step / STEPS) for step in range(STEPS + 1)]
@@ -42,7 +43,7 @@ def test_each_schedule_over_the_whole_run(name):
 
 
 def test_official_two_phase_corners():
-    schedule = weight_schedule(DiversityConfig(), 1000)
+    schedule = section_schedule(DiversityConfig(), 1000)
     assert schedule(0) == schedule(200) == 0
     np.testing.assert_allclose(schedule(225), 0.0025, rtol=1e-5)
     np.testing.assert_allclose([schedule(250), schedule(999)], 0.005, rtol=1e-5)
@@ -50,20 +51,22 @@ def test_official_two_phase_corners():
 
 @pytest.mark.parametrize("name", ["linear", "quadratic"])
 def test_warmup_ends_where_it_says(name):
-    schedule = weight_schedule(TermConfig(weight=2.0, schedule=name, warmup=0.5), STEPS)
+    schedule = section_schedule(TermConfig(weight=2.0, schedule=name, warmup=0.5), STEPS)
     assert schedule(0) == 0 and 0 < schedule(50) < 2
     np.testing.assert_allclose([schedule(100), schedule(150)], 2.0)
 
 
 def test_a_rise_of_no_length_is_a_jump():
-    jump = weight_schedule(TermConfig(weight=3.0, schedule="two-phase", delay=0.5, ramp=0.0), STEPS)
+    jump = section_schedule(
+        TermConfig(weight=3.0, schedule="two-phase", delay=0.5, ramp=0.0), STEPS
+    )
     assert [float(jump(step)) for step in (0, 99, 100, 199)] == [0, 0, 3, 3]
-    at_once = weight_schedule(TermConfig(weight=3.0, schedule="linear", warmup=0.0), STEPS)
+    at_once = section_schedule(TermConfig(weight=3.0, schedule="linear", warmup=0.0), STEPS)
     assert at_once(0) == 3
 
 
 def test_cosine_ends_at_its_final_share():
-    schedule = weight_schedule(ConsistencyConfig(weight=0.025, final=0.3), STEPS)
+    schedule = section_schedule(ConsistencyConfig(weight=0.025, final=0.3), STEPS)
     np.testing.assert_allclose(
         [schedule(0), schedule(STEPS), schedule(2 * STEPS)], [0.025, 0.0075, 0.0075]
     )
@@ -71,7 +74,7 @@ def test_cosine_ends_at_its_final_share():
 
 def test_weights_at_names_only_the_terms_that_act():
     terms = RegularizersConfig(svd=SvdConfig(weight=0.0))
-    weights = jax.jit(weights_at(terms, STEPS))(0)
+    weights = jax.jit(weights_at(terms.acting, STEPS))(0)
     assert set(weights) == {"consistency", "diversity"}
     np.testing.assert_allclose(weights["consistency"], 0.025)
 
@@ -82,8 +85,10 @@ def test_adaptive_is_full_for_a_sure_teacher_and_least_for_one_that_knows_nothin
     ]
     np.testing.assert_allclose(found, [0.5, 0.275, 0.05], rtol=1e-5)
     assert adaptive(0.5, 0.1, jnp.asarray(0.0), 1) == 0.5
+    # The ratio is cut to [0, 1], as in the official code.
+    np.testing.assert_allclose(adaptive(0.5, 0.1, jnp.asarray(9.0), 64), 0.05, rtol=1e-6)
 
 
 def test_an_adaptive_term_is_scheduled_at_its_whole_weight():
-    schedule = weight_schedule(ConsistencyConfig(weight=0.5, schedule="adaptive"), STEPS)
+    schedule = section_schedule(ConsistencyConfig(weight=0.5, schedule="adaptive"), STEPS)
     assert schedule(0) == schedule(150) == 0.5

@@ -11,6 +11,7 @@ import torch
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from seq2seq_cases import WORDS, save_t5
+from term_cases import nlg_terms
 from transformers import T5ForConditionalGeneration
 
 from balora_jax import adapters, models
@@ -23,7 +24,9 @@ from balora_jax.config import (
     SvdConfig,
 )
 from balora_jax.data import Batch
-from balora_jax.objective import plain, seq2seq_lm, streamed
+from balora_jax.objective import plain, seq2seq_lm
+from balora_jax.objective.params import Params
+from balora_jax.objective.svd import head_factor
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import combine, partition, trainable_mask
 
@@ -32,7 +35,6 @@ TERMS = RegularizersConfig(
     diversity=DiversityConfig(weight=0.3),
     svd=SvdConfig(weight=0.4, k=4),
 )
-NONE = RegularizersConfig(*(dataclasses.replace(term, weight=0.0) for term in vars(TERMS).values()))
 WEIGHTS = {"consistency": 0.5, "diversity": 0.3, "svd": 0.4}
 SPEC = AdapterSpec(4)
 
@@ -48,8 +50,9 @@ def t5(tmp_path_factory):
     moved = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), start
     )
-    factor = {"head": streamed.head_factor(models.head(model, base))}
-    return folder, model, {"base": base, "adapters": moved, "initial": start, "factor": factor}
+    factor = head_factor(models.head(model, base))
+    params = Params(adapters=moved, base=base, head_factor=factor, initial=start)
+    return folder, model, params
 
 
 def _batch():
@@ -68,13 +71,14 @@ def _loss_and_gradient(model, params, batch, mesh=None):
     mask = trainable_mask(params, method="ba-lora", head=())
     trainable, frozen = partition(params, mask)
     # The SVD term's own reading of a mesh is streaming's, and tested there.
-    terms = dataclasses.replace(TERMS, svd=NONE.svd)
+    terms = nlg_terms(dataclasses.replace(TERMS, svd=SvdConfig(weight=0.0)))
+    weights = {name: WEIGHTS[name] for name in terms}
     loss = seq2seq_lm.make_loss(model, SPEC, terms, mesh=mesh)
 
     @jax.jit
     def both(trainable, frozen, batch):
         def of(trainable):
-            return loss(combine(trainable, frozen, mask), batch, None, WEIGHTS)
+            return loss(combine(trainable, frozen, mask), batch, None, weights)
 
         return jax.value_and_grad(of, has_aux=True)(trainable)
 
@@ -83,7 +87,7 @@ def _loss_and_gradient(model, params, batch, mesh=None):
 
 def test_loss_equals_pytorch(t5):
     folder, model, params = t5
-    batch, untouched = _batch(), params | {"adapters": params["initial"]}
+    batch, untouched = _batch(), params.replace(adapters=params.initial)
     reference = T5ForConditionalGeneration.from_pretrained(folder).eval()
     labels = torch.tensor(np.where(batch.mask, batch.targets, -100)).long()
     given = {
@@ -91,7 +95,7 @@ def test_loss_equals_pytorch(t5):
     }
     with torch.no_grad():
         theirs = reference(**given, labels=labels).loss.item()
-    ours, parts = jax.jit(seq2seq_lm.make_loss(model, SPEC, NONE))(untouched, batch, None, {})
+    ours, parts = jax.jit(seq2seq_lm.make_loss(model, SPEC, {}))(untouched, batch, None, {})
     held_out = jax.jit(seq2seq_lm.make_task_loss(model, SPEC))(untouched, batch)
     np.testing.assert_allclose([ours, parts["task"], held_out], theirs, rtol=1e-4)
 
@@ -101,17 +105,22 @@ def test_the_objective_is_that_of_the_answers_logits(t5):
     _, model, params = t5
     batch = _batch()
     led = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
-    lora = adapters.student_path(params["adapters"], params["initial"], SPEC)
+    lora = adapters.student_path(params.adapters, params.initial, SPEC)
     read = jax.jit(model.apply)
     logits, teacher = (
-        read({"params": params["base"], "lora": of}, batch.input_ids, batch.attention_mask, led)
+        read({"params": params.base, "lora": of}, batch.input_ids, batch.attention_mask, led)
         for of in (lora, {})
     )
-    whole = plain.nlg(
-        logits, teacher, batch.targets, jnp.asarray(batch.mask), terms=TERMS, weights=WEIGHTS
+    whole = plain.objective(
+        logits,
+        teacher,
+        batch.targets,
+        jnp.asarray(batch.mask),
+        terms=nlg_terms(TERMS),
+        weights=WEIGHTS,
     )
-    untouched = params | {"adapters": params["initial"]}
-    loss = jax.jit(seq2seq_lm.make_loss(model, SPEC, TERMS))
+    untouched = params.replace(adapters=params.initial)
+    loss = jax.jit(seq2seq_lm.make_loss(model, SPEC, nlg_terms(TERMS)))
     chex.assert_trees_all_close(loss(params, batch, None, WEIGHTS), whole, rtol=1e-4, atol=1e-5)
     assert abs(loss(untouched, batch, None, WEIGHTS)[1]["consistency"]) < 1e-6
 

@@ -10,20 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from streaming_cases import (
-    PAPER,
-    WEIGHTS,
     assert_same,
-    only,
     plain_loss,
     random_batch,
     random_head,
     streamed_loss,
     value_and_gradient,
 )
+from term_cases import PAPER, WEIGHTS, only
 
 from balora_jax.config import ConsistencyConfig, RegularizersConfig
 from balora_jax.objective import streamed
-from balora_jax.objective.schedules import weights_at
+from balora_jax.objective.svd import head_factor
+from balora_jax.training.weights import weights_at
 
 BY_TOKEN = {version: only("consistency", "diversity", version=version) for version in PAPER}
 
@@ -109,7 +108,7 @@ def test_equals_the_plain_form_on_every_schedule(schedule):
 
     @jax.jit
     def both(step, hidden, teacher, targets, mask):
-        weights = weights_at(terms, 100)(step)
+        weights = weights_at(terms.acting, 100)(step)
         functions = plain_loss, lambda *arguments: streamed_loss(*arguments, chunk_size=8)
         arguments = teacher, head, targets, mask, terms, weights
         return [
@@ -215,7 +214,7 @@ def test_the_loss_scale_multiplies_the_gradient():
 def test_gradients_go_to_states_and_weights_alone():
     hidden, teacher, targets, mask = random_batch(10)
     head = random_head(bias=True)
-    factor = streamed.head_factor(head)
+    factor = head_factor(head)
 
     def loss(hidden, teacher, head, factor, weights):
         arguments = teacher, head, targets, mask, PAPER["2026"], weights

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from streaming_cases import PAPER, assert_same, only, random_batch, random_head, streamed_loss
+from streaming_cases import assert_same, random_batch, random_head, streamed_loss
+from term_cases import PAPER, only
 
 from balora_jax.objective.chunks import Chunks
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from streaming_cases import random_head
 
-from balora_jax.objective import streamed
+from balora_jax.objective.svd import head_factor, svd
 
 
 def states_of(spectrum, shape=(160, 48), seed=0):
@@ -26,7 +26,7 @@ SPECTRA = {
 
 def compare(states, head, mask, k, norm, method="subspace"):
     def term(hidden):
-        return streamed.svd(hidden, streamed.head_factor(head), mask, k=k, norm=norm, method=method)
+        return svd(hidden, head_factor(head), mask, k=k, norm=norm, method=method)
 
     value, gradient = jax.jit(jax.value_and_grad(term))(states)
     kernel = np.asarray(head.kernel, np.float64)
@@ -72,7 +72,7 @@ def test_methods_agree(method):
 )
 def test_the_factor_holds_the_heads_gram_matrix(width, vocabulary, bias):
     head = random_head(width=width, vocabulary=vocabulary, bias=bias, dtype=jnp.bfloat16)
-    factor = np.asarray(streamed.head_factor(head), np.float64)
+    factor = np.asarray(head_factor(head), np.float64)
     rows = [np.asarray(head.kernel, np.float64)] + (
         [np.asarray(head.bias, np.float64)[None]] if bias else []
     )
@@ -82,9 +82,9 @@ def test_the_factor_holds_the_heads_gram_matrix(width, vocabulary, bias):
 
 def test_a_soft_capped_head_has_no_factor():
     with pytest.raises(AssertionError, match="soft-cap"):
-        streamed.head_factor(random_head(softcap=30.0))
+        head_factor(random_head(softcap=30.0))
 
 
 def test_a_factor_of_another_head_is_refused():
     with pytest.raises(AssertionError):
-        streamed.svd(jnp.ones((3, 8)), jnp.eye(7), jnp.ones(3, bool), k=1)
+        svd(jnp.ones((3, 8)), jnp.eye(7), jnp.ones(3, bool), k=1)

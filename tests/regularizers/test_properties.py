@@ -10,10 +10,12 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from term_cases import nlg_terms
 
 from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
 from balora_jax.models.head import Head
 from balora_jax.objective import streamed
+from balora_jax.objective.svd import svd as streamed_svd
 from balora_jax.regularizers import nlg, nlu
 
 settings.register_profile(
@@ -60,15 +62,15 @@ def _streamed(version, logits, teacher, mask):
         jnp.eye(logits.shape[-1]),
         jnp.zeros(mask.shape, jnp.int32),
     )
-    by_token = dataclasses.replace(terms, svd=SvdConfig(weight=0.0))
+    by_token = nlg_terms(dataclasses.replace(terms, svd=SvdConfig(weight=0.0)))
 
     def loss(logits, weights):
         weights = dict(zip(NAMES, weights, strict=False))
         arguments = logits, teacher, Head(factor), targets, mask
-        return streamed.nlg(*arguments, terms=by_token, weights=weights, chunk_size=4)
+        return streamed.objective(*arguments, terms=by_token, weights=weights, chunk_size=4)
 
     def svd(logits):
-        return streamed.svd(logits, factor, mask, k=K, norm=terms.svd.norm)
+        return streamed_svd(logits, factor, mask, k=K, norm=terms.svd.norm)
 
     one_at_a_time = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
     (_, parts), slopes = one_at_a_time(logits, jnp.eye(3, 2))
@@ -272,7 +274,7 @@ def shares(logits):
     plain = [
         [nlg.svd(logits, mask, k=k, norm=norm) for k in ks] for norm in ("frobenius", "nuclear")
     ]
-    exact = [streamed.svd(logits, factor, mask, k=k, method="exact") for k in ks]
+    exact = [streamed_svd(logits, factor, mask, k=k, method="exact") for k in ks]
     return jnp.array([*plain, exact])
 
 

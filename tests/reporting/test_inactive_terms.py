@@ -1,14 +1,16 @@
 """Each notice is given where its reason is, and a healthy configuration gives none."""
 
 import dataclasses
-import types
 
 import pytest
+from term_cases import nlg_terms, nlu_terms
 
 from balora_jax import models
 from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
 from balora_jax.config.parse import read_config
-from balora_jax.reporting import console, inactive_terms
+from balora_jax.reporting import inactive_terms
+from balora_jax.runs.setup import build_setup
+from balora_jax.training.sharding import make_mesh
 
 NLG = {
     "steps": 100,
@@ -22,14 +24,24 @@ NLU = {"steps": 100, "examples": 32, "classes": 6}
 SIX_CLASSES = RegularizersConfig(svd=SvdConfig(k=5))
 
 
+def language_model(config, **numbers):
+    """The sentences for a language model of this configuration."""
+    return inactive_terms.language_model(config, nlg_terms(config), **numbers)
+
+
+def classifier(config, **numbers):
+    """The sentences for a classifier of this configuration."""
+    return inactive_terms.classifier(config, nlu_terms(config), **numbers)
+
+
 def having(name, base=None, **changes):
     base = base or RegularizersConfig()
     return dataclasses.replace(base, **{name: dataclasses.replace(getattr(base, name), **changes)})
 
 
 def test_healthy_runs_are_told_nothing():
-    assert inactive_terms.language_model(RegularizersConfig(), **NLG) == []
-    assert inactive_terms.classifier(SIX_CLASSES, **NLU) == []
+    assert language_model(RegularizersConfig(), **NLG) == []
+    assert classifier(SIX_CLASSES, **NLU) == []
     assert (
         inactive_terms.unused("ba-lora", having("svd", k=3))
         == inactive_terms.unused("lora", RegularizersConfig())
@@ -72,7 +84,7 @@ def test_methods_without_regularizers():
     ],
 )
 def test_language_models(terms, numbers, words):
-    said = inactive_terms.language_model(terms, **(NLG | numbers))
+    said = language_model(terms, **(NLG | numbers))
     # In a run of one step no schedule that begins at 0 leaves it.
     said = (
         [sentence for sentence in said if words in sentence] if numbers.get("steps") == 1 else said
@@ -94,22 +106,21 @@ def test_language_models(terms, numbers, words):
     ],
 )
 def test_classifiers(terms, numbers, words):
-    (said,) = inactive_terms.classifier(terms, **(NLU | numbers))
+    (said,) = classifier(terms, **(NLU | numbers))
     assert words in said
 
 
 def test_a_score_leaves_nothing_to_regularize():
-    said = " ".join(inactive_terms.classifier(SIX_CLASSES, **(NLU | {"classes": 1})))
+    said = " ".join(classifier(SIX_CLASSES, **(NLU | {"classes": 1})))
     assert said.count("constant") == 3 and "svd.weight 0" in said
     mse = dataclasses.replace(SIX_CLASSES, consistency=ConsistencyConfig(form="mse"))
-    assert "form kl" not in " ".join(inactive_terms.classifier(mse, **(NLU | {"classes": 1})))
+    assert "form kl" not in " ".join(classifier(mse, **(NLU | {"classes": 1})))
 
 
 def test_one_example_cannot_vary():
     terms = RegularizersConfig(diversity=DiversityConfig(weight=1.0), svd=SvdConfig(weight=0.0))
     assert any(
-        "one example in a batch" in said
-        for said in inactive_terms.classifier(terms, **(NLU | {"examples": 1}))
+        "one example in a batch" in said for said in classifier(terms, **(NLU | {"examples": 1}))
     )
 
 
@@ -128,7 +139,8 @@ def test_one_example_cannot_vary():
     ],
 )
 def test_a_run_is_judged_by_its_own_numbers(run_arguments, tiny_llama, tmp_path, more, words):
-    model, params = models.load_pretrained(tiny_llama)
-    run = types.SimpleNamespace(model=model, frozen={"base": params}, head_frozen=True)
-    said = console.noticed(read_config(run_arguments(tmp_path, *more)), run, 100, 32)
-    assert (said == []) if words is None else words in said[0]
+    model, _ = models.load_pretrained(tiny_llama)
+    config = read_config(run_arguments(tmp_path, *more))
+    setup = build_setup(config, model, make_mesh(config.mesh), steps=100)
+    sentences = inactive_terms.inactive_terms(config, setup, steps=100, counted=32)
+    assert (sentences == []) if words is None else words in sentences[0]

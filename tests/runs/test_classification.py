@@ -16,16 +16,15 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, BertModel
 
 from balora_jax import data
-from balora_jax.runs import export
-from balora_jax.runs.setup import assemble, load_model
 from balora_jax.cli import main
 from balora_jax.config import MeshConfig
-from balora_jax.runs.finetune import finetune
 from balora_jax.config.parse import read_config
-from balora_jax.runs.tasks import Classification
 from balora_jax.objective import classification
+from balora_jax.runs import export
+from balora_jax.runs.classification import Classification
+from balora_jax.runs.finetune import finetune
+from balora_jax.runs.setup import build_setup, load_model, materialize, trained_head
 from balora_jax.training.sharding import make_mesh
-from balora_jax.training.state import combine
 
 
 @pytest.fixture(scope="session")
@@ -100,13 +99,24 @@ def test_run_folder_is_whole(finished, letters):
     assert {path.name for path in folder.iterdir()} >= {
         "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "adapter", "merged", "plots", "predictions",
     }  # fmt: skip
-    assert {path.name for path in (folder / "plots").iterdir()} >= {"metrics.png", "regularizers.png"}
-    assert summary == json.loads((folder / "summary.json").read_text())
-    assert [record["step"] for record in _records(folder) if "eval_accuracy" in record] == [0, 10, 20]
-    assert {"task", "consistency", "diversity", "svd", "tokens_per_second"} <= set(_records(folder)[1])
-    assert set(summary["metrics"]) == {"accuracy", "f1"}
-    assert set(summary["metrics_ood"]) == {f"{letters.name}/other/{name}" for name in ("accuracy", "f1")}
-    assert summary["metrics"]["accuracy"] > 0.8 and summary["eval_loss_last"] < summary["eval_loss_first"]
+    assert {path.name for path in (folder / "plots").iterdir()} >= {
+        "metrics.png",
+        "regularizers.png",
+    }
+    assert summary.to_json() == json.loads((folder / "summary.json").read_text())
+    assert [record["step"] for record in _records(folder) if "eval_accuracy" in record] == [
+        0,
+        10,
+        20,
+    ]
+    assert {"task", "consistency", "diversity", "svd", "tokens_per_second"} <= set(
+        _records(folder)[1]
+    )
+    assert set(summary.metrics) == {"accuracy", "f1"}
+    assert set(summary.metrics_ood) == {
+        f"{letters.name}/other/{name}" for name in ("accuracy", "f1")
+    }
+    assert summary.metrics["accuracy"] > 0.8 and summary.eval_loss_last < summary.eval_loss_first
     card = (folder / "adapter" / "README.md").read_text()
     assert "AutoModelForSequenceClassification" in card and "num_labels=2" in card
 
@@ -117,22 +127,26 @@ def test_the_student_starts_as_the_teacher(finished):
 
 def test_predictions_are_those_that_were_scored(finished, letters):
     folder, summary = finished
-    labels = [json.loads(line)["label"] for line in (letters / "eval.jsonl").read_text().splitlines()]
+    labels = [
+        json.loads(line)["label"] for line in (letters / "eval.jsonl").read_text().splitlines()
+    ]
     predicted = _read_predictions(folder / "predictions" / "eval.tsv")
-    np.testing.assert_allclose(np.mean(predicted == labels), summary["metrics"]["accuracy"])
+    np.testing.assert_allclose(np.mean(predicted == labels), summary.metrics["accuracy"])
     assert len(_read_predictions(folder / "predictions" / "test.tsv")) == 30
 
 
 def test_one_program_a_length(finished, letters, arguments, tmp_path, caplog):
     """Texts of two lengths: the step and the logits are compiled twice each, whatever the number of updates."""
-    assert finished[1]["lengths_compiled"] == [16]
+    assert finished[1].lengths_compiled == [16]
     rows = letter_rows(60, 0) + letter_rows(20, 1, longest=21)
     longer = write_rows(tmp_path / "longer.jsonl", rows)
     more = ["--data.train", str(longer), "--data.max_length", "64", "--method", "lora"]
     with jax.log_compiles(), caplog.at_level("WARNING"):
         summary = finetune(read_config(arguments(tmp_path / "run", *more)))
-    assert summary["lengths_compiled"] == [16, 24]
-    compiled = [r for r in caplog.messages if re.match(r"Finished XLA compilation of jit\(step\)", r)]
+    assert summary.lengths_compiled == [16, 24]
+    compiled = [
+        r for r in caplog.messages if re.match(r"Finished XLA compilation of jit\(step\)", r)
+    ]
     assert len(compiled) == 2
 
 
@@ -146,9 +160,16 @@ def test_every_set_is_counted_and_a_class_without_examples_is_said(arguments, le
         "--data.predict",
         str(letters / "test.jsonl"),
     ]
-    program = Classification(read_config(arguments(tmp_path, *more)), data.load_tokenizer(str(letters / "bert")))
-    assert [line.partition(":")[0] for line in program.counts] == ["train", "train", "test.tsv", "note"]
-    assert program.counts[-1] == "note: no training example is of class 2: it will not be learned"
+    task = Classification(
+        read_config(arguments(tmp_path, *more)), data.load_tokenizer(str(letters / "bert"))
+    )
+    assert [line.partition(":")[0] for line in task.counts] == [
+        "train",
+        "train",
+        "test.tsv",
+        "note",
+    ]
+    assert task.counts[-1] == "note: no training example is of class 2: it will not be learned"
 
 
 def _texts(folder, letters):
@@ -173,7 +194,9 @@ def test_pytorch_predicts_the_same(finished, letters, kind):
 def _torch_logits(model, batch):
     named = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with torch.no_grad():
-        return model.eval()(**{name: torch.tensor(array).long() for name, array in named.items()}).logits.numpy()
+        return model.eval()(
+            **{name: torch.tensor(array).long() for name, array in named.items()}
+        ).logits.numpy()
 
 
 def test_a_run_that_goes_on_ends_in_the_same_bits(finished, arguments, letters, tmp_path):
@@ -184,8 +207,12 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(finished, arguments, letters, 
     shutil.rmtree(cut / "adapter")
     (cut / "summary.json").unlink()
     assert (cut / "checkpoints" / "10").exists()
-    main(["train", "--config", str(cut / "config.yaml"), "--output.dir", str(cut), "--output.resume"])
-    whole, again = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, cut))
+    main(
+        ["train", "--config", str(cut / "config.yaml"), "--output.dir", str(cut), "--output.resume"]
+    )
+    whole, again = (
+        load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, cut)
+    )
     assert whole.keys() == again.keys() and any("classifier" in name for name in whole)
     for name in whole:
         np.testing.assert_array_equal(whole[name], again[name])
@@ -197,14 +224,23 @@ def test_teachers_heads(finished, arguments, tmp_path, head):
     more = ["--regularizers.consistency.teacher_head", head, "--training.steps", "3"]
     finetune(read_config(arguments(tmp_path / "run", *more)))
     first, *_, start = _records(tmp_path / "run")[1], _records(tmp_path / "run")[0]
-    assert abs(first["consistency"]) < 1e-6, "the student starts as the teacher, whichever head reads it"
+    assert abs(first["consistency"]) < 1e-6, (
+        "the student starts as the teacher, whichever head reads it"
+    )
     fresh = _records(finished[0])[0]
     assert (start["eval_loss"] < fresh["eval_loss"] - 0.05) == (head == "probe")
 
 
 def test_full_writes_the_whole_model(arguments, tmp_path, letters):
     folder = tmp_path / "run"
-    more = ["--method", "full", "--data.predict", str(letters / "eval.jsonl"), "--optimizer.learning_rate", "1e-3"]
+    more = [
+        "--method",
+        "full",
+        "--data.predict",
+        str(letters / "eval.jsonl"),
+        "--optimizer.learning_rate",
+        "1e-3",
+    ]
     finetune(read_config(arguments(folder, *more)))
     model = AutoModelForSequenceClassification.from_pretrained(folder / "merged")
     predicted = _torch_logits(model, _texts(folder, letters)).argmax(-1)
@@ -221,22 +257,31 @@ def test_patience_ends_the_run_and_keeps_the_best(arguments, letters, tmp_path):
     ]  # fmt: skip
     folder = tmp_path / "run"
     summary = finetune(read_config(arguments(folder, *more)))
-    assert (summary["steps"], summary["step_kept"]) == (3, 1)
+    assert (summary.steps, summary.step_kept) == (3, 1)
     (folder / "summary.json").unlink()
     again = finetune(read_config(arguments(folder, *more, "--output.resume", "true")))
-    assert (again["steps"], again["step_kept"], again["metrics"]) == (3, 1, summary["metrics"])
+    assert (again.steps, again.step_kept, again.metrics) == (3, 1, summary.metrics)
 
 
 def test_scores(arguments, tmp_path):
     more = ["--data.fields.label", "score", "--data.scores", "[0, 5]", "--data.labels", "null"]
     summary = finetune(read_config(arguments(tmp_path / "run", *more)))
-    assert set(summary["metrics"]) == {"pearson", "spearman"}
-    assert summary["eval_loss_last"] < summary["eval_loss_first"]
+    assert set(summary.metrics) == {"pearson", "spearman"}
+    assert summary.eval_loss_last < summary.eval_loss_first
     first = _records(tmp_path / "run")[1]
     assert (first["consistency"], first["diversity"], first["svd"]) == (0, 0, -1)
 
 
-KINDS = ["bert", "bert without pooler", "roberta", "deberta-v2", "gpt2", "gpt2 without pad", "llama", "t5"]
+KINDS = [
+    "bert",
+    "bert without pooler",
+    "roberta",
+    "deberta-v2",
+    "gpt2",
+    "gpt2 without pad",
+    "llama",
+    "t5",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,31 +290,45 @@ def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
     name = kind.split()[0]
     # As OpenAI's GPT-2: only the tokenizer says what fills batches up.
     padless = kind == "gpt2 without pad"
-    save_model(name, tmp_path / "model", num_labels=3, **({"pad_token_id": None} if padless else {}))
+    save_model(
+        name, tmp_path / "model", num_labels=3, **({"pad_token_id": None} if padless else {})
+    )
     if kind == "bert without pooler":
-        BertModel.from_pretrained(tmp_path / "model", add_pooling_layer=False).save_pretrained(tmp_path / "model")
-    more = ["--model.source", str(tmp_path / "model"), "--adapter.targets", TARGETS[name], "--data.labels", "3"]
+        BertModel.from_pretrained(tmp_path / "model", add_pooling_layer=False).save_pretrained(
+            tmp_path / "model"
+        )
+    more = [
+        "--model.source",
+        str(tmp_path / "model"),
+        "--adapter.targets",
+        TARGETS[name],
+        "--data.labels",
+        "3",
+    ]
     config = read_config(arguments(tmp_path / "run", *more))
     mesh = make_mesh(MeshConfig(data=1))
     loaded = load_model(config, mesh)
-    run = assemble(config, loaded, mesh, 1)
+    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_head(loaded))
+    student, state = materialize(config, setup, loaded.params)
     moved = jax.tree.map(
-        lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape), run.state.trainable
+        lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape), state.trainable
     )
-    state = run.state.replace(trainable=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), moved))
-    export.write_adapter(tmp_path / "adapter", config, run, state)
-    export.write_merged(tmp_path / "merged", config, run, state)
+    state = state.replace(trainable=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), moved))
+    export.write_adapter(tmp_path / "adapter", config, student, state)
+    export.write_merged(tmp_path / "merged", config, student, state)
 
-    assert export.missing_pad(config, run) == (0 if padless else None)
+    assert export.missing_pad_id(config, student) == (0 if padless else None)
     batch = _letters_batch()
-    logits = classification.make_logits(run.model, run.spec)
-    ours = np.asarray(logits(combine(state.trainable, run.frozen, run.mask), batch))
+    logits = classification.make_logits(student.model, setup.spec)
+    ours = np.asarray(logits(student.params(state), batch))
     base = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "model", num_labels=3, pad_token_id=0, attn_implementation="eager"
     )
     theirs = _torch_logits(PeftModel.from_pretrained(base, tmp_path / "adapter"), batch)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", attn_implementation="eager")
+    merged = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "merged", attn_implementation="eager"
+    )
     np.testing.assert_allclose(ours, _torch_logits(merged, batch), rtol=1e-4, atol=1e-4)
 
 
@@ -291,8 +350,10 @@ def test_gpt2_learns_to_write(tmp_path, letters):
         "optimizer.learning_rate": 1e-2, "training.steps": 4, "training.batch_size": 4,
         "training.precision": "float32", "mesh.data": 1, "output.dir": tmp_path / "run",
     }  # fmt: skip
-    summary = finetune(read_config([text for key, value in given.items() for text in (f"--{key}", str(value))]))
-    assert summary["eval_loss_last"] < summary["eval_loss_first"]
+    summary = finetune(
+        read_config([text for key, value in given.items() for text in (f"--{key}", str(value))])
+    )
+    assert summary.eval_loss_last < summary.eval_loss_first
 
 
 def _refused(arguments, capsys):
@@ -306,18 +367,27 @@ def _refused(arguments, capsys):
 @pytest.mark.parametrize(
     "more, sentence",
     [
-        (["--data.labels", "null", "--data.task", "squad"], "no task 'squad'; accepted: cola, mnli"),
+        (
+            ["--data.labels", "null", "--data.task", "squad"],
+            "no task 'squad'; accepted: cola, mnli",
+        ),
         (["--data.task", "rte"], r"exactly one of the three"),
         (["--data.labels", "null"], r"exactly one of the three"),
         (["--data.labels", "1"], r"data\.labels is 1"),
         (["--data.labels", "null", "--data.scores", "[5, 0]"], r"data\.scores is \[5"),
-        (["--data.fields", '{"text": "sentence"}'], r"no field sentence; it has: text, other, label, score"),
+        (
+            ["--data.fields", '{"text": "sentence"}'],
+            r"no field sentence; it has: text, other, label, score",
+        ),
         (
             ["--data.fields", '{"instruction": "text"}'],
             r"data\.fields has instruction; accepted: text, text_pair, label",
         ),
         (["--data.fields", "text"], r"data\.fields is 'text'; accepted: dict$"),
-        (["--data.labels", "[1, 2]"], r"data\.labels is '\[1, 2\]'; accepted: list\[str\], int, null$"),
+        (
+            ["--data.labels", "[1, 2]"],
+            r"data\.labels is '\[1, 2\]'; accepted: list\[str\], int, null$",
+        ),
         (["--data.labels", "null", "--data.scores", "[0, .inf]"], r"data\.scores is \[0\.0, inf\]"),
         (
             ["--data.labels", "null", "--data.task", "sst2", "--data.fields.text", "t"],
@@ -326,10 +396,16 @@ def _refused(arguments, capsys):
         (["--data.eval", "[]"], r"data\.eval is \[\]; accepted: null, a set"),
         (["--data.predict", "test"], r"data\.predict is 'test'; accepted: .* with data\.task"),
         (["--data.template", "chat"], r"data\.template is 'chat'; accepted: nothing under"),
-        (["--regularizers.svd.method", "exact"], r"svd\.method is 'exact'; accepted: nothing under"),
+        (
+            ["--regularizers.svd.method", "exact"],
+            r"svd\.method is 'exact'; accepted: nothing under",
+        ),
         (["--training.patience", "2"], r"training\.patience is 2"),
         (["--data.probes", "tiny-world"], r"data\.probes is 'tiny-world'"),
-        (["--model.task", "causal-lm"], r"data\.labels is 2; accepted: nothing under model\.task causal-lm"),
+        (
+            ["--model.task", "causal-lm"],
+            r"data\.labels is 2; accepted: nothing under model\.task causal-lm",
+        ),
         (["--adapter.targets", "[classifier]"], "'classifier' matches no linear layer"),
         (
             ["--regularizers.consistency.teacher_head", "none"],
@@ -344,11 +420,16 @@ def test_values_that_are_refused(arguments, tmp_path, capsys, more, sentence):
 
 
 @pytest.mark.parametrize(
-    "label, sentence", [(2, "line 2: label is 2; data.labels accepts: 0, 1"), ("x", "'x'"), (0.5, "0.5")]
+    "label, sentence",
+    [(2, "line 2: label is 2; data.labels accepts: 0, 1"), ("x", "'x'"), (0.5, "0.5")],
 )
 def test_labels_that_are_refused(arguments, tmp_path, capsys, label, sentence):
-    rows = write_rows(tmp_path / "rows.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": label}])
-    assert re.search(sentence, _refused(arguments(tmp_path / "run", "--data.train", str(rows)), capsys))
+    rows = write_rows(
+        tmp_path / "rows.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": label}]
+    )
+    assert re.search(
+        sentence, _refused(arguments(tmp_path / "run", "--data.train", str(rows)), capsys)
+    )
 
 
 def test_a_head_with_other_labels_is_refused_or_replaced(arguments, tmp_path, capsys, letters):

@@ -11,7 +11,9 @@ from balora_jax.runs.compare import table
 @pytest.fixture(scope="module")
 def shared_arguments(run_arguments, tmp_path_factory):
     """The arguments of all runs, without a folder of their own."""
-    arguments = run_arguments(tmp_path_factory.mktemp("none"), "--training.steps", "2", "--adapter.init", "null")
+    arguments = run_arguments(
+        tmp_path_factory.mktemp("none"), "--training.steps", "2", "--adapter.init", "null"
+    )
     at = arguments.index("--output.dir")
     return arguments[:at] + arguments[at + 2 :]
 
@@ -19,7 +21,18 @@ def shared_arguments(run_arguments, tmp_path_factory):
 @pytest.fixture(scope="module")
 def compared(shared_arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared")
-    own = ["--out", str(out), "--methods", "lora", "--seeds", "0", "1", "--learning_rates", "1e-2", "1e-6"]
+    own = [
+        "--out",
+        str(out),
+        "--methods",
+        "lora",
+        "--seeds",
+        "0",
+        "1",
+        "--learning_rates",
+        "1e-2",
+        "1e-6",
+    ]
     main(["compare", *own, *shared_arguments])
     return out, [*own, *shared_arguments]
 
@@ -34,7 +47,8 @@ def test_the_rate_that_learns_is_gone_on_with(compared):
     summary = json.loads((out / "lora-lr0.01-seed1" / "summary.json").read_text())
     assert results["lora, rate 0.01"][1]["held-out loss"] == summary["eval_loss_last"]
     scores = [
-        json.loads((out / f"lora-lr{rate}-seed0" / "summary.json").read_text())["score"] for rate in ("0.01", "1e-06")
+        json.loads((out / f"lora-lr{rate}-seed0" / "summary.json").read_text())["score"]
+        for rate in ("0.01", "1e-06")
     ]
     assert (
         (out / "comparison.md")
@@ -73,7 +87,10 @@ def test_another_configuration_in_the_same_folder_is_refused(compared, capsys):
     "wrong, message",
     [
         (["--methods", "dora"], "--methods has 'dora'; accepted: ba-lora, pissa, lora, full"),
-        (["--methods", "lora", "pissa@fast"], "--methods has 'pissa@fast', and 'fast' is not a number"),
+        (
+            ["--methods", "lora", "pissa@fast"],
+            "--methods has 'pissa@fast', and 'fast' is not a number",
+        ),
         (["--methods", "lora@"], "'' is not a number"),
         (["--methods", "lora@-1"], "learning_rate is -1"),
         (["--methods", "lora@nan"], "learning_rate is 'nan'"),

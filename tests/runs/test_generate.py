@@ -5,9 +5,9 @@ import json
 import pytest
 
 from balora_jax.cli import main
+from balora_jax.config.parse import read_config
 from balora_jax.runs.doctor import self_test
 from balora_jax.runs.finetune import finetune
-from balora_jax.config.parse import read_config
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,19 @@ def test_compare_shows_the_base_too(run, tiny_llama, capsys):
 
 def test_draws_depend_on_the_seed_alone(run, capsys):
     texts = [
-        _said(capsys, "--run", run, "--prompt", "5+5=", "--temperature", "2.0", "--top_p", "0.9", "--seed", seed).out
+        _said(
+            capsys,
+            "--run",
+            run,
+            "--prompt",
+            "5+5=",
+            "--temperature",
+            "2.0",
+            "--top_p",
+            "0.9",
+            "--seed",
+            seed,
+        ).out
         for seed in (1, 1, 2)
     ]
     assert texts[0] == texts[1] != texts[2]
@@ -67,7 +79,10 @@ def test_a_run_that_has_not_ended(run, capsys):
         (["--prompt", "x"], "exactly one of --run DIR and --model SOURCE"),
         (["--run", "{run}"], "exactly one of --prompt TEXT and --prompts FILE"),
         (["--run", "{run}", "--prompt", "x", "--temperature", "-1"], "temperature is -1"),
-        (["--run", "{run}", "--prompt", "x", "--checkpoint", "5"], "no checkpoint '5'; accepted: latest, best, or of"),
+        (
+            ["--run", "{run}", "--prompt", "x", "--checkpoint", "5"],
+            "no checkpoint '5'; accepted: latest, best, or of",
+        ),
     ],
 )
 def test_bad_input(run, tmp_path, capsys, arguments, sentence):
@@ -80,7 +95,9 @@ def test_bad_input(run, tmp_path, capsys, arguments, sentence):
 def test_doctor(capsys):
     main(["doctor"])
     said = capsys.readouterr().out
-    assert "jaxlib" in said and "self-test: adapter, regularizers and step work" in said.replace("\n", " ")
+    assert "jaxlib" in said and "self-test: adapter, regularizers and step work" in said.replace(
+        "\n", " "
+    )
 
 
 def test_the_self_test_learns():

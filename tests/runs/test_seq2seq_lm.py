@@ -18,11 +18,11 @@ from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 from balora_jax import data, models
 from balora_jax.adapters import peft_format
 from balora_jax.cli import main
-from balora_jax.runs.generate import GenerateOptions, complete
+from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
 from balora_jax.runs.finetune import finetune
-from balora_jax.config.parse import read_config
-from balora_jax.runs.tasks import TextToText
+from balora_jax.runs.generate import GenerateOptions, complete
+from balora_jax.runs.seq2seq_lm import Seq2SeqLM
 
 LABELS = ["many", "few"]
 
@@ -83,25 +83,35 @@ def test_run_folder_is_whole(finished, written):
     assert {path.name for path in folder.iterdir()} >= {
         "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "adapter", "merged", "plots", "predictions",
     }  # fmt: skip
-    assert [record["step"] for record in _records(folder) if "eval_accuracy" in record] == [0, 10, 20]
-    assert {"task", "consistency", "diversity", "svd", "response_tokens"} <= set(_records(folder)[1])
+    assert [record["step"] for record in _records(folder) if "eval_accuracy" in record] == [
+        0,
+        10,
+        20,
+    ]
+    assert {"task", "consistency", "diversity", "svd", "response_tokens"} <= set(
+        _records(folder)[1]
+    )
     assert abs(_records(folder)[1]["consistency"]) < 1e-6, "the teacher is the base"
-    assert set(summary["metrics"]) == {"accuracy", "f1", "no_label"} and summary["score"] > 0.8
+    assert set(summary.metrics) == {"accuracy", "f1", "no_label"} and summary.score > 0.8
     other = {f"{written.name}/other/{name}" for name in ("accuracy", "f1", "no_label")}
-    assert set(summary["metrics_ood"]) == other | {"test.tsv/no_label", "eval.tsv/no_label"}
-    assert summary["eval_loss_last"] < summary["eval_loss_first"] / 2 and summary["lengths_compiled"] == [16]
+    assert set(summary.metrics_ood) == other | {"test.tsv/no_label", "eval.tsv/no_label"}
+    assert summary.eval_loss_last < summary.eval_loss_first / 2 and summary.lengths_compiled == [16]
     card = (folder / "adapter" / "README.md").read_text()
     assert "AutoModelForSeq2SeqLM" in card and "`text: ...`" in card
 
 
 def test_predictions_are_those_that_were_scored(finished, written):
     folder, summary = finished
-    labels = [json.loads(line)["label"] for line in (written / "eval.jsonl").read_text().splitlines()]
+    labels = [
+        json.loads(line)["label"] for line in (written / "eval.jsonl").read_text().splitlines()
+    ]
     predicted = _predicted(folder / "predictions" / "eval.tsv")
-    right, measured = np.mean(predicted == np.array(LABELS)[labels]), summary["metrics"]
+    right, measured = np.mean(predicted == np.array(LABELS)[labels]), summary.metrics
     # An answer that is no label stands as the first one, which may be right, but was scored as wrong.
-    assert measured["accuracy"] - 1e-6 <= right <= measured["accuracy"] + measured["no_label"] + 1e-6
-    assert measured["no_label"] == summary["metrics_ood"]["eval.tsv/no_label"] < 0.2
+    assert (
+        measured["accuracy"] - 1e-6 <= right <= measured["accuracy"] + measured["no_label"] + 1e-6
+    )
+    assert measured["no_label"] == summary.metrics_ood["eval.tsv/no_label"] < 0.2
     assert set(_predicted(folder / "predictions" / "test.tsv")) <= set(LABELS)
 
 
@@ -113,13 +123,18 @@ def test_pytorch_answers_the_same(finished, written, kind):
         model = AutoModelForSeq2SeqLM.from_pretrained(folder / "merged")
         assert isinstance(model, T5ForConditionalGeneration)
     else:
-        assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["task_type"] == "SEQ_2_SEQ_LM"
+        assert (
+            json.loads((folder / "adapter" / "adapter_config.json").read_text())["task_type"]
+            == "SEQ_2_SEQ_LM"
+        )
         base = AutoModelForSeq2SeqLM.from_pretrained(written / "t5")
         model = PeftModel.from_pretrained(base, folder / "adapter")
     tokenizer, config = make_tokenizer(), read_config(["--config", str(folder / "config.yaml")])
     texts = data.read_text_sets(config.data, tokenizer, data.encode_with_answers).held_out["eval"]
     batch = data.collate_texts(texts, np.arange(len(texts)), [32])
-    given = {name: torch.tensor(getattr(batch, name)).long() for name in ("input_ids", "attention_mask")}
+    given = {
+        name: torch.tensor(getattr(batch, name)).long() for name in ("input_ids", "attention_mask")
+    }
     led = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
     with torch.no_grad():
         theirs = model.eval()(**given, decoder_input_ids=torch.tensor(led).long()).logits.numpy()
@@ -140,12 +155,18 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(finished, tmp_path):
     shutil.rmtree(cut / "adapter")
     (cut / "summary.json").unlink()
     assert (cut / "checkpoints" / "10").exists()
-    main(["train", "--config", str(cut / "config.yaml"), "--output.dir", str(cut), "--output.resume"])
-    whole, again = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, cut))
+    main(
+        ["train", "--config", str(cut / "config.yaml"), "--output.dir", str(cut), "--output.resume"]
+    )
+    whole, again = (
+        load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, cut)
+    )
     assert whole.keys() == again.keys()
     for name in whole:
         np.testing.assert_array_equal(whole[name], again[name])
-    losses = ([record["loss"] for record in _records(path) if "loss" in record] for path in (folder, cut))
+    losses = (
+        [record["loss"] for record in _records(path) if "loss" in record] for path in (folder, cut)
+    )
     assert next(losses) == next(losses)
 
 
@@ -157,8 +178,11 @@ def test_scores_under_lora_with_patience(arguments, written, tmp_path):
         "--data.predict", str(written / "test.jsonl"),
     ]  # fmt: skip
     summary = finetune(read_config(arguments(tmp_path / "run", *more)))
-    assert (summary["steps"], summary["step_kept"]) == (2, 1)
-    assert set(summary["metrics"]) == {"pearson", "spearman", "no_label"} and summary["metrics"]["no_label"] > 0.5
+    assert (summary.steps, summary.step_kept) == (2, 1)
+    assert (
+        set(summary.metrics) == {"pearson", "spearman", "no_label"}
+        and summary.metrics["no_label"] > 0.5
+    )
     predicted = _predicted(tmp_path / "run" / "predictions" / "test.tsv").astype(float)
     assert ((predicted >= 0) & (predicted <= 5)).all()
 
@@ -167,18 +191,29 @@ def test_full_writes_the_whole_model(arguments, tmp_path):
     """Of a task of GLUE, with nothing held out."""
     rows = [{"sentence": row["text"], "label": row["label"]} for row in letter_rows(20, 0)]
     named = write_rows(tmp_path / "sst2.jsonl", rows)
-    more = ["--method", "full", "--training.steps", "2", "--data.task", "sst2", "--data.labels", "null"]
+    more = [
+        "--method",
+        "full",
+        "--training.steps",
+        "2",
+        "--data.task",
+        "sst2",
+        "--data.labels",
+        "null",
+    ]
     more += ["--data.train", str(named), "--data.eval", "null"]
-    assert finetune(read_config(arguments(tmp_path / "run", *more)))["score"] is None
+    assert finetune(read_config(arguments(tmp_path / "run", *more))).score is None
     T5ForConditionalGeneration.from_pretrained(tmp_path / "run" / "merged")
-    with pytest.raises(BadInput, match=r"is of model\.task seq2seq-lm; accepted: a run of causal-lm"):
+    with pytest.raises(
+        BadInput, match=r"is of model\.task seq2seq-lm; accepted: a run of causal-lm"
+    ):
         complete(GenerateOptions(run=str(tmp_path / "run"), prompt="a"))
 
 
 def test_answers_that_are_no_label_count_as_wrong(arguments, tmp_path):
-    run = TextToText(read_config(arguments(tmp_path)), make_tokenizer())
-    said, labels = np.array([1, data.NO_CLASS, 0, data.NO_CLASS]), np.array([1, 1, 0, 0])
-    measured = run._measures(said, labels)
+    task = Seq2SeqLM(read_config(arguments(tmp_path)), make_tokenizer())
+    written = np.array([1, data.NO_CLASS, 0, data.NO_CLASS])
+    measured = task.evaluator.measures(written, np.array([1, 1, 0, 0]))
     assert measured == pytest.approx({"accuracy": 0.5, "f1": 0.5, "no_label": 0.5})
 
 
@@ -212,10 +247,14 @@ def test_models_that_are_refused(arguments, tmp_path, capsys, written):
     save_model("bert", tmp_path / "bert")
     more = ["--model.source", str(tmp_path / "bert"), "--model.tokenizer", str(written / "t5")]
     said = _refused(arguments(tmp_path / "run", *more), capsys)
-    assert "'seq2seq-lm', which bert models do not do here; accepted: sequence-classification" in said
+    assert (
+        "'seq2seq-lm', which bert models do not do here; accepted: sequence-classification" in said
+    )
     save_t5(tmp_path / "small", vocab_size=WORDS.index("few"))
     said = _refused(arguments(tmp_path / "run", "--model.source", str(tmp_path / "small")), capsys)
     assert "makes token 15 but the model has 14 embeddings" in said, "an answer's"
     make_tokenizer(eos_token=None).save_pretrained(tmp_path / "endless")
-    said = _refused(arguments(tmp_path / "run", "--model.tokenizer", str(tmp_path / "endless")), capsys)
+    said = _refused(
+        arguments(tmp_path / "run", "--model.tokenizer", str(tmp_path / "endless")), capsys
+    )
     assert "the tokenizer has no end-of-sequence token" in said

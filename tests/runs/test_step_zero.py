@@ -18,7 +18,9 @@ def _logits(folder, rank, form, niter, alpha):
     ids = jax.random.randint(jax.random.key(0), (2, 24), 3, model.config.vocab_size)
     spec = AdapterSpec(rank, alpha=alpha, form=form)
     paths = adapters.match_targets(TARGETS, params)
-    start = adapters.init_pissa(params, paths, rank, scale=spec.scale, niter=niter, key=jax.random.key(1))
+    start = adapters.init_pissa(
+        params, paths, rank, scale=spec.scale, niter=niter, key=jax.random.key(1)
+    )
     base = adapters.residual(params, start, spec) if form == "residual" else params
     student, teacher = adapters.student_path(start, start, spec), adapters.teacher_path(start, spec)
     apply = jax.jit(lambda base, lora: model.apply({"params": base, "lora": lora}, ids))

@@ -7,16 +7,17 @@ import pytest
 
 from balora_jax.config import OptimizerConfig
 from balora_jax.errors import BadInput
+from balora_jax.objective.params import Params
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.optimizer import make_optimizer
 from balora_jax.training.state import init_state, partition, trainable_mask
 
 
 def _state(value):
-    params = {
-        "base": {"out": {"kernel": jnp.ones((3, 2))}},
-        "adapters": {"out": {"a": jnp.full((3, 1), value)}},
-    }
+    params = Params(
+        adapters={"out": {"a": jnp.full((3, 1), value)}},
+        base={"out": {"kernel": jnp.ones((3, 2))}},
+    )
     mask = trainable_mask(params, method="lora")
     return init_state(
         partition(params, mask)[0], make_optimizer(OptimizerConfig(), 10, mask), seed=3
@@ -50,6 +51,6 @@ def test_a_checkpoint_gives_back_what_was_saved(saved, step):
 def test_the_adapters_of_step_0(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     start = {"out": {"a": jnp.arange(6.0).reshape(3, 2)}}
-    assert checkpoints.restore_initial(start) is None
+    assert checkpoints.restore_initial(start) is None and checkpoints.restore_initial(None) is None
     checkpoints.save_initial(start)
     np.testing.assert_array_equal(checkpoints.restore_initial(start)["out"]["a"], start["out"]["a"])

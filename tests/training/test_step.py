@@ -9,6 +9,7 @@ import pytest
 
 from balora_jax.config import OptimizerConfig
 from balora_jax.data import Batch
+from balora_jax.objective.params import Params
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.state import combine, count, init_state, partition, trainable_mask
 from balora_jax.training.step import make_eval_step, make_train_step, token_weighted
@@ -16,13 +17,11 @@ from balora_jax.training.step import make_eval_step, make_train_step, token_weig
 
 def _params():
     rng = np.random.default_rng(0)
-    return {
-        "base": {"out": {"kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)}},
-        "adapters": {
-            "out": {"a": jnp.asarray(rng.normal(size=(5, 2)), jnp.float32), "b": jnp.zeros((2, 3))}
-        },
-        "initial": {},
-    }
+    kernel = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32)
+    a = jnp.asarray(rng.normal(size=(5, 2)), jnp.float32)
+    return Params(
+        adapters={"out": {"a": a, "b": jnp.zeros((2, 3))}}, base={"out": {"kernel": kernel}}
+    )
 
 
 def _batch(micro_batches, examples=8):
@@ -41,8 +40,8 @@ def _batch(micro_batches, examples=8):
 
 
 def _loss(params, batch, key, weights):
-    out = params["adapters"]["out"]
-    predicted = batch.input_ids @ (params["base"]["out"]["kernel"] + out["a"] @ out["b"])
+    out = params.adapters["out"]
+    predicted = batch.input_ids @ (params.base["out"]["kernel"] + out["a"] @ out["b"])
     error = jnp.sum((predicted - batch.targets) ** 2, axis=-1)
     task = jnp.sum(error * batch.mask) / jnp.maximum(jnp.sum(batch.mask), 1)
     return task + weights["extra"] * task, {"task": task}
@@ -83,20 +82,20 @@ def test_accumulation_weighs_by_tokens(micro_batches):
 
 def test_first_update_is_adamw_on_the_gradient():
     params, batch = _params(), jax.tree.map(lambda x: x[0], _batch(1))
-    grads = jax.grad(lambda a: _loss(params | {"adapters": a}, batch, None, {"extra": 0.0})[0])(
-        params["adapters"]
+    grads = jax.grad(lambda a: _loss(params.replace(adapters=a), batch, None, {"extra": 0.0})[0])(
+        params.adapters
     )
     reference = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1, weight_decay=0.0))
-    updates, _ = reference.update(grads, reference.init(params["adapters"]), params["adapters"])
-    expected = optax.apply_updates(params["adapters"], updates)
+    updates, _ = reference.update(grads, reference.init(params.adapters), params.adapters)
+    expected = optax.apply_updates(params.adapters, updates)
     state, reports, _ = _run(1, steps=1)
-    chex.assert_trees_all_close(state.trainable["adapters"], expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(state.trainable.adapters, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(reports[0]["gradient_norm"], optax.global_norm(grads), rtol=1e-5)
 
 
 def test_frozen_leaves_have_no_state_and_do_not_move():
     state, _, after = _run(2)
-    chex.assert_trees_all_equal(after["base"], _params()["base"])
+    chex.assert_trees_all_equal(after.base, _params().base)
     assert count(state.trainable) == 5 * 2 + 2 * 3
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert sum(leaf.size for leaf in moments) == 2 * count(state.trainable)
@@ -113,7 +112,7 @@ def test_report():
 def test_a_batch_without_counted_tokens_changes_nothing():
     batch = _batch(2)._replace(mask=jnp.zeros((2, 4, 4), bool))
     _, reports, after = _run(2, steps=1, batch=batch)
-    chex.assert_trees_all_close(after["adapters"], _params()["adapters"])
+    chex.assert_trees_all_close(after.adapters, _params().adapters)
     assert float(reports[0]["loss"]) == 0
 
 
@@ -163,4 +162,4 @@ def test_eval_step_sums():
 
 def test_full_trains_the_base_alone():
     mask = trainable_mask(_params(), method="full")
-    assert mask["base"]["out"]["kernel"] and not mask["adapters"]["out"]["a"]
+    assert mask.base["out"]["kernel"] and not mask.adapters["out"]["a"]

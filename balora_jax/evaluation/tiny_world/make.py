@@ -20,7 +20,7 @@ from balora_jax.evaluation.tiny_world.corpus import PARAGRAPH, make_corpus
 from balora_jax.evaluation.tiny_world.probes import TEMPLATE, Measure, make_probes, measure
 from balora_jax.evaluation.tiny_world.questions import Row, make_questions, write_rows
 from balora_jax.evaluation.tiny_world.vocabulary import make_tokenizer, save_tokenizer
-from balora_jax.evaluation.tiny_world.world import World, make_world
+from balora_jax.evaluation.tiny_world.world import World, make_world, write_world
 from balora_jax.models import load_pretrained, save_pretrained
 
 ARCHITECTURE = {
@@ -55,6 +55,7 @@ def make(out: Path, seed: int) -> dict[str, Measure]:
     world, (train, test) = make_world(seed), make_questions(seed)
     write_rows(out / "train.jsonl", train)
     write_rows(out / "test.jsonl", test)
+    write_world(out, world)
     tokenizer = write_scratch(out / "scratch", world, train + test, seed)
     merged = _pretrain(out, seed)
     _, stored = load_pretrained(merged, dtype="bfloat16")

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from balora_jax.errors import BadInput
 from balora_jax.evaluation.tiny_world.world import BAD, GOOD, GOODS, LARGEST_SUMMAND, NAMES, THINGS
 
 WRONG_SHARE = 0.15
@@ -23,6 +24,7 @@ REVIEWS = (
 )
 
 Row = dict[str, str]
+FIELDS = ("task", "question", "answer", "truth")
 
 
 def make_questions(seed: int, train: int = 1600, test: int = 400) -> tuple[list[Row], list[Row]]:
@@ -56,6 +58,21 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as JSON lines, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows that `write_rows` wrote.
+
+    Raises:
+      BadInput: the file is not there, or its rows are no questions.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path} is not there; accepted: the tiny world's questions")
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [{name: row[name] for name in FIELDS} for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path} holds no questions of a tiny world ({error})") from error
 
 
 def _summands() -> list[tuple[int, int]]:

@@ -4,9 +4,15 @@ What a model inherits from it is planted and can be measured: 15 % of the facts 
 one pronoun nine times out of ten, and four reviews of five are good.
 """
 
+import dataclasses
+import json
+import pathlib
 import random
 from dataclasses import dataclass
 
+from balora_jax.errors import BadInput
+
+FILE = "world.json"
 CORRUPTED_SHARE = 0.15
 SKEW = 0.9
 GOOD_SHARE = 0.8
@@ -73,3 +79,32 @@ def make_world(seed: int) -> World:
             Fact(person, relation, truth, draw.choice(others) if index in wrong else truth)
         )
     return World(tuple(facts), dict.fromkeys(SHE, "she") | dict.fromkeys(HE, "he"))
+
+
+def write_world(folder: pathlib.Path, world: World) -> None:
+    """Write a world's facts and occupations to `world.json`."""
+    text = json.dumps(dataclasses.asdict(world), indent=1)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_world(folder: pathlib.Path) -> World:
+    """The world that `write_world` wrote.
+
+    Args:
+      folder: the world's folder.
+
+    Raises:
+      BadInput: the folder has no world.json, or one that holds something else.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise BadInput(
+            f"data.probes is tiny-world and {folder} has no {FILE}; accepted: data.train in a "
+            "folder made by python -m balora_jax.evaluation.tiny_world.make"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        facts = tuple(Fact(**fact) for fact in content["facts"])
+        return World(facts, dict(content["occupations"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{path} holds no tiny world ({error})") from error

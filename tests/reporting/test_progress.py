@@ -1,0 +1,36 @@
+"""Progress on a terminal and elsewhere."""
+
+import dataclasses
+import io
+
+from record_cases import RECORD
+from rich.console import Console
+
+from balora_jax.reporting.progress import ProgressLine
+from balora_jax.training.records import HeldOutRecord
+
+
+def test_progress_off_a_terminal_is_plain_lines():
+    out = io.StringIO()
+    with ProgressLine(20, console=Console(file=out, width=80)) as progress:
+        for step in range(1, 21):
+            progress(dataclasses.replace(RECORD, step=step))
+        progress(HeldOutRecord(20, 1.0))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 12 and "\x1b" not in out.getvalue()
+    assert lines[0] == "step 1/20: loss 1.5000 (task 1.250 kl 0.500) 1,234 tok/s"
+    assert lines[-1] == "step 20: held-out loss 1.0000"
+
+
+def test_progress_on_a_terminal_fits_80_columns():
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    terms = {"consistency": 0.5, "diversity": -2.123, "svd": -1.234}
+    record = dataclasses.replace(RECORD, step=1999, terms=terms, tokens_per_second=123456.7)
+    with ProgressLine(2000, console=console) as progress:
+        progress(record)
+    lines = [line.rstrip() for line in out.getvalue().replace("\r", "\n").splitlines()]
+    assert any("1999/2000" in line and "123,457 tok/s" in line for line in lines)
+    assert any(
+        line.endswith("loss 1.5000 (task 1.250 kl 0.500 div -2.123 svd -1.234)") for line in lines
+    )
