@@ -25,7 +25,7 @@ from balora_jax.config import (
 from balora_jax.data import Batch
 from balora_jax.models.hf.registry import CAUSAL_LM, CLASSIFICATION, MODEL_TYPES
 from balora_jax.objective.params import Params
-from balora_jax.objective.svd import head_factor
+from balora_jax.objective.spectrum import head_factor
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.state import TrainState
 

@@ -20,10 +20,10 @@ from balora_jax.models.head import Head
 from balora_jax.objective.chunks import Chunks
 from balora_jax.objective.plain import Parts, combine
 from balora_jax.objective.schedules import effective_weights
-from balora_jax.objective.svd import svd, svd_of_logits
+from balora_jax.objective.spectrum import leading_share, leading_share_of_logits
 from balora_jax.objective.token_terms import largest, largest_on, softmax_entropy, token_terms
 from balora_jax.regularizers import nlg
-from balora_jax.regularizers.functions import Divergence, LeadingShare, NegativeEntropy
+from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
 from balora_jax.regularizers.terms import Terms
 
 # Tokens in a device's part of a chunk, and the most numbers their logits may have. An accelerator
@@ -315,9 +315,9 @@ def _batch_terms(
     values = {}
     for name, function in functions.items():
         if name in from_factor:
-            values[name] = svd(hidden, factor, mask, **dataclasses.asdict(function))
+            values[name] = leading_share(hidden, factor, mask, **dataclasses.asdict(function))
         elif isinstance(function, LeadingShare):
-            values[name] = svd_of_logits(logits, mask, **dataclasses.asdict(function))
+            values[name] = leading_share_of_logits(logits, mask, **dataclasses.asdict(function))
         else:
             value = function(nlg.counted_logits(logits, mask), mask)
             values[name] = jnp.asarray(value, jnp.float32)

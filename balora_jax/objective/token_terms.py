@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from balora_jax.regularizers.functions import Divergence, NegativeEntropy
+from balora_jax.regularizers.nlg import Divergence, NegativeEntropy
 from balora_jax.regularizers.terms import Terms
 
 Rows = dict[str, jax.Array]

@@ -4,12 +4,14 @@ All take whole logits [..., V] and mask [...], True where the position predicts 
 in float32, return a float32 scalar to be minimized, and are 0 with zero gradient when nothing is counted.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from balora_jax.linalg.leading import Method
 from balora_jax.linalg.singular_values import frobenius_norm, ratio, singular_values
 
 
@@ -149,3 +151,58 @@ def _leading_share(matrix: jax.Array, k: int, norm: str) -> jax.Array:
     values = singular_values(matrix)
     whole = frobenius_norm(matrix) if norm == "frobenius" else jnp.sum(values)
     return -ratio(jnp.sum(values[:k]), whole)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)) of each token.
+
+    Attributes:
+      temperature: T.
+    """
+
+    temperature: float
+
+    def __call__(
+        self, logits: jax.Array, teacher_logits: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Compute [...] from logits [..., V]; the targets are not read."""
+        return divergence(logits, teacher_logits, self.temperature)
+
+
+@dataclass(frozen=True)
+class NegativeEntropy:
+    """Minus the entropy of the softmax over each token's largest logits.
+
+    Attributes:
+      top_k: how many of the largest logits count; None for all.
+    """
+
+    top_k: int | None
+
+    def __call__(
+        self, logits: jax.Array, teacher_logits: jax.Array | None, targets: jax.Array
+    ) -> jax.Array:
+        """Compute [...] from logits [..., V]; teacher and targets are not read."""
+        return -entropy(logits, self.top_k)
+
+
+@dataclass(frozen=True)
+class LeadingShare:
+    """Minus the k largest singular values of the counted tokens' logits over a norm.
+
+    Attributes:
+      k: how many singular values lead.
+      norm: frobenius or nuclear.
+      method: how the streamed objective finds them (`linalg.leading`).
+      groups: equal parts of the batch with a term of their own, which is averaged.
+    """
+
+    k: int
+    norm: str
+    method: Method
+    groups: int
+
+    def __call__(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        """Compute [] from logits [..., V] by a full decomposition."""
+        return svd(logits, mask, k=self.k, norm=self.norm, groups=self.groups)

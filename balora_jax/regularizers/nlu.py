@@ -3,6 +3,7 @@
 All take logits [N, D] (examples, classes), compute in float32 and return a float32 scalar to be minimized.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import chex
@@ -107,3 +108,38 @@ def svd(logits: jax.Array, *, k: int) -> jax.Array:
     """
     values = singular_values(logits)
     return -ratio(jnp.sum(values[:k]), jnp.sum(values))
+
+
+@dataclass(frozen=True)
+class UnitDistance:
+    """The mean over classes of (z_F / |z_F| - z_P / |z_P|)^2 of each example."""
+
+    def __call__(
+        self, logits: jax.Array, teacher_logits: jax.Array, targets: jax.Array
+    ) -> jax.Array:
+        """Compute [N] from logits [N, D]; the targets are not read."""
+        return jnp.mean(unit_distance(logits, teacher_logits), axis=-1)
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """(1/D) sum_{i != j} C_ij^2 of a classifier's logits."""
+
+    def __call__(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        """Compute [] from logits [N, D] of examples that all count."""
+        return diversity(logits)
+
+
+@dataclass(frozen=True)
+class NuclearShare:
+    """Minus the k largest singular values of a classifier's logits over the sum of all.
+
+    Attributes:
+      k: how many singular values lead.
+    """
+
+    k: int
+
+    def __call__(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        """Compute [] from logits [N, D] of examples that all count."""
+        return svd(logits, k=self.k)

@@ -14,14 +14,8 @@ from typing import Literal
 import jax
 
 from balora_jax.config import ConsistencyConfig, DiversityConfig, SvdConfig, TermConfig
-from balora_jax.regularizers.functions import (
-    Covariance,
-    Divergence,
-    LeadingShare,
-    NegativeEntropy,
-    NuclearShare,
-    UnitDistance,
-)
+from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
+from balora_jax.regularizers.nlu import Covariance, NuclearShare, UnitDistance
 
 Per = Literal["token", "batch"]
 TokenFunction = Callable[[jax.Array, jax.Array | None, jax.Array], jax.Array]

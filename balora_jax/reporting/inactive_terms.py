@@ -1,13 +1,8 @@
 """Sentences on regularizers that cannot act as configured: which, why, and what to change."""
 
 from balora_jax.config import RegularizersConfig, RunConfig, TermConfig
-from balora_jax.regularizers.functions import (
-    Covariance,
-    Divergence,
-    LeadingShare,
-    NegativeEntropy,
-    NuclearShare,
-)
+from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
+from balora_jax.regularizers.nlu import Covariance, NuclearShare
 from balora_jax.regularizers.terms import REGULARIZERS, Terms
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.weights import section_schedule

@@ -23,7 +23,7 @@ from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.errors import BadInput
 from balora_jax.objective import causal_lm, classification, seq2seq_lm, streamed
 from balora_jax.objective.params import Params, Tree
-from balora_jax.objective.svd import head_factor
+from balora_jax.objective.spectrum import head_factor
 from balora_jax.regularizers.registration import check_registered
 from balora_jax.regularizers.terms import Terms, make_terms
 from balora_jax.training.optimizer import learning_rate, make_optimizer

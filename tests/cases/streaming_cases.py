@@ -7,7 +7,7 @@ from term_cases import WEIGHTS, nlg_terms
 
 from balora_jax.models.head import Head
 from balora_jax.objective import plain, streamed
-from balora_jax.objective.svd import head_factor
+from balora_jax.objective.spectrum import head_factor
 
 
 def random_batch(seed=0, shape=(4, 15), width=12, vocabulary=3001, keep=0.6, dtype=jnp.float32):

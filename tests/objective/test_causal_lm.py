@@ -17,7 +17,7 @@ from balora_jax.data import Batch
 from balora_jax.models.hf.registry import MODEL_TYPES
 from balora_jax.objective import causal_lm
 from balora_jax.objective.params import Params
-from balora_jax.objective.svd import head_factor
+from balora_jax.objective.spectrum import head_factor
 from balora_jax.training.sharding import make_mesh, tree_shardings
 
 SIZES = {

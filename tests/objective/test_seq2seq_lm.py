@@ -26,7 +26,7 @@ from balora_jax.config import (
 from balora_jax.data import Batch
 from balora_jax.objective import plain, seq2seq_lm
 from balora_jax.objective.params import Params
-from balora_jax.objective.svd import head_factor
+from balora_jax.objective.spectrum import head_factor
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import combine, partition, trainable_mask
 

@@ -15,7 +15,7 @@ from term_cases import nlg_terms
 from balora_jax.config import ConsistencyConfig, DiversityConfig, RegularizersConfig, SvdConfig
 from balora_jax.models.head import Head
 from balora_jax.objective import streamed
-from balora_jax.objective.svd import svd as streamed_svd
+from balora_jax.objective.spectrum import leading_share
 from balora_jax.regularizers import nlg, nlu
 
 settings.register_profile(
@@ -70,7 +70,7 @@ def _streamed(version, logits, teacher, mask):
         return streamed.objective(*arguments, terms=by_token, weights=weights, chunk_size=4)
 
     def svd(logits):
-        return streamed_svd(logits, factor, mask, k=K, norm=terms.svd.norm)
+        return leading_share(logits, factor, mask, k=K, norm=terms.svd.norm)
 
     one_at_a_time = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
     (_, parts), slopes = one_at_a_time(logits, jnp.eye(3, 2))
@@ -274,7 +274,7 @@ def shares(logits):
     plain = [
         [nlg.svd(logits, mask, k=k, norm=norm) for k in ks] for norm in ("frobenius", "nuclear")
     ]
-    exact = [streamed_svd(logits, factor, mask, k=k, method="exact") for k in ks]
+    exact = [leading_share(logits, factor, mask, k=k, method="exact") for k in ks]
     return jnp.array([*plain, exact])
 
 

@@ -43,7 +43,7 @@ def head_factor(head: Head) -> jax.Array:
     return jax.lax.scan(stack, jnp.zeros((width, width), jnp.float32), blocks)[0]
 
 
-def svd(
+def leading_share(
     hidden: jax.Array,
     factor: jax.Array,
     mask: jax.Array,
@@ -98,7 +98,7 @@ def _backward(settings, gradient, scale):
 _term.defvjp(_forward, _backward)
 
 
-def svd_of_logits(
+def leading_share_of_logits(
     logits: jax.Array,
     mask: jax.Array,
     *,
@@ -109,7 +109,7 @@ def svd_of_logits(
 ) -> jax.Array:
     """The SVD term of a head that has no factor (soft-capped, or trained): from whole logits [..., V].
 
-    It holds [tokens, V] a few times. Arguments and result are those of `svd`.
+    It holds [tokens, V] a few times. Arguments and result are those of `leading_share`.
     """
     return _mean_share(nlg.counted_logits(logits, mask), k, norm, method, groups)
 

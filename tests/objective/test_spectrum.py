@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from streaming_cases import random_head
 
-from balora_jax.objective.svd import head_factor, svd
+from balora_jax.objective.spectrum import head_factor, leading_share
 
 
 def states_of(spectrum, shape=(160, 48), seed=0):
@@ -26,7 +26,7 @@ SPECTRA = {
 
 def compare(states, head, mask, k, norm, method="subspace"):
     def term(hidden):
-        return svd(hidden, head_factor(head), mask, k=k, norm=norm, method=method)
+        return leading_share(hidden, head_factor(head), mask, k=k, norm=norm, method=method)
 
     value, gradient = jax.jit(jax.value_and_grad(term))(states)
     kernel = np.asarray(head.kernel, np.float64)
@@ -87,4 +87,4 @@ def test_a_soft_capped_head_has_no_factor():
 
 def test_a_factor_of_another_head_is_refused():
     with pytest.raises(AssertionError):
-        svd(jnp.ones((3, 8)), jnp.eye(7), jnp.ones(3, bool), k=1)
+        leading_share(jnp.ones((3, 8)), jnp.eye(7), jnp.ones(3, bool), k=1)
