@@ -60,7 +60,7 @@ def export_adapter(
 
     Args:
       folder: created if need be.
-      lora: {a, b} at each target with the scale folded into b, as `student_path` gives it in the delta form; PiSSA
+      lora: {a, b} at each target with the scale folded into b, as `student_lora` gives it in the delta form; PiSSA
         in either form is a LoRA of twice the rank on the original weights ([A - A0 | A0] [B ; B - B0]).
       params: the frozen tree, to tell which layers exist.
       base: the base model's hub id or folder, for adapter_config.json.

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from balora_jax.adapters import AdapterSpec, student_path, teacher_path
+from balora_jax.adapters import AdapterSpec, student_lora, teacher_lora
 from balora_jax.config import RegularizersConfig
 from balora_jax.data import Batch
 from balora_jax.models import CausalLM, head
@@ -104,11 +104,11 @@ def _states(
 
 def student(params: Tree, spec: AdapterSpec) -> Tree:
     """The `lora` collection of the model as trained; empty under method full."""
-    return student_path(params["adapters"], params["initial"] or None, spec)
+    return student_lora(params["adapters"], params["initial"] or None, spec)
 
 
 def _teacher(params: Tree, spec: AdapterSpec) -> Tree:
-    return teacher_path(params["initial"] or None, spec)
+    return teacher_lora(params["initial"] or None, spec)
 
 
 def _factor(params: Tree) -> jax.Array | None:

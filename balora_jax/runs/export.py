@@ -63,7 +63,7 @@ def write_merged(path: pathlib.Path, config: RunConfig, run: Assembly, state: Tr
     params = combine(state.trainable, run.frozen, run.mask)
     base = params["base"]
     if config.method != "full":
-        lora = adapters.student_path(params["adapters"], params["initial"] or None, run.spec)
+        lora = adapters.student_lora(params["adapters"], params["initial"] or None, run.spec)
         base = jax.jit(adapters.merge)(base, lora)
     base, labels = _on_host(base), label_count(config)
     if jax.process_index() == 0:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 from balora_jax import adapters, data, models
 from balora_jax.objective import streamed
 from balora_jax.adapters import AdapterSpec, peft_format
-from balora_jax.config import PISSA_PATTERN, RunConfig
+from balora_jax.config import RunConfig
+from balora_jax.config.adapter import START_SETTINGS, start_spellings
 from balora_jax.errors import BadInput
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.optimizer import make_optimizer
@@ -60,7 +61,7 @@ class Assembly:
         """What training has made of the untouched base, as a `lora` collection with the scale folded in."""
         initial = self.frozen["initial"] or None
         delta = dataclasses.replace(self.spec, form="delta")
-        return adapters.student_path(state.trainable["adapters"], initial, delta)
+        return adapters.student_lora(state.trainable["adapters"], initial, delta)
 
 
 def label_count(config: RunConfig) -> int | None:
@@ -168,7 +169,8 @@ def head_factor(config: RunConfig, model: Any, base: Tree) -> Tree:
 def restore_initial(config: RunConfig, checkpoints: Checkpoints, loaded: models.Loaded, mesh: Mesh) -> Tree | None:
     """The adapters of step 0 of a run that is gone on with; None if they are not on disk, or there are none."""
     base = take(loaded.params, trained_head(loaded), inside=False)
-    if config.method == "full" or not PISSA_PATTERN.fullmatch(config.adapter_init):
+    found = adapters.find_start(config.adapter_init)
+    if config.method == "full" or found is None or found[0].zero:
         return None
     paths = adapters.match_targets(config.adapter.targets, base)
     make = functools.partial(adapters.init_lora, base, paths, config.adapter.rank)
@@ -183,12 +185,27 @@ def restore_head(checkpoints: Checkpoints, loaded: models.Loaded) -> Tree | None
 
 
 def init_adapters(
-    config: RunConfig, base: Tree, mesh: Mesh, initial: Tree | None
+    config: RunConfig,
+    base: Tree,
+    mesh: Mesh,
+    initial: Tree | None,
+    gradient: Mapping[Path, jax.Array] | None = None,
 ) -> tuple[AdapterSpec, Tree, Tree | None]:
-    """(spec, adapters, adapters of step 0 or None where those are zero), on the mesh.
+    """Initialize the adapters of a run, on the mesh.
+
+    Args:
+      config: the run.
+      base: the frozen parameters that may be adapted.
+      mesh: the devices.
+      initial: the adapters of step 0 of a resumed run; computed afresh if None.
+      gradient: the task loss's gradient with respect to every target kernel, for the starts that need it.
+
+    Returns:
+      The spec; the adapters; and the adapters of step 0, or None where their A B is zero.
 
     Raises:
-      BadInput: targets that match nothing, a rank too large, an initialization that does not exist.
+      BadInput: targets that match nothing, a rank too large, an unknown start, or no gradient for a start that
+        needs one.
     """
     section = config.adapter
     spec = AdapterSpec(section.rank, section.alpha, section.rank_stabilized, section.form)
@@ -196,27 +213,30 @@ def init_adapters(
         return spec, {}, None
     paths = adapters.match_targets(section.targets, base)
     adapters.check_rank(section.rank, paths, base)
-    key, init = jax.random.key(config.training.seed), config.adapter_init
-    pissa = PISSA_PATTERN.fullmatch(init)
-    if pissa and initial is None:
-        niter = int(pissa[2]) if pissa[2] else None
+    found = adapters.find_start(config.adapter_init)
+    if found is None:
+        loaded = _from_peft(config.adapter_init, base)
+        rank = jax.tree.leaves(loaded)[0].shape[-1]
+        return AdapterSpec(rank, form=section.form), _on_mesh(mesh, loaded), None
+    start, settings = found
+    if initial is None:
+        if start.needs == "gradient":
+            if gradient is None:
+                raise BadInput(f"adapter.init is {config.adapter_init!r}, which needs the gradient of a first batch")
+            settings = settings | {"gradient": gradient}
+        key = jax.random.key(config.training.seed)
         replicated = NamedSharding(mesh, P())
         gather = functools.partial(jax.lax.with_sharding_constraint, shardings=replicated)
-        initial = adapters.init_pissa(base, paths, spec.rank, scale=spec.scale, niter=niter, key=key, gather=gather)
-    if pissa:
-        initial = _on_mesh(mesh, initial)
-        return spec, initial, initial
-    if init == "lora":
-        return spec, _on_mesh(mesh, adapters.init_lora(base, paths, spec.rank, key)), None
-    loaded = _from_peft(init, base)
-    rank = jax.tree.leaves(loaded)[0].shape[-1]
-    return AdapterSpec(rank, form=section.form), _on_mesh(mesh, loaded), None
+        initial = start.init(base, paths, spec.rank, scale=spec.scale, key=key, gather=gather, **settings)
+    initial = _on_mesh(mesh, initial)
+    return spec, initial, None if start.zero else initial
 
 
 def _from_peft(init: str, base: Tree) -> Tree:
     folder = pathlib.Path(init).expanduser()
     if not folder.is_dir():
-        raise BadInput(f"adapter.init is {init!r}; accepted: lora, pissa, pissa_niter_N, or a PEFT adapter's folder")
+        names = ", ".join(spelling for name in START_SETTINGS for spelling in start_spellings(name))
+        raise BadInput(f"adapter.init is {init!r}; accepted: {names}, or a PEFT adapter's folder")
     return peft_format.load_adapter(folder, base)
 
 

@@ -64,7 +64,8 @@ class RunFolder:
         return True
 
     def _check_same(self, config: RunConfig) -> None:
-        before = _flatten(yaml.safe_load(self.config.read_text()))
+        # Read as a configuration, so that options added since have their defaults.
+        before = _flatten(yaml.safe_load(_as_yaml(self.read_config())))
         now = _flatten(yaml.safe_load(_as_yaml(config)))
         # Where a run may end early, how often it is measured decides when.
         free = FREE if config.training.patience is None else FREE - {"training.eval_every"}

@@ -48,7 +48,21 @@ def trainable_mask(params: Tree, *, method: str, head: Collection[Path] = ()) ->
 
 
 def partition(params: Tree, mask: Tree) -> tuple[Tree, Tree]:
-    """Splits into (trainable, frozen), each with optax.MaskedNode() where the other has its leaf."""
+    """Split parameters into the trainable and the frozen ones.
+
+        params     {"base": {"q": 1}, "adapters": {"q": {"a": 2, "b": 3}}}
+        mask       {"base": {"q": False}, "adapters": {"q": {"a": True, "b": True}}}
+        trainable  {"base": {"q": MaskedNode()}, "adapters": {"q": {"a": 2, "b": 3}}}
+        frozen     {"base": {"q": 1}, "adapters": {"q": {"a": MaskedNode(), "b": MaskedNode()}}}
+
+    Args:
+      params: nested dict.
+      mask: tree of bools with the structure of `params`, True at the trainable leaves.
+
+    Returns:
+      (trainable, frozen), each with the structure of `params` and optax.MaskedNode() in place of
+      the leaves that the other has.
+    """
     trainable = jax.tree.map(lambda keep, leaf: leaf if keep else optax.MaskedNode(), mask, params)
     frozen = jax.tree.map(lambda keep, leaf: optax.MaskedNode() if keep else leaf, mask, params)
     return trainable, frozen
