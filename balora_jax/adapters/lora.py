@@ -58,7 +58,7 @@ def init_lora(
 
 
 def student_lora(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tree:
-    """The `lora` collection of the fine-tuned model: {a, b} at each target, the scale folded into b.
+    """The `lora` collection of the fine-tuned model, with the scale folded into b.
 
     Without initial adapters, or in the residual form, only the scale is applied:
 

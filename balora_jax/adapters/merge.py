@@ -29,7 +29,7 @@ def merge(params: Tree, lora: Tree) -> Tree:
 
 
 def residual(params: Tree, initial: Tree, spec: AdapterSpec) -> Tree:
-    """The frozen parameters of the residual form: W_res = W - s A0 B0 (PiSSA, arXiv 2404.02948, eq. 4).
+    """The frozen parameters of the residual form, W_res = W - s A0 B0 (arXiv 2404.02948, eq. 4).
 
         params   {"q": {"kernel": W, "bias": c}, "o": {"kernel": V}}
         initial  {"q": {"a": A0, "b": B0}}

@@ -20,7 +20,7 @@ from balora_jax.errors import BadInput
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-# Containers of repeated layers in Hugging Face's names. A stacked kernel's layer index follows them.
+# Containers of repeated layers in Hugging Face's names; a stacked kernel's layer index follows.
 STACKS = ("layers", "layer", "h", "block")
 TASK_TYPES = {
     "causal-lm": "CAUSAL_LM",

@@ -53,7 +53,7 @@ def init_pissa(
     key: jax.Array,
     gather: Callable[[jax.Array], jax.Array] = lambda kernel: kernel,
 ) -> Mapping[str, Any]:
-    """PiSSA adapters for the layers at `paths`, so that scale * a b is each kernel's principal part.
+    """PiSSA adapters for the layers at `paths`: scale * a b is each kernel's principal part.
 
     Args:
       params: frozen parameters; a nested dict.

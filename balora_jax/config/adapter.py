@@ -54,9 +54,9 @@ class AdapterConfig:
     """Numerator of the scale alpha / rank; null for the rank itself."""
     init: str | None = None
     """Initialization of A and B: lora (A random, B zero), pissa (exact SVD of each kernel),
-    pissa_niter_N (randomized SVD with N iterations), lora_ga or lora_ga_niter_N (SVD of the gradient
-    on a first batch), or the folder of a PEFT adapter to continue from. Null: lora for method lora,
-    pissa_niter_16 for pissa and ba-lora."""
+    pissa_niter_N (randomized SVD with N iterations), lora_ga or lora_ga_niter_N (SVD of the
+    gradient on a first batch), or the folder of a PEFT adapter to continue from. Null: lora for
+    method lora, pissa_niter_16 for pissa and ba-lora."""
     targets: str | list[str] = field(default_factory=lambda: list(PAPER_TARGETS))
     """Layers to adapt: names, regular expressions that match a whole dotted path, or all-linear."""
     form: Literal["delta", "residual"] = "delta"

@@ -12,14 +12,14 @@ class DataConfig:
     """The data sets, and how their examples become tokens."""
 
     train: str | None = None
-    """Training set: a jsonl, json, csv or parquet file, or a hub id; null for the hub's copy of a GLUE
-    task."""
+    """Training set: a jsonl, json, csv or parquet file, or a hub id; null for the hub's copy of a
+    GLUE task."""
     eval: str | list[str] | None = None
-    """Held-out set, in the same form (classification: one or several). Null: none, or the GLUE task's
-    own where train is null."""
+    """Held-out set, in the same form (classification: one or several). Null: none, or the GLUE
+    task's own where train is null."""
     task: str | None = None
-    """Classification: GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli); sets the fields,
-    labels and metrics."""
+    """Classification: GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli); sets the
+    fields, labels and metrics."""
     labels: list[str] | int | None = None
     """Classification without task: names of the classes, or their number."""
     scores: list[float] | None = None
@@ -27,8 +27,8 @@ class DataConfig:
     eval_ood: str | list[str] | None = None
     """Classification: out-of-domain sets with the same fields, evaluated at the end of the run."""
     predict: str | list[str] | None = None
-    """Classification: sets to write predictions for, to predictions/ in GLUE's submission format; test
-    for the hub's test sets of the task."""
+    """Classification: sets to write predictions for, to predictions/ in GLUE's submission format;
+    test for the hub's test sets of the task."""
     subset: str | None = None
     """Configuration of a hub data set (gsm8k: main)."""
     train_split: str = "train"
@@ -36,11 +36,11 @@ class DataConfig:
     eval_split: str = "test"
     """Split of a hub data set to evaluate on."""
     fields: dict[str, str] = field(default_factory=dict)
-    """Names of the data set's fields where they differ from instruction, input (optional) and response;
-    for classification without task, from text, text_pair (optional) and label."""
+    """Names of the data set's fields where they differ from instruction, input (optional) and
+    response; for classification without task, from text, text_pair (optional) and label."""
     template: str = "alpaca"
-    """Prompt: alpaca, chat (the tokenizer's chat template), plain (no prompt: every token counts in the
-    loss), or a text with {instruction}, {input} or any field's name in braces."""
+    """Prompt: alpaca, chat (the tokenizer's chat template), plain (no prompt: every token counts in
+    the loss), or a text with {instruction}, {input} or any field's name in braces."""
     max_length: int = 512
     """Most tokens of an example: prompt and response, or the classified text or pair."""
     limit: int | None = None
@@ -48,8 +48,8 @@ class DataConfig:
     eval_limit: int | None = None
     """Evaluate on the first rows only, this many; null for all."""
     probes: Literal["tiny-world"] | None = None
-    """Also measure the planted defects before and after training: tiny-world, for the model and data
-    of balora_jax.evaluation.tiny_world.make."""
+    """Also measure the planted defects before and after training: tiny-world, for the model and
+    data of balora_jax.evaluation.tiny_world.make."""
 
     def __post_init__(self) -> None:
         length_ok = self.max_length >= 2

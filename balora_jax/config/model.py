@@ -11,9 +11,9 @@ class ModelConfig:
     source: str
     """Hugging Face folder (config.json and safetensors files) or hub id."""
     task: Literal["causal-lm", "seq2seq-lm", "sequence-classification"] = "causal-lm"
-    """causal-lm: next-token prediction. seq2seq-lm: an encoder-decoder such as T5 that writes a text's
-    class or score as text. sequence-classification: a head that predicts the class or score of a text
-    or a pair of texts."""
+    """causal-lm: next-token prediction. seq2seq-lm: an encoder-decoder such as T5 that writes a
+    text's class or score as text. sequence-classification: a head that predicts the class or score
+    of a text or a pair of texts."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Storage dtype of the frozen weights."""
     tokenizer: str | None = None
@@ -23,4 +23,5 @@ class ModelConfig:
     from_scratch: bool = False
     """Start from random weights instead of the checkpoint's; for method full."""
     replace_head: bool = False
-    """Classification: replace a checkpoint's head that has another number of labels with a new one."""
+    """Classification: replace a checkpoint's head that has another number of labels with a new
+    one."""

@@ -72,15 +72,16 @@ class TrainingConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Dtype of the matrix products; adapters, losses and the optimizer stay in float32."""
     remat: Literal["none", "dots", "full"] = "none"
-    """Recomputation in the backward pass: nothing, everything but matrix products, or whole layers."""
+    """Recomputation in the backward pass: nothing, everything but matrix products, or whole
+    layers."""
     seed: int = 0
     """Seed of the data order, the adapters' initialization and the dropout."""
     eval_every: int = 0
     """Updates between evaluations, besides those at the start and the end; 0 for only those two."""
     patience: int | None = None
-    """Stop after this many evaluations without improvement of the task's first metric (for a language
-    model, the held-out loss) and export the best checkpoint. Null: train to the end and export the
-    last."""
+    """Stop after this many evaluations without improvement of the task's first metric (for a
+    language model, the held-out loss) and export the best checkpoint. Null: train to the end and
+    export the last."""
 
     def __post_init__(self) -> None:
         given = [key for key in ("steps", "epochs") if getattr(self, key) is not None]

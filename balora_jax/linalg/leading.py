@@ -80,7 +80,7 @@ def _ritz_on_gram(gram: jax.Array, basis: jax.Array) -> _Block:
 
 
 def _ritz_on_matrix(matrix: jax.Array, basis: jax.Array) -> _Block:
-    """Rotate an orthonormal basis [n, b] into approximate right singular vectors of matrix [m, n]."""
+    """Rotate an orthonormal basis [n, b] into right singular vectors of matrix [m, n]."""
     left, values, rotation = jnp.linalg.svd(product(matrix, basis), full_matrices=False)
     right = product(basis, rotation.T)
     back = product(matrix.T, left)
