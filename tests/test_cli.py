@@ -31,7 +31,14 @@ def _refused(arguments, capsys):
             r"adapter\.rank is 17, larger than.*k_proj \(32 x 16\).*at most 16",
         ),
         (["--adapter.targets", "[q_proj, c_attn]"], r"'c_attn' matches no linear layer.*q_proj"),
-        (["--adapter.init", "pisa"], r"adapter\.init is 'pisa'; accepted: lora, pissa"),
+        (
+            ["--adapter.init", "pisa"],
+            r"adapter\.init is 'pisa'; accepted: lora, pissa, .*, or a PEFT",
+        ),
+        (
+            ["--optimizer.loraplus_lr_ratio", "0"],
+            r"loraplus_lr_ratio is 0.*a finite number above 0",
+        ),
         (["--adapter.dropout", "1"], r"adapter\.dropout is 1.*accepted"),
         (["--regularizers.consistency.weight", "-0.1"], r"consistency\.weight is -0\.1; accepted"),
         (["--regularizers.svd.k", "0"], r"svd\.k is 0"),
@@ -157,6 +164,17 @@ def test_resume_may_save_and_measure_otherwise(run_arguments, tmp_path):
         "true",
     ]
     assert folder.check(read_config(run_arguments(tmp_path, *more)))
+
+
+def test_a_run_from_before_an_option_resumes(run_arguments, tmp_path):
+    """An option that the folder's configuration lacks had its default then."""
+    folder = RunFolder(str(tmp_path))
+    folder.create(read_config(run_arguments(tmp_path)))
+    lines = folder.config.read_text().splitlines(keepends=True)
+    older = [line for line in lines if "loraplus_lr_ratio" not in line]
+    assert len(older) == len(lines) - 1
+    folder.config.write_text("".join(older))
+    assert folder.check(read_config(run_arguments(tmp_path, "--output.resume", "true")))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(run_arguments, tmp_path, capsys):

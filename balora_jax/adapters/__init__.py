@@ -1,25 +1,28 @@
 """Low-rank adapters: pure functions from trees to trees."""
 
-from balora_jax.adapters.lora import (
-    AdapterSpec,
-    init_lora,
-    merge,
-    residual,
-    student_path,
-    teacher_path,
-)
+from balora_jax.adapters.lora import init_lora, student_lora, teacher_lora
+from balora_jax.adapters.lora_ga import gradient_factors, init_lora_ga, kernel_gradients
+from balora_jax.adapters.merge import merge, residual
 from balora_jax.adapters.pissa import init_pissa, principal_factors
+from balora_jax.adapters.spec import AdapterSpec
+from balora_jax.adapters.starts import STARTS, Start, find_start
 from balora_jax.adapters.targets import check_rank, match_targets
 
 __all__ = [
+    "STARTS",
     "AdapterSpec",
+    "Start",
     "check_rank",
+    "find_start",
+    "gradient_factors",
     "init_lora",
+    "init_lora_ga",
     "init_pissa",
+    "kernel_gradients",
     "match_targets",
     "merge",
     "principal_factors",
     "residual",
-    "student_path",
-    "teacher_path",
+    "student_lora",
+    "teacher_lora",
 ]

@@ -1,46 +1,50 @@
-"""Low-rank adapters as pure functions over trees.
+"""LoRA's initialization, and the adapters that the student's and the teacher's layers read.
 
-An adapter tree mirrors the frozen tree down to the linear layers it changes, with {a, b} in place of {kernel}:
-a is [..., in, rank], b is [..., rank, out], both float32; the leading axis, if any, counts stacked layers.
-`initial` is the adapter tree as it was at step 0, or None where it was zero (LoRA).
+An adapter tree has the structure of the frozen parameters down to the adapted layers, with {a, b}
+in place of {kernel}: a is [..., in, rank] and b is [..., rank, out], both float32. The leading
+axis, if any, counts stacked layers. `initial` is the adapter tree of step 0, or None where A B was
+zero then (LoRA).
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from balora_jax.adapters.spec import AdapterSpec
 from balora_jax.adapters.targets import Path
 
 Tree = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class AdapterSpec:
-    """What the numbers in an adapter tree mean.
+def init_lora(
+    params: Tree,
+    paths: Sequence[Path],
+    rank: int,
+    key: jax.Array,
+    *,
+    scale: float = 1.0,
+    gather: Callable[[jax.Array], jax.Array] | None = None,
+) -> Tree:
+    """LoRA adapters for the layers at `paths`: A random and B zero.
 
-    delta:    y = W x + s (A B - A0 B0) x, on the untouched W.
-    residual: y = W_res x + s A B x, with W_res = W - s A0 B0.
+    Hu et al., arXiv 2106.09685. A is Kaiming uniform with a = sqrt(5), as in PEFT and torch.
+
+    Args:
+      params: frozen parameters; only the kernels' shapes are used.
+      paths: the layers to adapt.
+      rank: columns of A.
+      key: random key.
+      scale: unused; A and B do not depend on the scale.
+      gather: unused; no kernel is read.
+
+    Returns:
+      {a, b} at every path, float32.
     """
-
-    rank: int
-    alpha: float | None = None
-    rank_stabilized: bool = False
-    form: Literal["delta", "residual"] = "delta"
-
-    @property
-    def scale(self) -> float:
-        """alpha / rank, or alpha / sqrt(rank) when rank-stabilized (Kalajdzievski, arXiv 2312.03732)."""
-        alpha = self.rank if self.alpha is None else self.alpha
-        return alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
-
-
-def init_lora(params: Tree, paths: Sequence[Path], rank: int, key: jax.Array) -> Tree:
-    """LoRA's start (Hu et al., 2021): B zero, A Kaiming uniform with a = sqrt(5), as PEFT and torch have it."""
+    del scale, gather
     flat = traverse_util.flatten_dict(params)
     adapters = {}
     for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
@@ -53,63 +57,67 @@ def init_lora(params: Tree, paths: Sequence[Path], rank: int, key: jax.Array) ->
     return traverse_util.unflatten_dict(adapters)
 
 
-def student_path(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tree:
-    """The `lora` collection of the fine-tuned model: {a, b} at each target, the scale folded into b.
+def student_lora(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tree:
+    """The `lora` collection of the fine-tuned model, with the scale folded into b.
 
-    In the delta form with an initial adapter the rank doubles, and the difference is taken before anything is
-    multiplied: A B - A0 B0 = (A - A0) B + A0 (B - B0). So it is exactly zero at step 0, and small updates
-    survive a bfloat16 product, which A B - A0 B0 as two products would round away.
+    Without initial adapters, or in the residual form, only the scale is applied:
+
+        {"q": {"a": A, "b": B}}  ->  {"q": {"a": A, "b": s B}}
+
+    In the delta form with initial adapters A0 and B0 the rank doubles:
+
+        {"q": {"a": A, "b": B}}  ->  {"q": {"a": [A - A0 | A0], "b": s [B ; B - B0]}}
+
+    The product of these is s (A B - A0 B0), with the differences taken before the products:
+    A B - A0 B0 = (A - A0) B + A0 (B - B0). It is exactly zero at step 0, and small updates survive
+    a bfloat16 product, where the difference of two products would round them away.
+
+    Args:
+      adapters: {a, b} tree as trained.
+      initial: {a, b} tree of step 0, or None where its A B was zero.
+      spec: rank, scale and form.
+
+    Returns:
+      {a, b} tree with a [..., in, R] and b [..., R, out]; R is the rank, or twice the rank in the
+      delta form with initial adapters.
     """
     if initial is None or spec.form == "residual":
         return _scaled(adapters, spec.scale)
-    now, start = traverse_util.flatten_dict(adapters), traverse_util.flatten_dict(initial)
+    current = traverse_util.flatten_dict(adapters)
+    start = traverse_util.flatten_dict(initial)
     lora = {}
-    for path in _layers(now):
-        a, b, a0, b0 = (
-            now[(*path, "a")],
-            now[(*path, "b")],
-            start[(*path, "a")],
-            start[(*path, "b")],
-        )
+    for path in sorted({path[:-1] for path in current}):
+        a = current[(*path, "a")]
+        b = current[(*path, "b")]
+        a0 = start[(*path, "a")]
+        b0 = start[(*path, "b")]
         lora[(*path, "a")] = jnp.concatenate([a - a0, a0], axis=-1)
         lora[(*path, "b")] = spec.scale * jnp.concatenate([b, b - b0], axis=-2)
     return traverse_util.unflatten_dict(lora)
 
 
-def teacher_path(initial: Tree | None, spec: AdapterSpec) -> Tree:
-    """The `lora` collection of the pre-trained model: nothing in the delta form, s A0 B0 in the residual form."""
+def teacher_lora(initial: Tree | None, spec: AdapterSpec) -> Tree:
+    """The `lora` collection of the pre-trained model.
+
+    Delta form: the base is unchanged, so the teacher has no adapters.
+
+        {"q": {"a": A0, "b": B0}}  ->  {}
+
+    Residual form: s A0 B0 restores what the base lacks.
+
+        {"q": {"a": A0, "b": B0}}  ->  {"q": {"a": A0, "b": s B0}}
+
+    Args:
+      initial: {a, b} tree of step 0, or None where its A B was zero.
+      spec: rank, scale and form.
+    """
     if initial is None or spec.form == "delta":
         return {}
     return _scaled(initial, spec.scale)
 
 
-def merge(params: Tree, lora: Tree) -> Tree:
-    """The frozen tree with W + a b in place of each adapted W, computed in float32, in W's dtype."""
-    return _add_products(params, lora, 1.0)
-
-
-def residual(params: Tree, initial: Tree, spec: AdapterSpec) -> Tree:
-    """The frozen tree of the residual form: W_res = W - s A0 B0 (PiSSA, Meng et al., eq. 3)."""
-    return _add_products(params, initial, -spec.scale)
-
-
-def _layers(flat: Mapping[Path, Any]) -> list[Path]:
-    return sorted({path[:-1] for path in flat})
-
-
 def _scaled(adapters: Tree, scale: float) -> Tree:
+    """The adapters with every b multiplied by the scale."""
     flat = traverse_util.flatten_dict(adapters)
-    return traverse_util.unflatten_dict(
-        {p: scale * leaf if p[-1] == "b" else leaf for p, leaf in flat.items()}
-    )
-
-
-def _add_products(params: Tree, factors: Tree, scale: float) -> Tree:
-    flat, pairs = dict(traverse_util.flatten_dict(params)), traverse_util.flatten_dict(factors)
-    for path in _layers(pairs):
-        kernel = flat[(*path, "kernel")]
-        product = jnp.matmul(pairs[(*path, "a")], pairs[(*path, "b")], precision="highest")
-        flat[(*path, "kernel")] = (kernel.astype(jnp.float32) + scale * product).astype(
-            kernel.dtype
-        )
-    return traverse_util.unflatten_dict(flat)
+    scaled = {path: scale * leaf if path[-1] == "b" else leaf for path, leaf in flat.items()}
+    return traverse_util.unflatten_dict(scaled)

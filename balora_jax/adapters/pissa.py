@@ -1,4 +1,4 @@
-"""PiSSA: adapters that start on the principal directions of the weights (Meng et al., arXiv 2404.02948)."""
+"""PiSSA: adapters initialized to the kernels' principal parts (Meng et al., arXiv 2404.02948)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,23 +7,26 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from balora_jax.adapters.layerwise import factorize_layers
 from balora_jax.adapters.targets import Path
+from balora_jax.linalg.randomized import randomized_svd
 
-# Columns beyond the rank that the subspace iteration carries: they cost little and settle the last directions.
+# Columns that the subspace iteration carries beyond the rank.
 OVERSAMPLING = 8
 
 
 def principal_factors(
     kernel: jax.Array, rank: int, *, niter: int | None = None, key: jax.Array | None = None
-):
-    """The best rank-r approximation of a kernel, split evenly: a = U_r S_r^(1/2), b = S_r^(1/2) V_r^T (PiSSA, eq. 2).
+) -> tuple[jax.Array, jax.Array]:
+    """Factor a kernel's best rank-r approximation, with its singular values split evenly.
+
+    a = U_r S_r^(1/2) and b = S_r^(1/2) V_r^T (PiSSA, eq. 2 and 3).
 
     Args:
-      kernel: [in, out], any float dtype; worked on in float32.
+      kernel: [in, out], any float dtype; computed in float32.
       rank: r, at most min(in, out).
-      niter: None for an exact SVD, or the number of randomized subspace iterations
-        (Halko et al., 2011, algorithm 4.4).
-      key: random key of the subspace iteration's start.
+      niter: number of iterations of the randomized SVD; None for the exact SVD.
+      key: random key of the randomized SVD; unused by the exact one.
 
     Returns:
       a [in, r] and b [r, out], float32.
@@ -33,35 +36,11 @@ def principal_factors(
         if niter is None:
             u, s, vt = jnp.linalg.svd(kernel, full_matrices=False)
         else:
-            u, s, vt = _randomized_svd(kernel, rank, niter, key)
+            u, s, vt = randomized_svd(kernel, rank, niter=niter, key=key, oversampling=OVERSAMPLING)
     root = jnp.sqrt(s[:rank])
-    return u[:, :rank] * root, root[:, None] * vt[:rank]
-
-
-def _randomized_svd(kernel: jax.Array, rank: int, niter: int, key: jax.Array):
-    if kernel.shape[0] > kernel.shape[1]:
-        u, s, vt = _randomized_svd(kernel.T, rank, niter, key)
-        return vt.T, s, u.T
-    width = min(rank + OVERSAMPLING, kernel.shape[0])
-    basis = _orthonormal(kernel @ jax.random.normal(key, (kernel.shape[1], width)))
-    # An iteration is a product with K K^T. Formed once, it saves most of each: worth it from a few iterations on, as a
-    # product of large matrices runs at about twice the speed of one with few columns.
-    if niter > 1 and 4 * niter * width > kernel.shape[0]:
-        gram = kernel @ kernel.T
-        basis = jax.lax.fori_loop(0, niter - 1, lambda _, basis: _orthonormal(gram @ basis), basis)
-        # The last one is with K itself: squared, what is below 3e-4 of the largest value is lost in float32.
-        niter = 1
-
-    def iterate(_, basis):
-        return _orthonormal(kernel @ _orthonormal(kernel.T @ basis))
-
-    basis = jax.lax.fori_loop(0, niter, iterate, basis)
-    u, s, vt = jnp.linalg.svd(basis.T @ kernel, full_matrices=False)
-    return basis @ u, s, vt
-
-
-def _orthonormal(block: jax.Array) -> jax.Array:
-    return jnp.linalg.qr(block)[0]
+    a = u[:, :rank] * root
+    b = root[:, None] * vt[:rank]
+    return a, b
 
 
 def init_pissa(
@@ -74,36 +53,26 @@ def init_pissa(
     key: jax.Array,
     gather: Callable[[jax.Array], jax.Array] = lambda kernel: kernel,
 ) -> Mapping[str, Any]:
-    """PiSSA adapters for the layers at `paths`, so that scale * a b is each kernel's principal part.
-
-    Stacked kernels [layers, in, out] are split one layer at a time in one compiled loop.
+    """PiSSA adapters for the layers at `paths`: scale * a b is each kernel's principal part.
 
     Args:
-      params: the frozen tree.
+      params: frozen parameters; a nested dict.
       paths: the layers to adapt.
-      rank: r.
-      scale: what the model multiplies a b by; the factors are divided by it, as PEFT does.
+      rank: r, at most min(in, out) of every kernel.
+      scale: the model's factor of a b; both factors are divided by its root, as in PEFT.
       niter: as in `principal_factors`.
       key: random key.
-      gather: applied to each kernel [in, out] first; on a mesh it replicates the kernel, so that every
-        mesh gets the same factors.
+      gather: applied to each kernel [in, out] first. On a mesh it replicates the kernel, so that
+        every mesh shape gives the same factors.
+
+    Returns:
+      {a, b} at every path: a [..., in, rank] and b [..., rank, out], float32.
     """
     flat = traverse_util.flatten_dict(params)
+    kernels = {path: flat[(*path, "kernel")] for path in paths}
 
-    @jax.jit
-    def split(kernels: jax.Array, keys: jax.Array):
-        def one(pair):
-            a, b = principal_factors(gather(pair[0]), rank, niter=niter, key=pair[1])
-            return a / jnp.sqrt(scale), b / jnp.sqrt(scale)
+    def factorize(kernel: jax.Array, kernel_key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a, b = principal_factors(gather(kernel), rank, niter=niter, key=kernel_key)
+        return a / jnp.sqrt(scale), b / jnp.sqrt(scale)
 
-        return jax.lax.map(one, (kernels, keys))
-
-    adapters = {}
-    for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
-        kernel = flat[(*path, "kernel")]
-        stacked = kernel if kernel.ndim == 3 else kernel[None]
-        a, b = split(stacked, jax.random.split(path_key, len(stacked)))
-        adapters[(*path, "a")], adapters[(*path, "b")] = (
-            (a, b) if kernel.ndim == 3 else (a[0], b[0])
-        )
-    return traverse_util.unflatten_dict(adapters)
+    return factorize_layers(kernels, factorize, key)

@@ -1,4 +1,4 @@
-"""Which kernels get an adapter: patterns in, paths out, and nothing silently unmatched."""
+"""The layers that get adapters: patterns matched against the paths of all linear layers."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,26 @@ from balora_jax.errors import BadInput
 
 Path = tuple[str, ...]
 ALL_LINEAR = "all-linear"
-# Task heads: PEFT's all-linear leaves these alone too.
+# Task heads, which all-linear leaves out, as in PEFT.
 HEADS = frozenset({"lm_head", "score", "classifier", "classification_head", "pooler"})
 
 
 def dotted(path: Path) -> str:
-    """The path as people write it: model.layers.self_attn.q_proj."""
+    """Join a path with dots: model.layers.self_attn.q_proj."""
     return ".".join(path)
 
 
 def linear_kernels(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
-    """Paths of all linear layers and the shapes of their kernels, [in, out] or [layers, in, out]."""
+    """The paths of all linear layers and the shapes of their kernels.
+
+        {"q": {"kernel": [4, 6], "bias": [6]}, "norm": {"scale": [6]}}  ->  {("q",): (4, 6)}
+
+    Args:
+      params: nested dict of arrays.
+
+    Returns:
+      path -> (in, out) or (layers, in, out).
+    """
     flat = traverse_util.flatten_dict(params)
     return {
         path[:-1]: leaf.shape
@@ -30,21 +39,21 @@ def linear_kernels(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
 
 
 def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> list[Path]:
-    """The linear layers that the patterns name, sorted.
+    """The paths of the linear layers that the patterns match, sorted.
 
     Args:
-      patterns: `all-linear` (every linear layer but the task head), or one or several patterns. A pattern
-        is the end of a dotted path (`q_proj`, `self_attn.q_proj`) or a regular expression that matches
-        the whole of it (`.*layers.*_proj`).
-      params: the frozen tree; layers are its dicts with a `kernel`.
+      patterns: one or several patterns. `all-linear` matches every linear layer but the task head.
+        Any other pattern matches a dotted path that ends in it (`q_proj`, `self_attn.q_proj`), or
+        is a regular expression that matches the whole dotted path (`.*layers.*_proj`).
+      params: frozen parameters; their layers are the dicts with a `kernel`.
 
     Raises:
-      BadInput: a pattern that matches nothing, or is no regular expression; says what there is to match.
+      BadInput: a pattern matches nothing or is no regular expression. The message lists the layers.
     """
     kernels = linear_kernels(params)
-    given = [patterns] if isinstance(patterns, str) else list(patterns)
+    pattern_list = [patterns] if isinstance(patterns, str) else list(patterns)
     chosen: set[Path] = set()
-    for pattern in given:
+    for pattern in pattern_list:
         if pattern == ALL_LINEAR:
             matched = {path for path in kernels if not HEADS.intersection(path)}
         else:
@@ -52,13 +61,15 @@ def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> l
         if not matched:
             names = ", ".join(sorted(dotted(path) for path in kernels)) or "none"
             raise BadInput(
-                f"adapter.targets: {pattern!r} matches no linear layer; accepted: all-linear, or of {names}"
+                f"adapter.targets: {pattern!r} matches no linear layer; "
+                f"accepted: all-linear, or of {names}"
             )
         chosen |= matched
     return sorted(chosen)
 
 
 def _matches(pattern: str, name: str) -> bool:
+    """Return True if the dotted path ends in the pattern or matches it as a regular expression."""
     if name == pattern or name.endswith("." + pattern):
         return True
     try:
@@ -70,12 +81,22 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def check_rank(rank: int, paths: Iterable[Path], params: Mapping[str, Any]) -> None:
-    """Raises BadInput when the rank exceeds the smaller side of a target's kernel."""
+    """Check that the rank fits every target.
+
+    Args:
+      rank: columns of A, rows of B.
+      paths: the targets.
+      params: frozen parameters.
+
+    Raises:
+      BadInput: the rank exceeds the smaller side of a target's kernel.
+    """
     kernels = linear_kernels(params)
     for path in paths:
         fan_in, fan_out = kernels[path][-2:]
-        if rank > min(fan_in, fan_out):
+        largest = min(fan_in, fan_out)
+        if rank > largest:
             raise BadInput(
-                f"adapter.rank is {rank}, larger than the smaller side of {dotted(path)} ({fan_in} x {fan_out}); "
-                f"accepted: at most {min(fan_in, fan_out)}, or other targets"
+                f"adapter.rank is {rank}, larger than the smaller side of {dotted(path)} "
+                f"({fan_in} x {fan_out}); accepted: at most {largest}, or other targets"
             )

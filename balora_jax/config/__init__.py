@@ -3,7 +3,7 @@
 Fields carry their meaning in the text below them, which `--help` shows. No jax is imported here.
 """
 
-from balora_jax.config.adapter import PAPER_TARGETS, PISSA_PATTERN, AdapterConfig
+from balora_jax.config.adapter import PAPER_TARGETS, AdapterConfig
 from balora_jax.config.data import DataConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
@@ -20,7 +20,6 @@ from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConf
 
 __all__ = [
     "PAPER_TARGETS",
-    "PISSA_PATTERN",
     "AdapterConfig",
     "ConsistencyConfig",
     "DataConfig",

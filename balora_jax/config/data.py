@@ -1,4 +1,4 @@
-"""The examples."""
+"""The data sets, and how their examples become tokens."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,93 +9,89 @@ from balora_jax.config.check import require
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the examples are and how they become tokens."""
+    """The data sets, and how their examples become tokens."""
 
     train: str | None = None
-    """A jsonl, json, csv or parquet file, or a hub name; null for the hub's copy of a GLUE task."""
+    """Training set: a jsonl, json, csv or parquet file, or a hub id; null for the hub's copy of a
+    GLUE task."""
     eval: str | list[str] | None = None
-    """Held-out examples, likewise (for classification one set or several); null for none, or with train null for the
-    task's own."""
+    """Held-out set, in the same form (classification: one or several). Null: none, or the GLUE
+    task's own where train is null."""
     task: str | None = None
-    """Classification: a GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli): fields, labels and metrics."""
+    """Classification: GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli); sets the
+    fields, labels and metrics."""
     labels: list[str] | int | None = None
-    """Classification without task: the names of the classes, or how many there are."""
+    """Classification without task: names of the classes, or their number."""
     scores: list[float] | None = None
     """Regression without task: the lowest and the highest score."""
     eval_ood: str | list[str] | None = None
-    """Classification: sets from elsewhere with the same fields, scored at the end beside the held-out ones."""
+    """Classification: out-of-domain sets with the same fields, evaluated at the end of the run."""
     predict: str | list[str] | None = None
-    """Classification: sets whose predictions are written to predictions/, as GLUE's server takes them; `test` for the
-    hub's test sets of the task."""
+    """Classification: sets to write predictions for, to predictions/ in GLUE's submission format;
+    test for the hub's test sets of the task."""
     subset: str | None = None
-    """A hub set's configuration (gsm8k: main)."""
+    """Configuration of a hub data set (gsm8k: main)."""
     train_split: str = "train"
-    """A hub set's split for training."""
+    """Split of a hub data set to train on."""
     eval_split: str = "test"
-    """A hub set's split for evaluation."""
+    """Split of a hub data set to evaluate on."""
     fields: dict[str, str] = field(default_factory=dict)
-    """Which of the set's fields plays which part, where they have other names: instruction, input (optional), response;
-    for classification without task: text, text_pair (where there are two), label."""
+    """Names of the data set's fields where they differ from instruction, input (optional) and
+    response; for classification without task, from text, text_pair (optional) and label."""
     template: str = "alpaca"
-    """alpaca, chat (the tokenizer's own), plain (no prompt: every token counts), or a text with {instruction},
-    {input} or any field's name in braces."""
+    """Prompt: alpaca, chat (the tokenizer's chat template), plain (no prompt: every token counts in
+    the loss), or a text with {instruction}, {input} or any field's name in braces."""
     max_length: int = 512
-    """Tokens of prompt and response, or of a classified text or pair, together."""
+    """Most tokens of an example: prompt and response, or the classified text or pair."""
     limit: int | None = None
-    """Train on only so many of the first rows; null for all."""
+    """Train on the first rows only, this many; null for all."""
     eval_limit: int | None = None
-    """Evaluate on only so many of the first rows; null for all."""
+    """Evaluate on the first rows only, this many; null for all."""
     probes: Literal["tiny-world"] | None = None
-    """Also measure, before and after, what was planted in model and data: tiny-world, for the model and data of
-    balora_jax.evaluation.tiny_world.make."""
+    """Also measure the planted defects before and after training: tiny-world, for the model and
+    data of balora_jax.evaluation.tiny_world.make."""
 
     def __post_init__(self) -> None:
-        require(
-            self.max_length >= 2, "data.max_length", self.max_length, "a whole number of at least 2"
-        )
-        ok = self.scores is None or (
-            len(self.scores) == 2 and -math.inf < self.scores[0] < self.scores[1] < math.inf
-        )
-        require(ok, "data.scores", self.scores, "null, or the lowest score and the highest")
-        count = (
-            2
-            if self.labels is None
-            else self.labels
-            if isinstance(self.labels, int)
-            else len(set(self.labels))
-        )
-        require(
-            count >= 2,
-            "data.labels",
-            self.labels,
-            "null, two or more names, or a whole number of at least 2",
-        )
+        length_ok = self.max_length >= 2
+        require(length_ok, "data.max_length", self.max_length, "a whole number of at least 2")
+        self._check_targets()
         for key in ("eval", "eval_ood", "predict"):
-            require(
-                getattr(self, key) != [],
-                f"data.{key}",
-                [],
-                "null, a set, or a list of at least one",
-            )
-        ok = self.predict != "test" or self.task is not None
-        require(ok, "data.predict", self.predict, "a file or a hub name, or with data.task `test`")
-        ok = self.task is None or not self.fields
+            not_empty = getattr(self, key) != []
+            require(not_empty, f"data.{key}", [], "null, a set, or a list of at least one")
+        predict_ok = self.predict != "test" or self.task is not None
         require(
-            ok,
+            predict_ok,
+            "data.predict",
+            self.predict,
+            "a file or a hub name, or with data.task `test`",
+        )
+        fields_ok = self.task is None or not self.fields
+        require(
+            fields_ok,
             "data.fields",
             self.fields,
             f"nothing beside data.task {self.task}, which has its own",
         )
         for key in ("limit", "eval_limit"):
             value = getattr(self, key)
-            require(
-                value is None or value >= 1,
-                f"data.{key}",
-                value,
-                "null or a whole number of at least 1",
+            limit_ok = value is None or value >= 1
+            require(limit_ok, f"data.{key}", value, "null or a whole number of at least 1")
+
+    def _check_targets(self) -> None:
+        """Check the range of the scores and the number of classes."""
+        if self.scores is not None:
+            scores_ok = (
+                len(self.scores) == 2 and -math.inf < self.scores[0] < self.scores[1] < math.inf
             )
+            accepted = "null, or the lowest score and the highest"
+            require(scores_ok, "data.scores", self.scores, accepted)
+        if self.labels is not None:
+            is_count = isinstance(self.labels, int)
+            count = self.labels if is_count else len(set(self.labels))
+            accepted = "null, two or more names, or a whole number of at least 2"
+            require(count >= 2, "data.labels", self.labels, accepted)
 
     @property
     def holds_out(self) -> bool:
-        """Whether there are examples to judge by: those of `eval`, or a GLUE task's own."""
+        """True if the run has a held-out set: `eval`, or a GLUE task's own."""
         return self.eval is not None or self.train is None

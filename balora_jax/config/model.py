@@ -1,4 +1,4 @@
-"""What is trained: the pre-trained model."""
+"""The pre-trained model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,17 +9,19 @@ class ModelConfig:
     """The pre-trained model."""
 
     source: str
-    """A Hugging Face folder (config.json + safetensors) or a hub id."""
+    """Hugging Face folder (config.json and safetensors files) or hub id."""
     task: Literal["causal-lm", "seq2seq-lm", "sequence-classification"] = "causal-lm"
-    """What the model is trained for: next-token prediction; or a class (or a score) for a text or a pair of texts,
-    written out by an encoder-decoder (seq2seq-lm, as T5 has it) or told by a new head (sequence-classification)."""
+    """causal-lm: next-token prediction. seq2seq-lm: an encoder-decoder such as T5 that writes a
+    text's class or score as text. sequence-classification: a head that predicts the class or score
+    of a text or a pair of texts."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """How the frozen weights are stored."""
+    """Storage dtype of the frozen weights."""
     tokenizer: str | None = None
-    """Where the tokenizer is, if not with the model."""
+    """Folder or hub id of the tokenizer; null for the model's own."""
     revision: str | None = None
-    """The hub's branch, tag or commit."""
+    """Branch, tag or commit on the hub."""
     from_scratch: bool = False
-    """Start from fresh random weights instead of the folder's; for method full."""
+    """Start from random weights instead of the checkpoint's; for method full."""
     replace_head: bool = False
-    """Classification: drop the checkpoint's head where it has another number of labels, and start a fresh one."""
+    """Classification: replace a checkpoint's head that has another number of labels with a new
+    one."""

@@ -10,21 +10,17 @@ class OutputConfig:
     """The run folder."""
 
     dir: str
-    """Where the run is written."""
+    """Folder of the run's files."""
     save_every: int = 100
-    """A checkpoint every so many updates (one is always made at the end)."""
+    """Updates between checkpoints; the last update always gets one."""
     keep: int = 2
-    """Checkpoints kept: the latest ones, and the best by held-out loss."""
+    """Number of latest checkpoints to keep, besides the best by held-out loss."""
     resume: bool = False
-    """Go on with the run that is in dir, if there is one."""
+    """Resume the run in dir, if there is one."""
     merge: bool = False
-    """Also write merged/, the whole model with the adapters folded in."""
+    """Also write merged/, the whole model with the adapters merged into its weights."""
 
     def __post_init__(self) -> None:
-        require(
-            self.save_every >= 1,
-            "output.save_every",
-            self.save_every,
-            "a whole number of at least 1",
-        )
-        require(self.keep >= 1, "output.keep", self.keep, "a whole number of at least 1")
+        at_least_one = "a whole number of at least 1"
+        require(self.save_every >= 1, "output.save_every", self.save_every, at_least_one)
+        require(self.keep >= 1, "output.keep", self.keep, at_least_one)

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Literal
 
-from balora_jax.config.adapter import PISSA_PATTERN, AdapterConfig
+from balora_jax.config.adapter import AdapterConfig, parse_start, start_spellings
 from balora_jax.config.check import require
 from balora_jax.config.data import DataConfig
 from balora_jax.config.model import ModelConfig
@@ -15,6 +15,8 @@ from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConf
 from balora_jax.errors import BadInput
 
 Method = Literal["ba-lora", "pissa", "lora", "full"]
+# The methods to suggest for a start that another method refuses; ba-lora for any other start.
+METHODS_OF_STARTS = {"lora": "lora", "pissa": "pissa or ba-lora"}
 # Options that only some tasks have: given to another, they would act on nothing.
 OF_TASKS = {
     ("causal-lm",): ("data.template", "data.probes"),
@@ -115,19 +117,24 @@ class RunConfig:
             raise BadInput(
                 f"model.from_scratch is true under method {self.method}; accepted: method full"
             )
-        given = self.adapter.init
-        if given is not None and PISSA_PATTERN.fullmatch(given) and self.method == "lora":
-            raise BadInput(
-                f"adapter.init is {given!r} under method lora; accepted: lora, or method pissa or ba-lora"
-            )
-        if given == "lora" and self.method == "pissa":
-            raise BadInput(
-                "adapter.init is 'lora' under method pissa; accepted: pissa, pissa_niter_N, or method lora"
-            )
+        if self.adapter.init is not None and self.method in ("lora", "pissa"):
+            self._check_start(self.adapter.init)
+
+    def _check_start(self, init: str) -> None:
+        """Accept the method's own start and PEFT folders; ba-lora alone accepts other starts."""
+        parsed = parse_start(init)
+        if parsed is None or parsed[0] == self.method:
+            return
+        accepted = ", ".join(start_spellings(self.method))
+        methods = METHODS_OF_STARTS.get(parsed[0], "ba-lora")
+        raise BadInput(
+            f"adapter.init is {init!r} under method {self.method}; "
+            f"accepted: {accepted}, or method {methods}"
+        )
 
     @property
     def adapter_init(self) -> str:
-        """The initialization in force: what is given, or the method's own."""
+        """The start in force: adapter.init, or the method's own where it is null."""
         return self.adapter.init or ("lora" if self.method == "lora" else "pissa_niter_16")
 
     @property

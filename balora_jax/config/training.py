@@ -1,5 +1,6 @@
-"""How it is trained: the optimizer, the updates, the devices."""
+"""The optimizer, the updates and the device mesh."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,13 +12,15 @@ class OptimizerConfig:
     """AdamW and its learning rate."""
 
     learning_rate: float = 2e-5
+    """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay of the learning rate after the warm-up."""
     warmup: float = 0.03
     """Share of the steps over which the learning rate rises from 0."""
     final: float = 0.0
-    """Share of the learning rate that is left at the end."""
+    """Share of the learning rate that remains at the end."""
     weight_decay: float = 0.0
-    """Of kernels, embeddings and adapters; norms and biases have none."""
+    """Weight decay of kernels, embeddings and adapters; norms and biases have none."""
     b1: float = 0.9
     """Decay of AdamW's first moment."""
     b2: float = 0.999
@@ -25,117 +28,106 @@ class OptimizerConfig:
     eps: float = 1e-8
     """Added to the root of the second moment."""
     clip_norm: float | None = 1.0
-    """Gradients are scaled down to this global norm; null for no clipping."""
+    """Largest global norm of the gradients, which are scaled down to it; null for no clipping."""
+    loraplus_lr_ratio: float = 1.0
+    """Learning rate of the adapters' B divided by that of A (LoRA+); 1 for plain AdamW."""
 
     def __post_init__(self) -> None:
+        above_zero = "a number above 0"
+        rate_ok = self.learning_rate > 0
+        require(rate_ok, "optimizer.learning_rate", self.learning_rate, above_zero)
+        decay_ok = self.weight_decay >= 0
+        require(decay_ok, "optimizer.weight_decay", self.weight_decay, "a number of at least 0")
+        require(self.eps > 0, "optimizer.eps", self.eps, above_zero)
+        clip_ok = self.clip_norm is None or self.clip_norm > 0
+        require(clip_ok, "optimizer.clip_norm", self.clip_norm, "null or a number above 0")
+        ratio_ok = 0 < self.loraplus_lr_ratio < math.inf
         require(
-            self.learning_rate > 0,
-            "optimizer.learning_rate",
-            self.learning_rate,
-            "a number above 0",
+            ratio_ok,
+            "optimizer.loraplus_lr_ratio",
+            self.loraplus_lr_ratio,
+            "a finite number above 0",
         )
-        require(
-            self.weight_decay >= 0,
-            "optimizer.weight_decay",
-            self.weight_decay,
-            "a number of at least 0",
-        )
-        require(self.eps > 0, "optimizer.eps", self.eps, "a number above 0")
-        ok = self.clip_norm is None or self.clip_norm > 0
-        require(ok, "optimizer.clip_norm", self.clip_norm, "null or a number above 0")
         for key in ("warmup", "final"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"optimizer.{key}", value, "a share from 0 to 1")
         for key in ("b1", "b2"):
             value = getattr(self, key)
-            require(
-                0 <= value < 1, f"optimizer.{key}", value, "a number from 0 up to, not including, 1"
-            )
+            accepted = "a number from 0 up to, not including, 1"
+            require(0 <= value < 1, f"optimizer.{key}", value, accepted)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, in what portions, in what precision."""
+    """The length of the training, its batches and its precision."""
 
     steps: int | None = None
-    """Updates; or leave null and give epochs."""
+    """Number of updates; null where epochs is given."""
     epochs: float | None = None
-    """How often every example is seen; or leave null and give steps."""
+    """Number of passes over the training set; null where steps is given."""
     batch_size: int = 32
-    """Examples an update sees, over all devices and micro-batches."""
+    """Examples per update, over all devices and micro-batches."""
     accumulation: int = 1
-    """Micro-batches an update is made of."""
+    """Micro-batches per update."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """What the matrix products are computed in; adapters, losses and the optimizer stay in float32."""
+    """Dtype of the matrix products; adapters, losses and the optimizer stay in float32."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but the matrix products, or every layer."""
+    """Recomputation in the backward pass: nothing, everything but matrix products, or whole
+    layers."""
     seed: int = 0
-    """Of the order of the examples, the adapters' start and dropout."""
+    """Seed of the data order, the adapters' initialization and the dropout."""
     eval_every: int = 0
-    """Held-out measures every so many updates (and at the start and the end); 0 for start and end only."""
+    """Updates between evaluations, besides those at the start and the end; 0 for only those two."""
     patience: int | None = None
-    """End the run after so many evaluations without a better one (the task's first metric, or a language model's
-    held-out loss), and export the best checkpoint; null to train to the end and export the last."""
+    """Stop after this many evaluations without improvement of the task's first metric (for a
+    language model, the held-out loss) and export the best checkpoint. Null: train to the end and
+    export the last."""
 
     def __post_init__(self) -> None:
         given = [key for key in ("steps", "epochs") if getattr(self, key) is not None]
+        accepted = "exactly one of the two"
+        require(len(given) == 1, "training.steps and training.epochs", given, accepted)
+        at_least_one = "a whole number of at least 1"
+        steps_ok = self.steps is None or self.steps >= 1
+        require(steps_ok, "training.steps", self.steps, at_least_one)
+        epochs_ok = self.epochs is None or self.epochs > 0
+        require(epochs_ok, "training.epochs", self.epochs, "a number above 0")
+        require(self.batch_size >= 1, "training.batch_size", self.batch_size, at_least_one)
+        divides = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
         require(
-            len(given) == 1, "training.steps and training.epochs", given, "exactly one of the two"
-        )
-        require(
-            self.steps is None or self.steps >= 1,
-            "training.steps",
-            self.steps,
-            "a whole number of at least 1",
-        )
-        require(
-            self.epochs is None or self.epochs > 0,
-            "training.epochs",
-            self.epochs,
-            "a number above 0",
-        )
-        require(
-            self.batch_size >= 1,
-            "training.batch_size",
-            self.batch_size,
-            "a whole number of at least 1",
-        )
-        ok = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
-        require(
-            ok,
+            divides,
             "training.accumulation",
             self.accumulation,
             f"a divisor of training.batch_size {self.batch_size}",
         )
+        every_ok = self.eval_every >= 0
+        require(every_ok, "training.eval_every", self.eval_every, "a whole number of at least 0")
+        patience_ok = self.patience is None or (self.patience >= 1 and self.eval_every >= 1)
         require(
-            self.eval_every >= 0,
-            "training.eval_every",
-            self.eval_every,
-            "a whole number of at least 0",
+            patience_ok,
+            "training.patience",
+            self.patience,
+            "null, or a whole number of at least 1 with training.eval_every",
         )
-        ok = self.patience is None or (self.patience >= 1 and self.eval_every >= 1)
-        accepted = "null, or a whole number of at least 1 with training.eval_every"
-        require(ok, "training.patience", self.patience, accepted)
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many devices share the batch, the weights and each matrix; -1: all that are left (one axis at most)."""
+    """The device mesh; -1 on at most one axis gives it all remaining devices."""
 
     data: int = -1
+    """Devices that divide the batch."""
     fsdp: int = 1
+    """Devices that divide the batch, the weights and the optimizer's state."""
     tensor: int = 1
+    """Devices that divide each matrix."""
     distributed: bool = False
     """Join the other hosts of a pod or cluster first (jax.distributed.initialize)."""
 
     def __post_init__(self) -> None:
         for axis in ("data", "fsdp", "tensor"):
             value = getattr(self, axis)
-            require(
-                value == -1 or value >= 1,
-                f"mesh.{axis}",
-                value,
-                "-1 or a whole number of at least 1",
-            )
+            size_ok = value == -1 or value >= 1
+            require(size_ok, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
         left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
         require(len(left) <= 1, "mesh", left, "-1 on one axis at most")

@@ -1,0 +1,1 @@
+"""Matrix decompositions that several rooms share."""

@@ -1,8 +1,10 @@
-"""The largest singular values of a matrix, and the directions they belong to, by matrix products.
+"""The largest singular values of a matrix and their vectors, computed by matrix products.
 
-A block of vectors is filtered by Chebyshev polynomials of the Gram matrix and rotated by Rayleigh-Ritz until its
-first k are singular vectors: first on the Gram matrix, whose products are cheap, then on the matrix itself,
-because squaring loses in float32 what is smaller than about 3e-4 of the largest value.
+The subspace method repeats two operations on a block of vectors: a Chebyshev polynomial of the
+Gram matrix damps the unwanted directions (the filter), and Rayleigh-Ritz rotates the block so that
+its first k vectors become singular vectors. It works first on the Gram matrix, where products are
+cheap, and then on the matrix itself, because in float32 the Gram matrix loses singular values below
+about 3e-4 of the largest.
 """
 
 import functools
@@ -13,134 +15,185 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from balora_jax.linalg.randomized import orthonormal, randomized_svd
 from balora_jax.linalg.singular_values import tolerance
 
 Method = Literal["subspace", "exact", "randomized"]
+# (left vectors [rows, k], singular values [k], right vectors [columns, k])
 Triplets = tuple[jax.Array, jax.Array, jax.Array]
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 TINY = 1e-37
-# Vectors beside the k wanted ones: the more, the wider the gap to what must be filtered out.
+# Vectors carried beside the k wanted ones. More of them widen the gap to the unwanted directions.
 EXTRA = 22
-# A direction may lean by this much out of the block before the rounds end; the gradient leans no more.
+# The iteration ends when every wanted vector is within this angle of the block. The gradient's
+# error is of the same size.
 ANGLE = 1e-4
-# Rounding keeps residuals above a few eps of the largest value: no more can be asked.
+# Rounding keeps residuals above a few eps of the largest value, so no tighter bound can be met.
 FLOOR = 5 * EPS
 ROUNDS = 12
-# A filter may raise the largest value over the smallest wanted one by this factor: more, and float32 loses the rest.
+# The largest factor by which a filter may amplify the largest value over the smallest wanted one.
+# Beyond it, float32 loses the smaller ones.
 GROWTH = 2e3
 DEGREE = 20
 
-# On TPUs and GPUs float32 products are rounded to bfloat16 or tf32 unless told otherwise.
+# TPUs and GPUs round float32 products to bfloat16 or tf32 unless told otherwise.
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class _Block(NamedTuple):
-    """Approximate right singular vectors (columns), largest first, and how good they are."""
+    """Approximate singular vectors of an [m, n] matrix, b of them, largest first.
 
-    left: jax.Array | None  # [m, b], where the matrix itself was used
-    right: jax.Array  # [n, b]
-    squares: jax.Array  # [b], squared singular values
-    image: jax.Array  # [n, b], the Gram matrix applied to `right`
-    levels: (
-        jax.Array
-    )  # [b], what the residuals are compared with: squares on the Gram matrix, values on the matrix
-    residual: jax.Array  # [b]
+    Attributes:
+      left: [m, b] left vectors; None where only the Gram matrix was used.
+      right: [n, b] right vectors.
+      squares: [b] squared singular values.
+      image: [n, b], the Gram matrix times `right`.
+      levels: [b], the scale that residuals are compared with: squared values on the Gram matrix,
+        values on the matrix itself.
+      residual: [b], the error of each vector as an eigenvector or singular vector.
+    """
 
-
-def _orthonormal(block: jax.Array) -> jax.Array:
-    return jnp.linalg.qr(block)[0]
+    left: jax.Array | None
+    right: jax.Array
+    squares: jax.Array
+    image: jax.Array
+    levels: jax.Array
+    residual: jax.Array
 
 
 def _ritz_on_gram(gram: jax.Array, basis: jax.Array) -> _Block:
+    """Rotate an orthonormal basis [n, b] into approximate eigenvectors of gram [n, n]."""
     image = product(gram, basis)
-    squares, turn = jnp.linalg.eigh(product(basis.T, image))
-    squares, turn = jnp.maximum(squares[::-1], 0.0), turn[:, ::-1]
-    right, image = product(basis, turn), product(image, turn)
+    eigenvalues, rotation = jnp.linalg.eigh(product(basis.T, image))
+
+    # eigh sorts in ascending order.
+    squares = jnp.maximum(eigenvalues[::-1], 0.0)
+    rotation = rotation[:, ::-1]
+
+    right = product(basis, rotation)
+    image = product(image, rotation)
+    residual = jnp.linalg.norm(image - right * squares, axis=0)
     return _Block(
-        None, right, squares, image, squares, jnp.linalg.norm(image - right * squares, axis=0)
+        left=None, right=right, squares=squares, image=image, levels=squares, residual=residual
     )
 
 
 def _ritz_on_matrix(matrix: jax.Array, basis: jax.Array) -> _Block:
-    left, values, turn = jnp.linalg.svd(product(matrix, basis), full_matrices=False)
-    right, back = product(basis, turn.T), product(matrix.T, left)
+    """Rotate an orthonormal basis [n, b] into right singular vectors of matrix [m, n]."""
+    left, values, rotation = jnp.linalg.svd(product(matrix, basis), full_matrices=False)
+    right = product(basis, rotation.T)
+    back = product(matrix.T, left)
     residual = jnp.linalg.norm(back - right * values, axis=0)
-    return _Block(left, right, values**2, back * values, values, residual)
+    return _Block(
+        left=left,
+        right=right,
+        squares=values**2,
+        image=back * values,
+        levels=values,
+        residual=residual,
+    )
 
 
 def _filtered(
     block: _Block, gram_times: Callable[[jax.Array], jax.Array], number: jax.Array
 ) -> jax.Array:
-    """The block, with the share of everything smaller than its last value damped; in round 0 as it is."""
-    half = jnp.maximum(block.squares[-1] / 2, EPS**2 * block.squares[0] + TINY)
-    growth = jnp.arccosh(jnp.maximum(block.squares[0] / half - 1, 1 + EPS))
-    degree = jnp.where(
-        number == 0, 1, jnp.clip(jnp.log(GROWTH) / growth, 1, DEGREE).astype(jnp.int32)
-    )
+    """Damp the directions outside the block by a Chebyshev polynomial of the Gram matrix.
 
+    Args:
+      block: the current vectors.
+      gram_times: the product of the Gram matrix with a block [n, b].
+      number: number of the round; round 0 only applies the Gram matrix.
+
+    Returns:
+      [n, b], not orthonormal.
+    """
+    # The polynomial is bounded by 1 on [0, 2 half] and grows beyond it.
+    half = jnp.maximum(block.squares[-1] / 2, EPS**2 * block.squares[0] + TINY)
+
+    # The highest degree that keeps the growth of the largest value within GROWTH.
+    growth = jnp.arccosh(jnp.maximum(block.squares[0] / half - 1, 1 + EPS))
+    allowed = jnp.clip(jnp.log(GROWTH) / growth, 1, DEGREE).astype(jnp.int32)
+    degree = jnp.where(number == 0, 1, allowed)
+
+    # T_{i+1}(x) = 2 x T_i(x) - T_{i-1}(x), with x = gram / half - 1
     def step(_, last_two):
         before, now = last_two
         return now, 2 * (gram_times(now) / half - now) - before
 
-    first = block.right, block.image / half - block.right
+    first = (block.right, block.image / half - block.right)
     _, filtered = jax.lax.fori_loop(1, degree, step, first)
-    # On a steep spectrum one product is filter enough; scaled, its small columns survive beside the large ones.
-    return jnp.where(degree > 1, filtered, block.image / jnp.maximum(block.squares, TINY))
+
+    # On a steep spectrum one product is filter enough. Dividing by the squared values keeps the
+    # small columns from vanishing beside the large ones.
+    rescaled = block.image / jnp.maximum(block.squares, TINY)
+    return jnp.where(degree > 1, filtered, rescaled)
 
 
-def _refine(ritz: Callable, gram_times: Callable, basis: jax.Array, k: int) -> _Block:
-    """Rounds of filter and rotation until the first k vectors lean out of the block by less than ANGLE."""
+def _refine(
+    ritz: Callable[[jax.Array], _Block],
+    gram_times: Callable[[jax.Array], jax.Array],
+    basis: jax.Array,
+    k: int,
+) -> _Block:
+    """Alternate filter and rotation until the first k vectors are within ANGLE of the block.
+
+    Args:
+      ritz: one of the rotations above, with its matrix.
+      gram_times: the product of the Gram matrix with a block [n, b].
+      basis: [n, b], the first block.
+      k: number of vectors that must converge.
+    """
 
     def unsettled(state):
         number, block = state
-        allowed = ANGLE * (block.levels[:k] - block.levels[-1]) + FLOOR * block.levels[0]
+        gap = block.levels[:k] - block.levels[-1]
+        allowed = ANGLE * gap + FLOOR * block.levels[0]
         return (number == 0) | (number <= ROUNDS) & jnp.any(block.residual[:k] > allowed)
 
-    def round_(state):
+    def next_round(state):
         number, block = state
-        return number + 1, ritz(_orthonormal(_filtered(block, gram_times, number)))
+        return number + 1, ritz(orthonormal(_filtered(block, gram_times, number)))
 
-    # Nothing is known of the first basis: round 0 only orders it.
+    # No values or residuals are known for the first basis, so round 0 only sorts it.
     shapes = jax.eval_shape(ritz, basis)
-    unknown = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)._replace(
-        image=basis
-    )
-    return jax.lax.while_loop(unsettled, round_, (0, unknown))[1]
+    placeholder = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    placeholder = placeholder._replace(image=basis)
+    _, block = jax.lax.while_loop(unsettled, next_round, (0, placeholder))
+    return block
 
 
 def _tall_subspace(matrix: jax.Array, k: int) -> Triplets:
+    """The k leading triplets of a matrix with at least as many rows as columns."""
     columns = matrix.shape[1]
     gram = product(matrix.T, matrix)
-    # Any block will do to begin with: the result does not depend on it, beyond ANGLE.
-    start = jax.random.normal(jax.random.key(0), (columns, min(k + EXTRA, columns)))
-    on_gram, on_matrix = (
-        functools.partial(_ritz_on_gram, gram),
-        functools.partial(_ritz_on_matrix, matrix),
-    )
-    rough = _refine(on_gram, functools.partial(product, gram), product(gram, start), k)
-    fine = _refine(
-        on_matrix, lambda block: product(matrix.T, product(matrix, block)), rough.right, k
-    )
+    # Any first block will do: the result depends on it by no more than ANGLE.
+    first = jax.random.normal(jax.random.key(0), (columns, min(k + EXTRA, columns)))
+
+    def gram_times(block: jax.Array) -> jax.Array:
+        return product(gram, block)
+
+    def twice_times(block: jax.Array) -> jax.Array:
+        return product(matrix.T, product(matrix, block))
+
+    on_gram = functools.partial(_ritz_on_gram, gram)
+    on_matrix = functools.partial(_ritz_on_matrix, matrix)
+    rough = _refine(on_gram, gram_times, product(gram, first), k)
+    fine = _refine(on_matrix, twice_times, rough.right, k)
     return fine.left[:, :k], fine.levels[:k], fine.right[:, :k]
 
 
 def _subspace(matrix: jax.Array, k: int) -> Triplets:
-    if matrix.shape[0] >= matrix.shape[1]:
+    rows, columns = matrix.shape
+    if rows >= columns:
         return _tall_subspace(matrix, k)
     right, values, left = _tall_subspace(matrix.T, k)
     return left, values, right
 
 
 def _randomized(matrix: jax.Array, k: int) -> Triplets:
-    width = min(k + 5, *matrix.shape)
-    basis = _orthonormal(
-        product(matrix, jax.random.normal(jax.random.key(0), (matrix.shape[1], width)))
-    )
-    for _ in range(2):
-        basis = _orthonormal(product(matrix, _orthonormal(product(matrix.T, basis))))
-    left, values, right = jnp.linalg.svd(product(basis.T, matrix), full_matrices=False)
-    return product(basis, left)[:, :k], values[:k], right[:k].T
+    left, values, right = randomized_svd(matrix, k, niter=2, key=jax.random.key(0), oversampling=5)
+    return left[:, :k], values[:k], right[:k].T
 
 
 def _exact(matrix: jax.Array, k: int) -> Triplets:
@@ -152,17 +205,18 @@ _METHODS = {"subspace": _subspace, "exact": _exact, "randomized": _randomized}
 
 
 def leading_triplets(matrix: jax.Array, k: int, method: Method = "subspace") -> Triplets:
-    """The k largest singular values with their vectors.
+    """The k largest singular values of a matrix, with their vectors.
 
     Args:
-      matrix: [rows, columns], float32.
-      k: how many; all there are, if that is fewer.
-      method: subspace, block iterations with Chebyshev filters to a gradient error near 1e-4, on flat spectra too;
-        exact, a whole decomposition; randomized, svd_lowrank(q = k + 5, niter = 2) as in the official code,
-        good on decaying spectra only.
+      matrix: [rows, columns], cast to float32.
+      k: number of singular values; all of them if the matrix has fewer.
+      method: subspace (block iteration with Chebyshev filters, gradient error near 1e-4 on flat
+        spectra too), exact (full SVD), or randomized (the official code's
+        svd_lowrank(q = k + 5, niter = 2), accurate on decaying spectra only).
 
     Returns:
-      (left [rows, k], values [k] largest first, right [columns, k]), float32.
+      left vectors [rows, k], singular values [k] in descending order, right vectors [columns, k],
+      all float32.
     """
     chex.assert_rank(matrix, 2)
     return _METHODS[method](matrix.astype(jnp.float32), min(k, *matrix.shape))
@@ -170,22 +224,29 @@ def leading_triplets(matrix: jax.Array, k: int, method: Method = "subspace") -> 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def leading_sum(matrix: jax.Array, k: int, method: Method = "subspace") -> jax.Array:
-    """s_1 + ... + s_k, whose gradient is U_k V_k^T (without the directions that are zero to rounding).
+    """Return s_1 + ... + s_k, with gradient U_k V_k^T.
+
+    Directions whose singular value is zero to rounding are left out of the gradient.
 
     Args:
       matrix: [rows, columns], cast to float32.
-      k: how many singular values.
-      method: see `leading_triplets`.
+      k: number of singular values.
+      method: as in `leading_triplets`.
 
     Returns:
       [], float32.
     """
-    return jnp.sum(leading_triplets(matrix, k, method)[1])
+    _, values, _ = leading_triplets(matrix, k, method)
+    return jnp.sum(values)
 
 
 @leading_sum.defjvp
 def _leading_sum_jvp(k, method, primals, tangents):
-    (matrix,), (change,) = primals, tangents
+    (matrix,) = primals
+    (tangent,) = tangents
     left, values, right = leading_triplets(matrix, k, method)
     left = jnp.where(values > tolerance(values[0], matrix.shape), left, 0.0)
-    return jnp.sum(values), jnp.sum(left * product(change.astype(jnp.float32), right))
+
+    # d(s_1 + ... + s_k) = sum_i u_i^T dZ v_i
+    derivative = jnp.sum(left * product(tangent.astype(jnp.float32), right))
+    return jnp.sum(values), derivative

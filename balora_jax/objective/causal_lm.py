@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from balora_jax.adapters import AdapterSpec, student_path, teacher_path
+from balora_jax.adapters import AdapterSpec, student_lora, teacher_lora
 from balora_jax.data import Batch
 from balora_jax.models import CausalLM, head
 from balora_jax.objective import plain, streamed
@@ -124,11 +124,11 @@ def _hidden_states(
 
 def student_lora_of(params: Params, spec: AdapterSpec) -> Tree:
     """The `lora` collection of the model as trained; empty under method full."""
-    return student_path(params.adapters, params.initial, spec)
+    return student_lora(params.adapters, params.initial, spec)
 
 
 def _teacher_lora_of(params: Params, spec: AdapterSpec) -> Tree:
-    return teacher_path(params.initial, spec)
+    return teacher_lora(params.initial, spec)
 
 
 def _apply(

@@ -18,7 +18,15 @@ from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
 from balora_jax.runs.run import Run, check_lengths, set_up
-from balora_jax.runs.setup import build_setup, load_model, materialize, select, trained_head
+from balora_jax.runs.setup import (
+    build_setup,
+    first_gradient,
+    load_model,
+    materialize,
+    needs_gradient,
+    select,
+    trained_head,
+)
 from balora_jax.runs.task import TrainingData
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
@@ -139,7 +147,11 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
         training_data = run.task.prepare(loaded, run.mesh, run.steps, start_head)
         # Copied: in the residual form the weights are overwritten.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
-        student, state = materialize(config, setup, training_data.base, initial)
+        gradient = None
+        if needs_gradient(config) and initial is None:
+            first_batch = next(run.task.batches(training_data, run.steps))
+            gradient = first_gradient(config, setup, training_data.base, first_batch)
+        student, state = materialize(config, setup, training_data.base, initial, gradient)
 
     # Everything is checked: from here on the run writes.
     run.folder.create(config)

@@ -6,18 +6,21 @@ all call it. `materialize` fills it with weights.
 """
 
 import functools
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from balora_jax import adapters, data, models
 from balora_jax.adapters import AdapterSpec, peft_format
-from balora_jax.config import PISSA_PATTERN, RunConfig
+from balora_jax.config import RunConfig
+from balora_jax.config.adapter import START_SETTINGS, start_spellings
 from balora_jax.data import Batch
 from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.errors import BadInput
@@ -28,12 +31,15 @@ from balora_jax.regularizers.registration import check_registered
 from balora_jax.regularizers.terms import Terms, make_terms
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.setup import Student, TrainSetup
-from balora_jax.training.sharding import leaf_sharding, put, tree_shardings
+from balora_jax.training.sharding import batch_sharding, leaf_sharding, put, tree_shardings
 from balora_jax.training.state import Path, TrainState, init_state, partition, trainable_mask
 from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
 from balora_jax.training.weights import weights_at
 
 CLASSIFICATION = "sequence-classification"
+# The losses of models that write, by model.task.
+LANGUAGE_TASKS = {"causal-lm": causal_lm, "seq2seq-lm": seq2seq_lm}
+KernelGradients = Mapping[Path, jax.Array]
 
 
 def label_count(config: RunConfig) -> int | None:
@@ -205,7 +211,7 @@ def _gradient(
             student_head=config.teacher_head == "student",
         )
         return whole_batch(loss)
-    task = {"causal-lm": causal_lm, "seq2seq-lm": seq2seq_lm}[config.model.task]
+    task = LANGUAGE_TASKS[config.model.task]
     loss = task.make_loss(model, spec, terms, head_frozen=head_frozen, mesh=loss_mesh)
     return token_weighted(loss)
 
@@ -218,15 +224,26 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
         return spec, {}, True
     paths = adapters.match_targets(section.targets, base)
     adapters.check_rank(section.rank, paths, base)
-    init = config.adapter_init
-    pissa = PISSA_PATTERN.fullmatch(init)
-    if pissa or init == "lora":
-        make = functools.partial(adapters.init_lora, base, paths, section.rank)
-        return spec, jax.eval_shape(make, jax.random.key(0)), not pissa
-    loaded = peft_format.load_adapter(peft_format.adapter_folder(init), base)
-    rank = jax.tree.leaves(loaded)[0].shape[-1]
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded)
-    return AdapterSpec(rank, form=section.form), shapes, True
+    found = adapters.find_start(config.adapter_init)
+    if found is None:
+        loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
+        rank = jax.tree.leaves(loaded)[0].shape[-1]
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded)
+        return AdapterSpec(rank, form=section.form), shapes, True
+    start, _ = found
+    make = functools.partial(adapters.init_lora, base, paths, section.rank)
+    return spec, jax.eval_shape(make, key=jax.random.key(0)), start.zero
+
+
+def _peft_folder(init: str) -> pathlib.Path:
+    """The folder that adapter.init names where it is no start."""
+    folder = pathlib.Path(init).expanduser()
+    if not folder.is_dir():
+        names = [spelling for name in START_SETTINGS for spelling in start_spellings(name)]
+        raise BadInput(
+            f"adapter.init is {init!r}; accepted: {', '.join(names)}, or a PEFT adapter's folder"
+        )
+    return folder
 
 
 def _placed(mesh: Mesh, tree: Any) -> Any:
@@ -290,6 +307,7 @@ def materialize(
     setup: TrainSetup,
     base: Tree,
     initial: Tree | None = None,
+    gradient: KernelGradients | None = None,
 ) -> tuple[Student, TrainState]:
     """Fill a setup with weights: adapters, frozen parameters and the state before step 1.
 
@@ -298,12 +316,17 @@ def materialize(
       setup: from `build_setup`.
       base: the model's parameters on the mesh; donated in the residual form.
       initial: the adapters of step 0 of a resumed run; made afresh if None.
+      gradient: from `first_gradient`, for the starts that need it.
 
     Returns:
       The student and its state.
+
+    Raises:
+      BadInput: no gradient for a start that needs one.
     """
     mesh = setup.mesh
-    trained, start = _init_adapters(config, setup, without(base, setup.head), initial)
+    trained = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
+    start = None if setup.frozen.initial is None else trained
     if start is not None and setup.spec.form == "residual":
         residual = functools.partial(adapters.residual, spec=setup.spec)
         shardings = _base_shardings(mesh, base)
@@ -324,33 +347,105 @@ def materialize(
 
 
 def _init_adapters(
-    config: RunConfig, setup: TrainSetup, base: Tree, initial: Tree | None
-) -> tuple[Tree, Tree | None]:
-    """(adapters, adapters of step 0 or None where their product is zero), on the mesh."""
-    section = config.adapter
+    config: RunConfig,
+    setup: TrainSetup,
+    base: Tree,
+    initial: Tree | None,
+    gradient: KernelGradients | None,
+) -> Tree:
+    """The adapters of step 0, on the mesh."""
     if config.method == "full":
-        return {}, None
-    spec = setup.spec
+        return {}
     mesh = setup.mesh
-    init = config.adapter_init
-    pissa = PISSA_PATTERN.fullmatch(init)
-    key = jax.random.key(config.training.seed)
-    if pissa and initial is None:
-        paths = adapters.match_targets(section.targets, base)
-        niter = int(pissa[2]) if pissa[2] else None
-        replicated = NamedSharding(mesh, P())
-        gather = functools.partial(jax.lax.with_sharding_constraint, shardings=replicated)
-        initial = adapters.init_pissa(
-            base, paths, spec.rank, scale=spec.scale, niter=niter, key=key, gather=gather
+    if initial is not None:
+        return _on_mesh(mesh, initial)
+    found = adapters.find_start(config.adapter_init)
+    if found is None:
+        loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
+        return _on_mesh(mesh, loaded)
+
+    start, settings = found
+    if start.needs == "gradient":
+        if gradient is None:
+            raise BadInput(
+                f"adapter.init is {config.adapter_init!r}, which needs the gradient of a first "
+                "batch; accepted: a run that trains"
+            )
+        settings = settings | {"gradient": gradient}
+    replicated = NamedSharding(mesh, P())
+    made = start.init(
+        base,
+        adapters.match_targets(config.adapter.targets, base),
+        setup.spec.rank,
+        scale=setup.spec.scale,
+        key=jax.random.key(config.training.seed),
+        gather=functools.partial(jax.lax.with_sharding_constraint, shardings=replicated),
+        **settings,
+    )
+    return _on_mesh(mesh, made)
+
+
+def needs_gradient(config: RunConfig) -> bool:
+    """Return True if the adapters' start needs the gradient of a first batch."""
+    found = adapters.find_start(config.adapter_init)
+    return config.method != "full" and found is not None and found[0].needs == "gradient"
+
+
+def first_gradient(
+    config: RunConfig, setup: TrainSetup, base: Tree, batch: Batch
+) -> KernelGradients:
+    """The task loss's gradient with respect to every target kernel, for the starts that need it.
+
+    It is as large as those kernels in float32.
+
+    Args:
+      config: the run.
+      setup: from `build_setup`.
+      base: the model's parameters on the mesh.
+      batch: the first batch of the run, numpy arrays [examples, ...].
+
+    Returns:
+      {path: [in, out] or [layers, in, out]}, float32: the mean over the batch's counted tokens.
+    """
+    paths = adapters.match_targets(config.adapter.targets, without(base, setup.head))
+    task_loss = _task_loss(config, setup)
+
+    @jax.jit
+    def gradient_of(base: Tree, micro_batch: Batch) -> tuple[KernelGradients, jax.Array]:
+        counted = jnp.sum(micro_batch.mask)
+
+        def loss(base: Tree) -> jax.Array:
+            return counted * task_loss(Params(adapters={}, base=base), micro_batch)
+
+        kernels = adapters.kernel_gradients(loss, base, paths)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernels), counted
+
+    sharding = batch_sharding(setup.mesh)
+    accumulation = config.training.accumulation
+    total = None
+    for index in range(accumulation):
+        micro_batch = jax.tree.map(
+            lambda array, index=index: put(
+                np.array_split(array, accumulation)[index][None], sharding
+            )[0],
+            batch,
         )
-    if pissa:
-        initial = _on_mesh(mesh, initial)
-        return initial, initial
-    if init == "lora":
-        paths = adapters.match_targets(section.targets, base)
-        return _on_mesh(mesh, adapters.init_lora(base, paths, spec.rank, key)), None
-    loaded = peft_format.load_adapter(peft_format.adapter_folder(init), base)
-    return _on_mesh(mesh, loaded), None
+        found = gradient_of(base, micro_batch)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    kernels, counted = total
+    return jax.tree.map(lambda leaf: leaf / counted, kernels)
+
+
+def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch], jax.Array]:
+    """(params, micro-batch) -> the mean of the task's loss over counted tokens."""
+    if config.model.task != CLASSIFICATION:
+        task = LANGUAGE_TASKS[config.model.task]
+        return task.make_task_loss(
+            setup.model, setup.spec, head_frozen=setup.head_frozen, mesh=setup.loss_mesh
+        )
+    logits_of = classification.make_logits(setup.model, setup.spec)
+    loss = classification.task_loss(_is_regression(config))
+    return lambda params, batch: loss(logits_of(params, batch), batch.targets, batch.mask)
 
 
 def select(tree: Tree, modules: Sequence[Path]) -> Tree:

@@ -1,4 +1,4 @@
-"""AdamW, its learning rate and clipping, on the trainable leaves alone."""
+"""AdamW with its learning rate schedule and clipping, for the trainable leaves only."""
 
 from typing import Any
 
@@ -7,37 +7,70 @@ import optax
 
 from balora_jax.config import OptimizerConfig
 
-# Weight decay is for what multiplies activations, not for norms and biases.
+# Leaves with weight decay: those that multiply activations. Norms and biases have none.
 DECAYED = frozenset({"a", "b", "kernel", "embedding"})
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The rate at each step: a linear rise over the warm-up's share of the steps, then the schedule's fall."""
+    """The learning rate at each step: a linear warm-up, then the configured decay.
+
+    Args:
+      config: learning rate, schedule, and the shares of warm-up and of the final rate.
+      steps: updates in the run.
+
+    Returns:
+      step -> learning rate.
+    """
+    peak = config.learning_rate
     warmup = round(config.warmup * steps)
-    peak, rest = config.learning_rate, max(steps - warmup, 1)
-    fall = {
-        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=config.final),
-        "linear": lambda: optax.linear_schedule(peak, config.final * peak, rest),
-        "constant": lambda: optax.constant_schedule(peak),
-    }[config.schedule]()
-    # The first update already moves: step 0 has 1 / (warmup + 1) of the peak.
+    decay_steps = max(steps - warmup, 1)
+    if config.schedule == "cosine":
+        decay = optax.cosine_decay_schedule(peak, decay_steps, alpha=config.final)
+    elif config.schedule == "linear":
+        decay = optax.linear_schedule(peak, config.final * peak, decay_steps)
+    else:
+        decay = optax.constant_schedule(peak)
+    if warmup == 0:
+        return decay
+    # Step 0 has 1 / (warmup + 1) of the peak, so that the first update is not empty.
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-    return optax.join_schedules([rise, fall], [warmup]) if warmup else fall
+    return optax.join_schedules([rise, decay], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.GradientTransformation:
-    """Clipping and AdamW, masked to the leaves where `mask` is True: no state exists for the others."""
-    clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
-    adamw = optax.adamw(
-        learning_rate(config, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=_decayed,
+    """Clipping and AdamW, and for LoRA+ a larger learning rate for B.
+
+    LoRA+ (Hayou et al., arXiv 2402.12354) multiplies B's update, weight decay included, by
+    `loraplus_lr_ratio`. At ratio 1 the optimizer and its state are those of plain AdamW.
+
+    Args:
+      config: the optimizer's settings.
+      steps: updates in the run, for the learning rate.
+      mask: tree of bools, True at the trainable leaves. The others get no optimizer state.
+    """
+    transforms = []
+    if config.clip_norm is not None:
+        transforms.append(optax.clip_by_global_norm(config.clip_norm))
+    transforms.append(
+        optax.adamw(
+            learning_rate(config, steps),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=_decayed,
+        )
     )
-    return optax.masked(optax.chain(*clip, adamw), mask)
+    if config.loraplus_lr_ratio != 1:
+        transforms.append(optax.masked(optax.scale(config.loraplus_lr_ratio), _adapter_b))
+    return optax.masked(optax.chain(*transforms), mask)
 
 
 def _decayed(params: Any) -> Any:
+    """True at the leaves that have weight decay."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
+
+
+def _adapter_b(params: Any) -> Any:
+    """True at every adapter's b."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", params)

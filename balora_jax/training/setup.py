@@ -7,7 +7,7 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
-from balora_jax.adapters import AdapterSpec, student_path
+from balora_jax.adapters import AdapterSpec, student_lora
 from balora_jax.objective.params import Params, Tree
 from balora_jax.regularizers.terms import Term
 from balora_jax.training.state import Path, TrainState, combine
@@ -74,9 +74,9 @@ class Student:
 
     def lora(self, state: TrainState) -> Tree:
         """The `lora` collection that the model is applied with beside `params(state).base`."""
-        return student_path(state.trainable.adapters, self.frozen.initial, self.setup.spec)
+        return student_lora(state.trainable.adapters, self.frozen.initial, self.setup.spec)
 
     def delta_lora(self, state: TrainState) -> Tree:
         """The learned change of the untouched base, also where training has the residual form."""
         delta = dataclasses.replace(self.setup.spec, form="delta")
-        return student_path(state.trainable.adapters, self.frozen.initial, delta)
+        return student_lora(state.trainable.adapters, self.frozen.initial, delta)

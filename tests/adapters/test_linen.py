@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from balora_jax.adapters.linen import Adapted, check_lora_paths, effective_params
+from balora_jax.adapters import merge
+from balora_jax.adapters.linen import Adapted, check_lora_paths
 from balora_jax.errors import BadInput
 
 
@@ -78,16 +79,14 @@ def test_init_gives_the_inner_parameters(case):
 
 def test_stacked_kernels_are_merged_a_layer_at_a_time():
     kernel, a, b = jnp.ones((3, 4, 5)), jnp.ones((3, 4, 2)), jnp.arange(30.0).reshape(3, 2, 5)
-    merged = effective_params({"layers": {"kernel": kernel}}, {"layers": {"a": a, "b": b}})[
-        "layers"
-    ]["kernel"]
+    merged = merge({"layers": {"kernel": kernel}}, {"layers": {"a": a, "b": b}})["layers"]["kernel"]
     for layer in range(3):
         np.testing.assert_allclose(merged[layer], kernel[layer] + a[layer] @ b[layer])
 
 
 def test_merging_keeps_the_kernel_type():
     params = {"m": {"kernel": jnp.ones((4, 5), jnp.bfloat16)}}
-    merged = effective_params(params, {"m": {"a": jnp.ones((4, 1)), "b": jnp.ones((1, 5))}})
+    merged = merge(params, {"m": {"a": jnp.ones((4, 1)), "b": jnp.ones((1, 5))}})
     assert merged["m"]["kernel"].dtype == jnp.bfloat16
 
 

@@ -75,7 +75,7 @@ def test_forms_against_the_formula(params, pair, form, alpha):
     now, start = pair
     spec = AdapterSpec(rank=RANK, alpha=alpha, form=form)
     base = params if form == "delta" else adapters.residual(params, start, spec)
-    merged = adapters.merge(base, adapters.student_path(now, start, spec))
+    merged = adapters.merge(base, adapters.student_lora(now, start, spec))
     w, n, s, m = map(_wide, (params, now, start, merged))
     for path in [("layers", "q_proj"), ("out",)]:
         change = n[(*path, "a")] @ n[(*path, "b")] - s[(*path, "a")] @ s[(*path, "b")]
@@ -87,7 +87,7 @@ def test_forms_against_the_formula(params, pair, form, alpha):
 
 def test_delta_path_is_exactly_zero_at_the_start(params, pair):
     _, start = pair
-    lora = adapters.student_path(start, start, AdapterSpec(RANK))
+    lora = adapters.student_lora(start, start, AdapterSpec(RANK))
     merged = adapters.merge(params, lora)
     chex.assert_trees_all_equal(merged, params)
 
@@ -99,10 +99,10 @@ def test_delta_path_keeps_small_updates_in_bfloat16(params, pair):
     spec = AdapterSpec(RANK)
     rounded = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
-        adapters.student_path(now, start, spec),
+        adapters.student_lora(now, start, spec),
     )
     zeros = jax.tree.map(jnp.zeros_like, params)
-    exact = adapters.merge(zeros, adapters.student_path(now, start, spec))["out"]["kernel"]
+    exact = adapters.merge(zeros, adapters.student_lora(now, start, spec))["out"]["kernel"]
     kept = adapters.merge(zeros, rounded)["out"]["kernel"]
     assert jnp.linalg.norm(kept - exact) < 0.01 * jnp.linalg.norm(exact)
 
@@ -111,10 +111,10 @@ def test_residual_teacher_is_the_base(params, pair):
     _, start = pair
     spec = AdapterSpec(RANK, alpha=7, form="residual")
     teacher = adapters.merge(
-        adapters.residual(params, start, spec), adapters.teacher_path(start, spec)
+        adapters.residual(params, start, spec), adapters.teacher_lora(start, spec)
     )
     chex.assert_trees_all_close(teacher, params, atol=1e-5)
-    assert adapters.teacher_path(start, AdapterSpec(RANK)) == {}
+    assert adapters.teacher_lora(start, AdapterSpec(RANK)) == {}
 
 
 def test_gradients_are_those_of_the_formula(params, pair):
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_the_formula(params, pair):
     pull = _random_like(params, 3)
 
     def through_path(adapter):
-        merged = adapters.merge(params, adapters.student_path(adapter, start, spec))
+        merged = adapters.merge(params, adapters.student_lora(adapter, start, spec))
         return sum(
             jnp.vdot(x, y)
             for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(pull), strict=True)
@@ -146,15 +146,15 @@ def test_functions_trace_once_and_map_over_adapters(params, pair):
     @jax.jit
     @chex.assert_max_traces(n=1)
     def traced(now, start):
-        return adapters.student_path(now, start, spec)
+        return adapters.student_lora(now, start, spec)
 
     chex.assert_trees_all_close(
-        traced(now, start), adapters.student_path(now, start, spec), rtol=1e-6
+        traced(now, start), adapters.student_lora(now, start, spec), rtol=1e-6
     )
     traced(start, now)
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), now)
-    batched = jax.vmap(lambda n: adapters.merge(params, adapters.student_path(n, start, spec)))(
+    batched = jax.vmap(lambda n: adapters.merge(params, adapters.student_lora(n, start, spec)))(
         many
     )
-    single = adapters.merge(params, adapters.student_path(now, start, spec))
+    single = adapters.merge(params, adapters.student_lora(now, start, spec))
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], batched), single, rtol=1e-5, atol=1e-5)

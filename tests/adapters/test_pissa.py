@@ -23,7 +23,7 @@ STEEP = 4.0 ** -np.arange(24)
 @pytest.mark.parametrize("spectrum", [DECAYING, FLAT, STEEP], ids=["decaying", "flat", "steep"])
 @pytest.mark.parametrize("niter", [None, 16])
 def test_factors_are_the_best_approximation(spectrum, niter):
-    """Against the truncated SVD in float64: the error of the rank-r part, and the even split of the singular values."""
+    """The rank-r part's error and the even split of singular values, against the float64 SVD."""
     kernel, rank = _kernel(spectrum), 6
     a, b = adapters.principal_factors(
         jnp.asarray(kernel, jnp.float32), rank, niter=niter, key=jax.random.key(0)

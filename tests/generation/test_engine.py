@@ -16,7 +16,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from balora_jax.adapters.linen import effective_params
+from balora_jax.adapters import merge
 from balora_jax.errors import BadInput
 from balora_jax.generation import (
     bucket_length,
@@ -121,7 +121,7 @@ def test_adapters_take_part(made):
     lora = {"model": {"layers": {"mlp": {"up_proj": {"a": a, "b": b}}}}}
     plain = generate(model, params, None, ids, mask, **OPTIONS).tokens
     adapted = generate(model, params, lora, ids, mask, **OPTIONS).tokens
-    merged = generate(model, effective_params(params, lora), None, ids, mask, **OPTIONS).tokens
+    merged = generate(model, merge(params, lora), None, ids, mask, **OPTIONS).tokens
     np.testing.assert_array_equal(adapted, merged)
     assert (plain != adapted).any()
 

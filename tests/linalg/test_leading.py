@@ -118,7 +118,7 @@ def test_vmap_is_a_loop():
 
 
 def flops(jaxpr, loops=(ROUNDS, DEGREE)):
-    """Products at 2 a multiply-add and decompositions at 40 m n^2, every loop (two deep) run to its limit."""
+    """2 per multiply-add and 40 m n^2 per decomposition, with every loop run to its limit."""
     total = 0
     for equation in jaxpr.eqns:
         shapes = [

@@ -15,7 +15,8 @@ from pytorch_reference import relative, run, torch_logits
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from balora_jax.adapters.linen import check_lora_paths, effective_params
+from balora_jax.adapters import merge
+from balora_jax.adapters.linen import check_lora_paths
 from balora_jax.errors import BadInput
 from balora_jax.models import abstract_params, load_model, load_pretrained, save_pretrained
 from balora_jax.models.hf.pretrained import load_checkpoint
@@ -94,7 +95,7 @@ def test_adapters_fit_every_kernel(name, classifier):
             )
     lora = unflatten_dict(lora)
     check_lora_paths(lora, params)
-    merged = run(model, {"params": effective_params(params, lora)}, ids, mask)
+    merged = run(model, {"params": merge(params, lora)}, ids, mask)
     ours = run(model, {"params": params, "lora": lora}, ids, mask)
     np.testing.assert_allclose(ours, merged, atol=2e-4 * np.abs(merged).max())
     assert np.abs(ours - run(model, {"params": params}, ids, mask)).max() > 1e-2

@@ -91,7 +91,7 @@ def test_micro_batches_change_nothing(bert, micro_batches):
     whole, parts = (_gradient(*bert, _batch(number)) for number in (1, micro_batches))
     chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
     model, params = bert
-    lora = adapters.student_path(params.adapters, params.initial, SPEC)
+    lora = adapters.student_lora(params.adapters, params.initial, SPEC)
     logits = model.apply(
         {"params": params.base, "lora": lora},
         _batch(1).input_ids[0],
@@ -130,7 +130,7 @@ def test_dropout_differs_between_micro_batches(bert):
     )
     lora = {
         "params": params.base,
-        "lora": adapters.student_path(params.adapters, params.initial, SPEC),
+        "lora": adapters.student_lora(params.adapters, params.initial, SPEC),
     }
     texts = batch._replace(targets=None, mask=None, teacher=None)
 

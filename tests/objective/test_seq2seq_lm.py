@@ -105,7 +105,7 @@ def test_the_objective_is_that_of_the_answers_logits(t5):
     _, model, params = t5
     batch = _batch()
     led = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
-    lora = adapters.student_path(params.adapters, params.initial, SPEC)
+    lora = adapters.student_lora(params.adapters, params.initial, SPEC)
     read = jax.jit(model.apply)
     logits, teacher = (
         read({"params": params.base, "lora": of}, batch.input_ids, batch.attention_mask, led)

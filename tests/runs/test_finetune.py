@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,22 @@ def test_methods_learn(run_arguments, tmp_path, method, form):
     assert summary.loss_last < summary.loss_first
     assert ("consistency" in _records(tmp_path / "run")[1]) == (method == "ba-lora")
     assert (tmp_path / "run" / "merged").exists() == (method == "full")
+
+
+@pytest.mark.parametrize("form", ["delta", "residual"])
+def test_lora_ga_starts_from_a_first_batch(run_arguments, tmp_path, form):
+    """It starts as the base does, learns, and resumes from the very same start."""
+    start = ["--adapter.init", "lora_ga", "--adapter.form", form, "--training.eval_every", "3"]
+    summary = finetune(read_config(run_arguments(tmp_path / "run", *start)))
+    base = finetune(read_config(run_arguments(tmp_path / "base", "--training.steps", "1")))
+    np.testing.assert_allclose(summary.eval_loss_first, base.eval_loss_first, rtol=1e-5)
+    assert summary.eval_loss_last < summary.eval_loss_first
+    adapter = _adapter(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    (tmp_path / "run" / "summary.json").unlink()
+    finetune(read_config(run_arguments(tmp_path / "run", *start, "--output.resume", "true")))
+    for name, tensor in _adapter(tmp_path / "run").items():
+        np.testing.assert_array_equal(tensor, adapter[name])
 
 
 def test_both_forms_of_pissa_agree(run_arguments, tmp_path):

@@ -22,7 +22,7 @@ def _logits(folder, rank, form, niter, alpha):
         params, paths, rank, scale=spec.scale, niter=niter, key=jax.random.key(1)
     )
     base = adapters.residual(params, start, spec) if form == "residual" else params
-    student, teacher = adapters.student_path(start, start, spec), adapters.teacher_path(start, spec)
+    student, teacher = adapters.student_lora(start, start, spec), adapters.teacher_lora(start, spec)
     apply = jax.jit(lambda base, lora: model.apply({"params": base, "lora": lora}, ids))
     return apply(params, {}), apply(base, student), apply(base, teacher)
 

@@ -8,7 +8,8 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from pytorch_reference import run
 
-from balora_jax.adapters.linen import check_lora_paths, effective_params
+from balora_jax.adapters import merge
+from balora_jax.adapters.linen import check_lora_paths
 from balora_jax.models import load_pretrained
 from balora_jax.models.layers.dense import Dense, through
 from balora_jax.models.layers.options import Numerics
@@ -35,7 +36,7 @@ def test_side_path_equals_merged_kernels(tiny):
     check_lora_paths(lora, params)
     plain = run(model, {"params": params}, IDS)
     ours = run(model, {"params": params, "lora": lora}, IDS)
-    merged = run(model, {"params": effective_params(params, lora)}, IDS)
+    merged = run(model, {"params": merge(params, lora)}, IDS)
     np.testing.assert_allclose(ours, merged, rtol=1e-4, atol=1e-3)
     assert np.abs(ours - plain).max() > 0.1
 
@@ -82,12 +83,10 @@ def test_gradients_of_adapters_flow_through_scan_and_remat(tiny):
     model, params = load_pretrained(tiny("llama", CASES["llama"]).folder)
     lora = random_lora(params, ("q_proj", "down_proj"))
 
-    def loss(merge, remat):
+    def loss(merged, remat):
         def value(lora):
             variables = (
-                {"params": effective_params(params, lora)}
-                if merge
-                else {"params": params, "lora": lora}
+                {"params": merge(params, lora)} if merged else {"params": params, "lora": lora}
             )
             return jnp.square(model.clone(remat=remat).apply(variables, IDS)).mean()
 
