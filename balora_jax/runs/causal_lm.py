@@ -1,6 +1,6 @@
 """A run on next-token prediction: prompts and answers, batches of one length, the held-out loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ class CausalLM:
         self._held_out = None if config.data.eval is None else data.prepare(config.data, tokenizer, split="eval")
         named = {"train": self._train} | ({} if self._held_out is None else {"eval": self._held_out})
         self.sets, self.examples = list(named.values()), len(self._train)
-        self.counts = [f"{name + ':':6} {examples.counts}" for name, examples in named.items()]
+        self.counts = [f"{name + ':':6} {examples}" for name, examples in named.items()]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
 
@@ -48,7 +48,8 @@ class CausalLM:
     def batches(self, steps: int) -> Any:
         """The batches to train on."""
         training = self._config.training
-        return data.train_batches(self._train, training.batch_size, self.length, training.seed)
+        order = data.shuffled_order(self._train, training.batch_size, training.seed)
+        return data.train_batches(self._train, order, (self.length,))
 
     def compile(self, run: Assembly, steps: int, mesh: Mesh) -> CompiledStep:
         """Compiles the update for batches of the run's one length."""
@@ -68,7 +69,13 @@ class CausalLM:
             return None
         micro = self._config.training.batch_size // self._config.training.accumulation
         loss = causal_lm.make_task_loss(run.model, run.spec, head_frozen=run.head_frozen, mesh=several(mesh))
-        mean = mean_loss(run, mesh, loss, lambda: data.eval_batches(self._held_out, micro, self.length))
+
+        def batches() -> Iterator[data.Batch]:
+            order = data.given_order(self._held_out, micro)
+            for _, batch in data.eval_batches(self._held_out, order, (self.length,)):
+                yield batch
+
+        mean = mean_loss(run, mesh, loss, batches)
         return lambda state: {"eval_loss": mean(state)}
 
     def best(self) -> Best:

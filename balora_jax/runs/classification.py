@@ -15,7 +15,7 @@ from balora_jax.evaluation import metrics
 from balora_jax.objective import plain
 from balora_jax.runs.setup import Assembly, Tree, replace, take
 from balora_jax.config import RunConfig
-from balora_jax.data import LabeledTexts
+from balora_jax.data import Examples
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.runs.labeled_texts import TextRun
 from balora_jax.objective.schedules import weights_at
@@ -81,7 +81,7 @@ class Classification(TextRun):
         update = make_train_step(whole_batch(loss), run.optimizer, run.mask, weights_at(terms, steps), rate)
         return self._compiled(update, run, steps, mesh)
 
-    def _make_say(self, run: Assembly, mesh: Mesh) -> Callable[[Any, LabeledTexts], np.ndarray]:
+    def _make_say(self, run: Assembly, mesh: Mesh) -> Callable[[Any, Examples], np.ndarray]:
         function = classification.make_logits(run.model, run.spec)
         replicated = NamedSharding(mesh, P())
 

@@ -12,7 +12,7 @@ from balora_jax import data
 from balora_jax.evaluation import metrics
 from balora_jax.runs.setup import Assembly, Tree
 from balora_jax.config import RunConfig
-from balora_jax.data import LabeledTexts
+from balora_jax.data import Examples
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.evaluation.held_out import mean_loss, several
 from balora_jax.runs.labeled_texts import TextRun
@@ -47,7 +47,7 @@ class TextToText(TextRun):
         update = make_train_step(token_weighted(loss), run.optimizer, run.mask, weights_at(terms, steps), rate)
         return self._compiled(update, run, steps, mesh)
 
-    def _make_say(self, run: Assembly, mesh: Mesh) -> Callable[[Any, LabeledTexts], np.ndarray]:
+    def _make_say(self, run: Assembly, mesh: Mesh) -> Callable[[Any, Examples], np.ndarray]:
         function = seq2seq_lm.make_answers(run.model, run.spec, max_tokens=self.counted, eos_ids=(self._eos,))
 
         def one(trainable: Tree, frozen: Tree, batch: data.Batch) -> Any:
@@ -55,7 +55,7 @@ class TextToText(TextRun):
 
         step = jax.jit(one, out_shardings=NamedSharding(mesh, P()))
 
-        def say(state: Any, texts: LabeledTexts) -> np.ndarray:
+        def say(state: Any, texts: Examples) -> np.ndarray:
             def written(batch: data.Batch) -> Any:
                 # Without what only labeled sets have: one program serves all sets.
                 return step(state.trainable, run.frozen, batch._replace(targets=None, mask=None))
@@ -69,7 +69,8 @@ class TextToText(TextRun):
 
         def batches() -> Iterator[data.Batch]:
             for texts in self._read.held_out.values():
-                for _, batch in data.eval_text_batches(texts, self._micro, self._buckets):
+                order = data.length_order(texts, self._micro)
+                for _, batch in data.eval_batches(texts, order, self._buckets):
                     yield batch
 
         mean = mean_loss(run, mesh, loss, batches)

@@ -9,7 +9,7 @@ from balora_jax.data import (
     Answers,
     Rows,
     TextTask,
-    collate_texts,
+    collate,
     encode_with_answers,
     find_task,
     question,
@@ -96,9 +96,9 @@ def test_a_batch_has_the_answers_tokens(tokenizer):
     names = TextTask("data.labels", ("text",), ("many", "few few"), ("accuracy",), {})
     rows = _rows(*({"text": "a b", "label": label} for label in labels.values()))
     texts = encode_with_answers(rows, names, tokenizer, max_length=16)
-    assert tokenizer.convert_ids_to_tokens(texts[0][0]) == ["text", ":", "a", "b", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(texts[0]) == ["text", ":", "a", "b", "</s>"]
     assert "answers of at most 3" in str(texts)
-    batch = collate_texts(texts, [0, 1], [8])
+    batch = collate(texts, [0, 1], [8])
     few, many = tokenizer.convert_tokens_to_ids(["few", "many"])
     assert batch.targets.tolist() == [[few, few, 1], [many, 1, 0]]
     assert batch.mask.tolist() == [[True] * 3, [True, True, False]]
@@ -109,7 +109,7 @@ def test_what_is_too_long_loses_its_end_but_for_the_ending(tokenizer):
     rows = _rows({"text": "a b c d e f", "label": 0, "other": "g"})
     texts = encode_with_answers(rows, OWN, tokenizer, max_length=6)
     assert (
-        tokenizer.convert_ids_to_tokens(texts[0][0]) == ["text", ":", "a", "b", "c", "</s>"]
+        tokenizer.convert_ids_to_tokens(texts[0]) == ["text", ":", "a", "b", "c", "</s>"]
         and texts.truncated == 1
     )
 

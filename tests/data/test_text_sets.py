@@ -62,7 +62,7 @@ def test_sets_are_called_by_as_much_of_their_path_as_tells_them_apart(hub, token
         predict="my/unseen.jsonl",
     )  # fmt: skip
     sets = read_text_sets(config, tokenizer)
-    assert (list(sets.held_out), list(sets.elsewhere)) == (["one/dev", "two/dev"], ["away/dev"])
+    assert (list(sets.held_out), list(sets.out_of_domain)) == (["one/dev", "two/dev"], ["away/dev"])
     assert list(sets.unlabeled) == ["RTE.tsv"], "one set, and one file that the server takes"
     assert not read_text_sets(DataConfig(task="rte", train="my/train.jsonl"), tokenizer).held_out
 
