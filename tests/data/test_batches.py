@@ -1,4 +1,4 @@
-"""Batches: shapes, masks, order, and a position that can be gone back to."""
+"""Batches of prompts and answers: shapes, masks, order, and resuming from a saved position."""
 
 import ast
 import itertools
@@ -53,7 +53,8 @@ def test_collate_counts_the_positions_that_predict_the_answer():
     batch = collate(examples, [0, 1], [5])
     assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [3, 4, 9, 9, 9]]
     assert batch.targets.tolist() == [[6, 7, 8, 9, 9], [4, 9, 9, 9, 9]]
-    # Position 1 (token 6, the prompt's last) predicts 7, position 2 predicts 8; an empty prompt loses token 3.
+    # Position 1 (token 6, the prompt's last) predicts 7, and position 2 predicts 8. No position
+    # predicts token 3 after the empty prompt.
     assert batch.mask.astype(int).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 0]]
     assert batch.attention_mask.astype(int).tolist() == [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]
     assert [array.dtype for array in batch[:4]] == [np.int32, np.bool_, np.int32, np.bool_]
@@ -101,7 +102,7 @@ def test_the_seed_decides_the_order():
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5, 23])
-def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
+def test_a_resumed_stream_gives_the_same_batches(taken):
     examples = _examples(10)
     original = _stream(examples, 4, seed=3)
     _take(original, taken)
@@ -134,7 +135,7 @@ def test_rows_that_fill_up_attend_to_something():
 
 
 def test_own_modules_import_no_jax():
-    """grain imports jax by itself; our files do not."""
+    """Only grain itself imports jax."""
     for path in Path(balora_jax.data.__file__).parent.glob("*.py"):
         tree = ast.walk(ast.parse(path.read_text()))
         names = {

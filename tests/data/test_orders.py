@@ -1,4 +1,4 @@
-"""Batches of like lengths: shapes, order, and a position that can be gone back to."""
+"""Batches of like lengths: shapes, order, and resuming from a saved position."""
 
 import collections
 import dataclasses
@@ -84,7 +84,7 @@ def test_batch_order_does_not_give_the_length_away():
 
 
 @pytest.mark.parametrize("taken", [0, 3, 61])
-def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
+def test_a_resumed_stream_gives_the_same_batches(taken):
     texts = _texts(70)
     original, resumed = (_stream(texts, steps=80, seed=2) for _ in range(2))
     for _ in range(taken):

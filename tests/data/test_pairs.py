@@ -1,4 +1,4 @@
-"""Tokens, their boundary and what counts; nothing is dropped or cut without being counted."""
+"""Tokens of prompts and answers, their boundary, and counts of all that is dropped or cut."""
 
 import json
 
@@ -34,7 +34,7 @@ def tokenizer():
 
 @pytest.fixture
 def prepared(tmp_path, tokenizer):
-    """Rows -> examples, by the template `{instruction}=`."""
+    """A function from rows to examples, by the template `{instruction}=`."""
 
     def make(rows, **options):
         path = tmp_path / "rows.jsonl"

@@ -1,4 +1,4 @@
-"""GLUE's table, tokenized pairs and their labels, and one sentence for every wrong label."""
+"""GLUE's table, tokenized texts and their labels, and one message for every wrong label."""
 
 import json
 
@@ -96,7 +96,7 @@ def test_test_splits_have_no_labels(tokenizer, rows):
 
 
 @pytest.mark.parametrize("label", [2, -1, "x", 0.5, None, True, [1], "²", "9" * 5000])
-def test_wrong_classes_are_said_with_their_line(tokenizer, rows, label):
+def test_wrong_classes_are_reported_with_their_line(tokenizer, rows, label):
     message = (
         r"rows\.jsonl, line 2: label is .*; rte accepts: 0 \(entailment\), 1 \(not_entailment\)"
     )
@@ -105,7 +105,7 @@ def test_wrong_classes_are_said_with_their_line(tokenizer, rows, label):
 
 
 @pytest.mark.parametrize("label", [5.1, -1, "x", None, True, "nan"])
-def test_wrong_scores_are_said_with_their_line(tokenizer, rows, label):
+def test_wrong_scores_are_reported_with_their_line(tokenizer, rows, label):
     with pytest.raises(
         BadInput, match=r"rows\.jsonl, line 1: label is .*; stsb accepts: a number from 0 to 5"
     ):
@@ -118,8 +118,8 @@ def test_labels_of_a_csv_file_are_numbers_in_text(tokenizer, tmp_path):
     assert texts.labels.tolist() == [1, 0]
 
 
-def test_a_class_called_by_a_number_is_meant_by_it(rows):
-    """With names 1 and 2 the label 1 is the first class, whether it is written as a number or as text."""
+def test_a_number_that_is_a_classs_name_is_the_name(rows):
+    """With names 1 and 2 the label 1 is the first class, as a number and as text."""
     task = TextTask("mine", ("text",), ("1", "2"), ("accuracy",), {})
     assert read_labels(rows({"label": 1}, {"label": "2"}, {"label": " 1 "}), task).tolist() == [
         0,
@@ -130,7 +130,7 @@ def test_a_class_called_by_a_number_is_meant_by_it(rows):
         read_labels(rows({"label": 0}), task)
 
 
-def test_a_csv_files_line_is_said(tmp_path):
+def test_the_line_of_a_csv_file_is_reported(tmp_path):
     (tmp_path / "a.csv").write_text('sentence,label\n"a\nb",1\n\nc,0\nd,2\n')
     with pytest.raises(BadInput, match=r"a\.csv, line 6: label is '2'"):
         read_labels(load_rows(str(tmp_path / "a.csv")), find_task("sst2"))
