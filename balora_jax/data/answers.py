@@ -1,4 +1,4 @@
-"""Classes and scores as text, in T5's form (Raffel et al., arXiv 1910.10683, appendix D), and back."""
+"""Labels as text and back, in T5's form (Raffel et al., arXiv 1910.10683, appendix D)."""
 
 import dataclasses
 import math
@@ -8,114 +8,140 @@ from typing import Any
 import numpy as np
 
 from balora_jax.data.batch import DTYPES
+from balora_jax.data.examples import Examples
 from balora_jax.data.glue import TASKS, TextTask
-from balora_jax.data.pairs import LabeledTexts, encode
 from balora_jax.data.sources import Rows
+from balora_jax.data.texts import encode
 from balora_jax.errors import BadInput
 
-# Scores are told apart in so many steps: STS-B's, from 0 to 5, to the nearest 0.2.
+# Intervals between the lowest and the highest score: STS-B's, from 0 to 5, are 0.2 wide.
 SCORE_STEPS = 25
-# An answer that is none of the classes.
+# Stands for an answer that names no class.
 NO_CLASS = -1
 
 
 def question(task: TextTask, texts: Sequence[str]) -> str:
-    """What the model reads: `rte sentence1: ... sentence2: ...`; without the task's name where it is your own.
+    """Write the input of the model: `rte sentence1: ... sentence2: ...`.
 
     Args:
-        task: names the fields. Those of a GLUE task stand in alphabetical order, as T5 has them (mnli: the hypothesis
-            first), your own in the order of text and text_pair.
-        texts: the fields' contents, in the task's order.
+      task: names the fields. A GLUE task's fields stand in alphabetical order, as in T5 (mnli: the
+        hypothesis first), after the task's name; those of a custom task in their own order, without
+        a name.
+      texts: the contents of the fields, in the task's order.
     """
     named = list(zip(task.fields, texts, strict=True))
-    shown = " ".join(
-        f"{field}: {text}" for field, text in (sorted(named) if task.name in TASKS else named)
-    )
-    return f"{task.name} {shown}" if task.name in TASKS else shown
+    if task.name in TASKS:
+        named.sort()
+    fields = " ".join(f"{field}: {text}" for field, text in named)
+    if task.name in TASKS:
+        return f"{task.name} {fields}"
+    return fields
 
 
 def answer_text(task: TextTask, label: float) -> str:
-    """What the model is to write: the class's name, or the score on a grid of 25 steps (STS-B: `3.4`)."""
+    """Write a label as text: the class's name, or the score to the nearest step (STS-B: `3.4`)."""
     if task.scores is None:
         return task.labels[int(label)]
-    # In float32, as T5 has it: 0.7 * 5 is 3.5 there, and 3.4999 after float32 in float64.
-    low, steps = (
-        np.float32(task.scores[0]),
-        np.float32(SCORE_STEPS / (task.scores[1] - task.scores[0])),
-    )
-    rounded = low + np.round((np.float32(label) - low) * steps) / steps
-    # Without the sign of a negative zero.
-    return f"{rounded + np.float32(0):.{max(1, math.ceil(math.log10(steps)))}f}"
+    low, high = task.scores
+    # In float32, as in T5: 0.7 * 5 is 3.5 there, and 3.4999 from float32 to float64.
+    lowest = np.float32(low)
+    steps = np.float32(SCORE_STEPS / (high - low))
+    rounded = lowest + np.round((np.float32(label) - lowest) * steps) / steps
+    # Adding 0 removes the sign of a negative zero.
+    score = rounded + np.float32(0)
+    digits = max(1, math.ceil(math.log10(steps)))
+    return f"{score:.{digits}f}"
 
 
 class Answers:
-    """A task's answers as tokens, and what was answered back as classes or scores."""
+    """The answers of a task: from labels to tokens, and from generated tokens back to labels."""
 
     def __init__(self, task: TextTask, tokenizer: Any) -> None:
-        """Reads the classes' names as the tokenizer makes and unmakes them.
+        """Read the names of the classes as the tokenizer encodes and decodes them.
+
+        Args:
+          task: the classes, or the range of the scores.
+          tokenizer: a Hugging Face tokenizer.
 
         Raises:
-            BadInput: the tokenizer has no end of sequence, or does not tell two classes apart.
+          BadInput: the tokenizer has no end of sequence, or does not tell two classes apart.
         """
         if tokenizer.eos_token_id is None:
             raise BadInput(
-                "the tokenizer has no end-of-sequence token; accepted: one with eos_token, to end answers"
+                "the tokenizer has no end-of-sequence token; accepted: one with eos_token, "
+                "to end answers"
             )
-        self._task, self._tokenizer = task, tokenizer
-        self._classes: dict[str, int] = {}
-        for number, tokens in enumerate(self._tokens(list(task.labels))):
-            name = self._said(tokens[:-1])
-            if not name or name in self._classes:
-                raise BadInput(
-                    f"the tokenizer makes {name!r} of {task.name}'s class {task.labels[number]!r}"
-                    + (f" and of {task.labels[self._classes[name]]!r}" if name else "")
-                    + "; accepted: classes whose names it tells apart"
-                )
-            self._classes[name] = number
+        self._task = task
+        self._tokenizer = tokenizer
+        self._class_tokens = self._tokenize(list(task.labels))
+        self._classes = self._read_class_names()
 
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Labels [examples] -> tokens with the ending, int32 [examples, longest answer]; -1 after an answer's end."""
-        texts = [answer_text(self._task, label) for label in labels]
-        kinds = sorted(set(texts))
-        tokens = dict(zip(kinds, self._tokens(kinds), strict=True))
-        # As wide as any class's name, so that all sets of a run have one width.
-        width = max(map(len, [*tokens.values(), *self._tokens(list(self._task.labels))]))
-        rows = {text: [*found, *[-1] * (width - len(found))] for text, found in tokens.items()}
-        return np.array([rows[text] for text in texts], DTYPES.targets)
-
-    def read(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """What was written, as classes or scores.
+        """Tokenize the answers.
 
         Args:
-            tokens: [examples, any], the answers.
-            lengths: [examples], tokens before their ends.
+          labels: classes or scores, [examples].
 
         Returns:
-            [examples]: int64 classes, NO_CLASS for what is none; or float64 scores between the lowest and the highest,
-            NaN for what is no number.
+          int32 [examples, longest answer], ends included; -1 after an answer's end.
         """
-        said = [self._said(row[:length]) for row, length in zip(tokens, lengths, strict=True)]
-        if self._task.scores is None:
-            return np.array([self._classes.get(text, NO_CLASS) for text in said], np.int64)
-        return np.clip(np.array([_number(text) for text in said]), *self._task.scores)
+        texts = [answer_text(self._task, label) for label in labels]
+        distinct = sorted(set(texts))
+        tokens = dict(zip(distinct, self._tokenize(distinct), strict=True))
+        # The names of all classes count, so that all sets of a run have one width.
+        width = max(len(answer) for answer in [*tokens.values(), *self._class_tokens])
+        padded = {text: answer + [-1] * (width - len(answer)) for text, answer in tokens.items()}
+        return np.array([padded[text] for text in texts], DTYPES.targets)
 
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
+    def read(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Turn generated answers into labels.
+
+        Args:
+          tokens: the answers, [examples, any length].
+          lengths: tokens before the end of each, [examples].
+
+        Returns:
+          Classes, int64 [examples], with NO_CLASS where an answer names none; or scores, float64
+          [examples], clipped to the task's range, with NaN where an answer is no number.
+        """
+        texts = [self._decode(row[:length]) for row, length in zip(tokens, lengths, strict=True)]
+        if self._task.scores is None:
+            return np.array([self._classes.get(text, NO_CLASS) for text in texts], np.int64)
+        return np.clip(np.array([_number(text) for text in texts]), *self._task.scores)
+
+    def _read_class_names(self) -> dict[str, int]:
+        """Map each class's name, as it is decoded, to its number."""
+        classes: dict[str, int] = {}
+        for number, tokens in enumerate(self._class_tokens):
+            name = self._decode(tokens[:-1])
+            if not name or name in classes:
+                other = f" and of {self._task.labels[classes[name]]!r}" if name else ""
+                raise BadInput(
+                    f"the tokenizer makes {name!r} of {self._task.name}'s class "
+                    f"{self._task.labels[number]!r}{other}; "
+                    "accepted: classes whose names it tells apart"
+                )
+            classes[name] = number
+        return classes
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Tokenize texts, each with an end of sequence."""
         if not texts:
             return []
-        found = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
-            "input_ids"
-        ]
-        return [[*tokens, self._tokenizer.eos_token_id] for tokens in found]
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        return [[*tokens, self._tokenizer.eos_token_id] for tokens in encoded["input_ids"]]
 
-    def _said(self, tokens: Sequence[int]) -> str:
-        decode = self._tokenizer.decode
-        return decode(
-            list(map(int, tokens)), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        ).strip()
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self._tokenizer.decode(
+            [int(token) for token in tokens],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        return text.strip()
 
 
 def _number(text: str) -> float:
-    """A number a text is, whatever spaces the tokenizer puts inside; NaN if it is none."""
+    """Parse a number, whatever spaces the tokenizer puts inside; NaN if the text is none."""
     try:
         number = float("".join(text.split()))
     except ValueError:
@@ -125,26 +151,33 @@ def _number(text: str) -> float:
 
 def encode_with_answers(
     rows: Rows, task: TextTask, tokenizer: Any, *, max_length: int, labeled: bool = True
-) -> LabeledTexts:
-    """Tokenize a data set's questions, and its answers where it is labeled; arguments as for `encode`.
+) -> Examples:
+    """Tokenize the questions of a data set, and the answers where it is labeled.
 
-    What is longer than max_length loses its end, as in T5.
+    Args:
+      rows: as for `encode`.
+      task: as for `encode`.
+      tokenizer: as for `encode`, with an end of sequence.
+      max_length: tokens of a question, and of an answer; a longer question loses its end, as in T5.
+      labeled: as for `encode`.
 
     Raises:
-        BadInput: as `encode`; or the tokenizer cannot write the answers, or one of them is longer than max_length.
+      BadInput: as `encode`; or the tokenizer cannot write the answers, or an answer is longer than
+        `max_length`.
     """
     answers = Answers(task, tokenizer)
 
     def ask(texts: tuple[str, ...]) -> tuple[str, ...]:
         return (question(task, texts),)
 
-    texts = encode(rows, task, tokenizer, max_length=max_length, labeled=labeled, form=ask)
+    examples = encode(rows, task, tokenizer, max_length=max_length, labeled=labeled, rewrite=ask)
     if not labeled:
-        return texts
-    written = answers.encode(texts.labels)
-    if written.shape[1] > max_length:
+        return examples
+    answer_tokens = answers.encode(examples.labels)
+    longest = answer_tokens.shape[1]
+    if longest > max_length:
         raise BadInput(
-            f"data.max_length is {max_length} and {task.name} has answers of {written.shape[1]} tokens; "
-            f"accepted: at least {written.shape[1]}, or shorter names"
+            f"data.max_length is {max_length} and {task.name} has answers of {longest} tokens; "
+            f"accepted: at least {longest}, or shorter names"
         )
-    return dataclasses.replace(texts, answers=written)
+    return dataclasses.replace(examples, answers=answer_tokens)

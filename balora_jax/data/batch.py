@@ -8,7 +8,7 @@ import numpy as np
 class Batch(NamedTuple):
     """Examples side by side; jax treats it as a pytree in which None has no leaves.
 
-    The update takes batches whose arrays have one more axis in front: [micro-batches, examples, ...].
+    In training every array has one more axis in front: [micro-batches, examples, ...].
 
     Attributes:
       input_ids: tokens, int32 [examples, length].
@@ -17,10 +17,10 @@ class Batch(NamedTuple):
         [examples, length]. Encoder-decoder: the answers, int32 [examples, answer length].
         Classifier: classes, int32 [examples], or scores, float32 [examples].
       mask: bool of the shape of `targets`, True where the loss counts.
-      token_type_ids: int32 [examples, length], 1 on the second text of a pair; None outside
-        sequence classification.
-      teacher: float32 [examples, ...], the teacher's logits or features; None without a teacher
-        that was run before the training.
+      token_type_ids: int32 [examples, length], 1 on the second text of a pair where the tokenizer
+        marks it; None for next-token prediction.
+      teacher: float32 [examples, ...], the teacher's logits or features for a classifier; None where
+        no term needs them, and where the teacher runs in the step.
     """
 
     input_ids: Any

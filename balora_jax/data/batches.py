@@ -1,97 +1,132 @@
-"""Batches of one shape: an endless shuffled stream for training, every example once for evaluation."""
+"""Batches of examples: an order of the data, and arrays of the lengths allowed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import grain
 import numpy as np
 
 from balora_jax.data.batch import DTYPES, Batch
 from balora_jax.data.examples import Examples
-from balora_jax.errors import BadInput
 
-# Batch lengths are multiples of this: matrix tiles stay whole, and little is padding.
-LENGTH_MULTIPLE = 32
-# Batches made ahead of the training step, by one thread: batches are cheap beside a step.
+# Batches made ahead of the training step, by one thread: a batch costs little beside a step.
 PREFETCH = 8
 
 
-def padded_length(*sets: Examples, max_length: int) -> int:
-    """The one length of a run's batches: the longest example of all sets, rounded up, at most max_length."""
-    longest = max(examples.longest for examples in sets)
-    return min(max_length, LENGTH_MULTIPLE * math.ceil(longest / LENGTH_MULTIPLE))
-
-
 def steps_for(epochs: float, examples: int, batch_size: int) -> int:
-    """Updates after which every example has been seen `epochs` times, the last update rounded up."""
+    """Compute the updates in which every example comes `epochs` times, rounded up."""
     return max(1, math.ceil(epochs * examples / batch_size))
 
 
-def require_vocabulary(vocab_size: int, *sets: Examples) -> None:
-    """Raise BadInput if a token is beyond the model's embeddings (the tokenizer is another model's)."""
-    largest = max(examples.largest_token for examples in sets)
-    if largest >= vocab_size:
-        raise BadInput(
-            f"the tokenizer makes token {largest} but the model has {vocab_size} embeddings; "
-            "accepted: the model's own tokenizer"
-        )
+def train_batches(
+    examples: Examples, order: grain.MapDataset, lengths: Sequence[int]
+) -> grain.DatasetIterator:
+    """Make the batches of a training run.
+
+    Args:
+      examples: the set.
+      order: the rows of each batch, from `shuffled_order` or `windowed_order`.
+      lengths: the lengths that a batch may have, in ascending order.
+
+    Returns:
+      An iterator over batches. `get_state()` gives its position as JSON values; after `set_state()`
+      of them the same batches follow.
+    """
+    batches = order.map(lambda rows: collate(examples, rows, lengths))
+    reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)
+    return iter(batches.to_iter_dataset(reading))
 
 
-def collate(examples: Sequence[tuple[np.ndarray, int]], *, length: int, pad_id: int) -> Batch:
+def eval_batches(
+    examples: Examples, order: Iterable[tuple[np.ndarray, int]], lengths: Sequence[int]
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Make the batches of one pass over a set.
+
+    Args:
+      examples: the set.
+      order: the rows of each batch and how many of them count, from `given_order` or
+        `length_order`.
+      lengths: the lengths that a batch may have, in ascending order.
+
+    Yields:
+      The rows that count, int64 [at most the batch size], and the batch. The rest of the batch are
+      copies with a mask of False: attention over no token is NaN in some implementations, and
+      NaN * 0 is NaN.
+    """
+    for rows, count in order:
+        batch = collate(examples, rows, lengths)
+        batch.mask[count:] = False
+        yield rows[:count], batch
+
+
+def collate(examples: Examples, rows: Sequence[int], lengths: Sequence[int]) -> Batch:
     """Make one batch.
 
     Args:
-        examples: tokens int32 [at most length] and prompt length of each.
-        length: tokens a row.
-        pad_id: what fills the rest of a row.
+      examples: the set.
+      rows: the examples of the batch, by number.
+      lengths: the lengths that the batch may have, in ascending order; it gets the first one that
+        holds every row.
 
     Returns:
-        Arrays [examples, length]: `targets` holds each position's next token (pad_id where there is none); `mask` is
-        True where a position predicts a token of the answer or its end.
+      The batch. Next-token prediction: `targets` are the next tokens (`pad_id` where there is
+      none), and `mask` is True where a position predicts a token of the answer or its end.
+      Otherwise `targets` are the answers, padded with `pad_id`, or the labels, 0 in a set without
+      labels.
+
+    Raises:
+      ValueError: a row is longer than every length.
     """
-    shape = (len(examples), length)
-    input_ids = np.full(shape, pad_id, DTYPES.input_ids)
-    for row, (tokens, _) in enumerate(examples):
-        input_ids[row, : len(tokens)] = tokens
-    targets = np.full(shape, pad_id, DTYPES.targets)
+    rows = np.asarray(rows)
+    row_lengths = examples.starts[rows + 1] - examples.starts[rows]
+    longest = row_lengths.max()
+    length = min(length for length in lengths if length >= longest)
+    input_ids = np.full((len(rows), length), examples.pad_id, DTYPES.input_ids)
+    _fill(input_ids, examples.tokens, examples.starts, rows)
+    token_type_ids = None
+    if examples.token_type_ids is not None:
+        token_type_ids = np.zeros((len(rows), length), DTYPES.token_type_ids)
+        _fill(token_type_ids, examples.token_type_ids, examples.starts, rows)
+    if examples.prompt_lengths is not None:
+        targets = _next_tokens(input_ids, examples.pad_id)
+        mask = _predicts_answer(examples.prompt_lengths[rows], row_lengths, length)
+    elif examples.answers is not None:
+        answers = examples.answers[rows]
+        mask = answers >= 0
+        targets = np.where(mask, answers, examples.pad_id)
+    else:
+        targets = _labels(examples, rows)
+        mask = np.ones(len(rows), DTYPES.mask)
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=np.arange(length) < row_lengths[:, None],
+        targets=targets,
+        mask=mask,
+        token_type_ids=token_type_ids,
+        teacher=None if examples.teacher is None else examples.teacher[rows],
+    )
+
+
+def _fill(array: np.ndarray, values: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> None:
+    """Write each row's values at the left of `array` [rows, length]."""
+    for place, row in enumerate(rows):
+        piece = values[starts[row] : starts[row + 1]]
+        array[place, : len(piece)] = piece
+
+
+def _next_tokens(input_ids: np.ndarray, pad_id: int) -> np.ndarray:
+    targets = np.full_like(input_ids, pad_id)
     targets[:, :-1] = input_ids[:, 1:]
-    lengths = np.array([[len(tokens)] for tokens, _ in examples])
-    prompts = np.array([[prompt] for _, prompt in examples])
+    return targets
+
+
+def _predicts_answer(prompts: np.ndarray, lengths: np.ndarray, length: int) -> np.ndarray:
+    """Mark the positions whose next token belongs to the answer, bool [rows, length]."""
     position = np.arange(length)
-    counted = (position >= prompts - 1) & (position < lengths - 1)
-    return Batch(input_ids, attention_mask=position < lengths, targets=targets, mask=counted)
+    return (position >= prompts[:, None] - 1) & (position < lengths[:, None] - 1)
 
 
-def train_batches(
-    examples: Examples, batch_size: int, length: int, seed: int
-) -> grain.DatasetIterator:
-    """An endless stream of shuffled batches that can be stopped and gone on with.
-
-    Every epoch has its own order, and batches run across the borders of epochs, so every example is seen equally
-    often. `get_state()` gives the position as JSON-able values; `set_state()` makes exactly the same batches follow.
-
-    Args:
-        examples: from prepare.
-        batch_size: examples a batch, also when there are fewer examples than that.
-        length: tokens a row, from padded_length.
-        seed: of the order.
-    """
-    stream = grain.MapDataset.source(examples).shuffle(seed=seed % 2**32).repeat()
-    batches = stream.batch(
-        batch_size, batch_fn=lambda rows: collate(rows, length=length, pad_id=examples.pad_id)
-    )
-    return iter(
-        batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH))
-    )
-
-
-def eval_batches(examples: Examples, batch_size: int, length: int) -> Iterator[Batch]:
-    """Every example once, in order. The last batch is filled up with copies that do not count (mask all False)."""
-    for start in range(0, len(examples), batch_size):
-        rows = [examples[index] for index in range(start, min(start + batch_size, len(examples)))]
-        # Copies, not empty rows: attention over nothing is NaN in some implementations, and NaN * 0 is NaN.
-        batch = collate(
-            rows + rows[-1:] * (batch_size - len(rows)), length=length, pad_id=examples.pad_id
-        )
-        batch.mask[len(rows) :] = False
-        yield batch
+def _labels(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    if examples.labels is None:
+        return np.zeros(len(rows), DTYPES.targets)
+    return examples.labels[rows]

@@ -1,211 +1,126 @@
-"""Tokenized examples: a prompt, an answer and its end, and which of the tokens count."""
+"""Tokenized examples of any task, packed end to end."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 
-from balora_jax.config import DataConfig
-from balora_jax.data.fields import read_texts
-from balora_jax.data.prompts import Template, make_template
-from balora_jax.data.sources import load_rows
 from balora_jax.errors import BadInput
-
-# Rows tokenized at once: enough to keep the tokenizer's threads busy, little to hold in memory.
-CHUNK = 1000
-
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What became of a data set's rows.
+class Examples:
+    """Tokenized examples, end to end in one array; `examples[i]` are the tokens of one of them.
 
-    Args:
-        rows: rows looked at.
-        used: rows that became examples.
-        truncated: of those, answers cut at max_length (so their end is not there to count).
-        dropped_empty: rows without an answer.
-        dropped_long: rows whose prompt leaves no room for an answer.
-        tokens: tokens of all examples.
-        counted_tokens: of those, the ones the loss counts (answers and their ends).
+    Examples of next-token prediction are a prompt and its answer, and have `prompt_lengths`.
+    Examples of classification are one text or two, and have `token_type_ids`; `labels` and
+    `answers` are their targets.
+
+    Attributes:
+      tokens: int32 [all tokens].
+      starts: int64 [examples + 1], the start of each example; the last entry is the end.
+      pad_id: the token that pads batches.
+      prompt_lengths: int32 [examples], tokens of each prompt; the loss does not count them.
+      token_type_ids: int32 [all tokens], 1 on the second text of a pair where the tokenizer marks
+        it.
+      labels: [examples], int32 classes or float32 scores; None for a set without labels.
+      answers: int32 [examples, longest answer], the tokens of labels that are written as text, with
+        -1 after an answer's end; None where labels are numbers.
+      teacher: float32 [examples, ...], the teacher's logits or features; None without a teacher
+        that was run before the training.
+      truncated: examples cut to the maximum length.
+      dropped_empty: rows without an answer, which are no examples.
+      dropped_long: rows whose prompt leaves no room for an answer, which are no examples.
     """
 
-    rows: int
-    used: int
-    truncated: int
-    dropped_empty: int
-    dropped_long: int
-    tokens: int
-    counted_tokens: int
+    tokens: np.ndarray
+    starts: np.ndarray
+    pad_id: int
+    prompt_lengths: np.ndarray | None = None
+    token_type_ids: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    answers: np.ndarray | None = None
+    teacher: np.ndarray | None = None
+    truncated: int = 0
+    dropped_empty: int = 0
+    dropped_long: int = 0
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the tokens of an example, int32 [its length]."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        return self.tokens[self.starts[index] : self.starts[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, int64 [examples]."""
+        return np.diff(self.starts)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(self.lengths.max())
+
+    @property
+    def largest_token(self) -> int:
+        """The largest token id of examples and answers."""
+        largest = int(self.tokens.max())
+        if self.answers is not None:
+            largest = max(largest, int(self.answers.max()))
+        return largest
+
+    @property
+    def counted_tokens(self) -> int:
+        """Tokens that the loss of next-token prediction counts: answers and their ends."""
+        # No position predicts the first token, not even where the prompt is empty.
+        return int((self.lengths - np.maximum(self.prompt_lengths, 1)).sum())
 
     def __str__(self) -> str:
+        """Describe the set in one line, dropped and truncated rows included."""
+        if self.prompt_lengths is None:
+            return self._describe_texts()
+        return self._describe_pairs()
+
+    def _describe_pairs(self) -> str:
+        rows = len(self) + self.dropped_empty + self.dropped_long
         notes = {
             "answers truncated": self.truncated,
             "dropped without an answer": self.dropped_empty,
             "dropped for a prompt that fills max_length": self.dropped_long,
         }
-        parts = [f"{self.used:,} of {self.rows:,} rows used"]
+        parts = [f"{len(self):,} of {rows:,} rows used"]
         parts += [f"{count:,} {note}" for note, count in notes.items() if count]
-        return (
-            ", ".join(parts) + f"; {self.tokens:,} tokens, the loss counts {self.counted_tokens:,}"
-        )
+        counted = f"{len(self.tokens):,} tokens, the loss counts {self.counted_tokens:,}"
+        return ", ".join(parts) + f"; {counted}"
+
+    def _describe_texts(self) -> str:
+        truncated = f", {self.truncated:,} truncated" if self.truncated else ""
+        answers = "" if self.answers is None else f", answers of at most {self.answers.shape[1]}"
+        tokens = f"{len(self.tokens):,} tokens, at most {self.longest} an example"
+        return f"{len(self):,} examples{truncated}; {tokens}{answers}"
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Tokenized examples, end to end in one array; `examples[i]` is one of them.
-
-    Args:
-        tokens: int32 [all tokens].
-        starts: int64 [examples + 1], where each begins; the last is the end.
-        prompt_lengths: int32 [examples], tokens that are asked with and not counted.
-        pad_id: the token batches are padded with.
-        counts: what became of the rows.
-    """
-
-    tokens: np.ndarray
-    starts: np.ndarray
-    prompt_lengths: np.ndarray
-    pad_id: int
-    counts: Counts
-
-    def __len__(self) -> int:
-        return len(self.prompt_lengths)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """An example's tokens, and how many of them are its prompt."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"example {index} of {len(self)}")
-        return self.tokens[self.starts[index] : self.starts[index + 1]], int(
-            self.prompt_lengths[index]
-        )
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest example."""
-        return int(np.diff(self.starts).max())
-
-    @property
-    def largest_token(self) -> int:
-        """Of prompts and answers."""
-        return int(self.tokens.max())
+def starts_of(pieces: list[np.ndarray]) -> np.ndarray:
+    """Compute the starts of token arrays that are packed end to end, int64 [pieces + 1]."""
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
+    return np.concatenate([[0], np.cumsum(lengths)])
 
 
-def prepare(
-    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] = "train"
-) -> Examples:
-    """Load a data set and turn it into examples.
+def require_vocabulary(vocab_size: int, *sets: Examples) -> None:
+    """Check that every token has an embedding.
 
     Args:
-        config: where the rows are and how they become text.
-        tokenizer: a Hugging Face tokenizer.
-        split: the training rows, or the held-out ones (config.eval is not None then).
+      vocab_size: embeddings of the model.
+      sets: every set of the run.
 
     Raises:
-        BadInput: the rows cannot be loaded, lack a field, or leave no answer to learn from.
+      BadInput: a token has none, as with another model's tokenizer.
     """
-    template = make_template(config.template, tokenizer)
-    source, part, limit = {
-        "train": (config.train, config.train_split, config.limit),
-        "eval": (config.eval, config.eval_split, config.eval_limit),
-    }[split]
-    rows = load_rows(source, subset=config.subset, split=part, limit=limit)
-    texts = read_texts(rows, template, config.fields)
-    return tokenize(texts, template, tokenizer, max_length=config.max_length, source=rows.source)
-
-
-def tokenize(
-    texts: Iterator[Mapping[str, str]],
-    template: Template,
-    tokenizer: Any,
-    *,
-    max_length: int,
-    source: str,
-) -> Examples:
-    """Turn texts into examples of at most max_length tokens.
-
-    Prompt and answer are tokenized apart and joined as tokens. So the boundary lies between two tokens, no merge
-    crosses it, and the prompt's tokens are those the model is asked with in generation.
-
-    Args:
-        texts: values for the template's names, and `response`.
-        template: from make_template.
-        tokenizer: a Hugging Face tokenizer.
-        max_length: tokens of prompt, answer and ending together; what is longer loses the end of its answer.
-        source: the data set's name, for messages.
-
-    Raises:
-        BadInput: no row has an answer, or every answer is truncated away.
-    """
-    pairs = list(_encode(texts, template, tokenizer))
-    answered = [(prompt, answer) for prompt, answer in pairs if len(answer)]
-    fitting = [(prompt, answer) for prompt, answer in answered if len(prompt) < max_length]
-    if not answered:
-        raise BadInput(f"none of the {len(pairs)} rows of {source} has an answer")
-    if not fitting:
-        shortest = min(len(prompt) for prompt, _ in answered)
+    largest = max(examples.largest_token for examples in sets)
+    if largest >= vocab_size:
         raise BadInput(
-            f"every answer of {source} is truncated away: prompts are at least {shortest} tokens long and "
-            f"data.max_length is {max_length}; accepted: more than {shortest}"
+            f"the tokenizer makes token {largest} but the model has {vocab_size} embeddings; "
+            "accepted: the model's own tokenizer"
         )
-    ending = np.array(template.ending, np.int32)
-    joined = [np.concatenate([prompt, answer, ending]) for prompt, answer in fitting]
-    return _pack(
-        [tokens[:max_length] for tokens in joined],
-        [len(prompt) for prompt, _ in fitting],
-        pad_id=tokenizer.pad_token_id,
-        rows=len(pairs),
-        truncated=sum(len(tokens) > max_length for tokens in joined),
-        dropped_empty=len(pairs) - len(answered),
-        dropped_long=len(answered) - len(fitting),
-    )
-
-
-def _encode(
-    texts: Iterator[Mapping[str, str]], template: Template, tokenizer: Any
-) -> Iterator[Pair]:
-    """Each text's prompt and answer as tokens; no tokens for an answer without text."""
-    start = _start_tokens(tokenizer) if template.adds_special_tokens else []
-    while chunk := list(itertools.islice(texts, CHUNK)):
-        prompts = _ids(tokenizer, [template.render(text) for text in chunk])
-        answers = _ids(
-            tokenizer, [text["response"] if text["response"].strip() else "" for text in chunk]
-        )
-        for prompt, answer in zip(prompts, answers, strict=True):
-            yield np.array(start + prompt, np.int32), np.array(answer, np.int32)
-
-
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    # verbose=False: the tokenizer would warn of texts longer than the model's positions, which are cut here.
-    return tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-
-
-def _start_tokens(tokenizer: Any) -> list[int]:
-    """The tokens the tokenizer itself puts before a text (BOS, or none)."""
-    plain, whole = (
-        tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
-    )
-    starts = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-    return list(whole[: next(starts, 0)])
-
-
-def _pack(
-    joined: Sequence[np.ndarray], prompt_lengths: Sequence[int], *, pad_id: int, **counts: int
-) -> Examples:
-    lengths = np.array([len(tokens) for tokens in joined], np.int64)
-    prompts = np.array(prompt_lengths, np.int32)
-    # Nothing predicts the first token of all, not even where the prompt is empty.
-    counted = int((lengths - np.maximum(prompts, 1)).sum())
-    tokens = np.concatenate(joined)
-    return Examples(
-        tokens=tokens,
-        starts=np.concatenate([[0], np.cumsum(lengths)]),
-        prompt_lengths=prompts,
-        pad_id=pad_id,
-        counts=Counts(used=len(joined), tokens=len(tokens), counted_tokens=counted, **counts),
-    )

@@ -1,4 +1,4 @@
-"""Which of a data set's fields plays which part, and its text in every row."""
+"""The fields of a data set's rows, and the text they hold for a template."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,40 +8,44 @@ from balora_jax.data.sources import Rows
 from balora_jax.errors import BadInput
 
 
-def read_texts(
+def read_fields(
     rows: Rows, template: Template, fields: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
-    """Each row's texts: one for every name of the template, for every role given in fields, and `response`.
+    """Read the values that a template needs, and the answers.
 
     Args:
-        rows: from load_rows.
-        template: from make_template.
-        fields: role -> field. A name that is no key here is a field itself.
+      rows: from `load_rows`.
+      template: from `make_template`.
+      fields: role -> field; a name that is no role here is a field itself.
+
+    Yields:
+      For each row the text of every name of the template, of every role in `fields`, and of
+      `response`.
 
     Raises:
-        BadInput: a role is unknown, a field is missing (the message lists those there are) or holds no text.
+      BadInput: a role is unknown, a field is missing (the message lists the fields), or a field
+        holds no text.
     """
-    wanted = _wanted_fields(rows, template, fields)
+    sources = _field_of_each_name(rows, template, fields)
     for index, row in enumerate(rows.rows):
-        yield {name: _text(row, field, name, rows, index) for name, field in wanted.items()}
+        yield {name: _text(row, field, name, rows, index) for name, field in sources.items()}
 
 
-def _wanted_fields(rows: Rows, template: Template, fields: Mapping[str, str]) -> dict[str, str]:
+def _field_of_each_name(
+    rows: Rows, template: Template, fields: Mapping[str, str]
+) -> dict[str, str]:
     unknown = sorted(set(fields) - set(ROLES))
     if unknown:
         raise BadInput(f"data.fields has {', '.join(unknown)}; accepted: {', '.join(ROLES)}")
-    wanted = {**fields} | {name: fields.get(name, name) for name in (*template.names, "response")}
-    missing = sorted(set(wanted.values()) - set(rows.columns))
-    if missing:
-        there = ", ".join(rows.columns)
-        raise BadInput(
-            f"{rows.source} has no field {', '.join(missing)} (data.fields, data.template); it has: {there}"
-        )
-    return wanted
+    sources = dict(fields)
+    for name in (*template.names, "response"):
+        sources[name] = fields.get(name, name)
+    rows.require(sorted(set(sources.values())), note=" (data.fields, data.template)")
+    return sources
 
 
 def _text(row: Mapping[str, Any], field: str, name: str, rows: Rows, index: int) -> str:
-    # Alpaca-like sets leave an empty input out of the row.
+    # Data sets like Alpaca's leave an empty input out of the row.
     if field not in row and name != "input":
         raise BadInput(f"{rows.where(index)} has no field {field}; it has: {', '.join(row)}")
     value = row.get(field)

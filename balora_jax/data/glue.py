@@ -1,30 +1,30 @@
-"""The GLUE tasks as one table: what they read, what they answer, how they are scored."""
+"""The table of GLUE tasks: fields, labels and metrics."""
 
 from dataclasses import dataclass
 
 from balora_jax.errors import BadInput
 
-# On the hub; the task's name is the set's configuration.
+# On the hub; the configurations of this set have the names of the tasks.
 HUB_SET = "nyu-mll/glue"
 VALIDATION = ("validation",)
-# Test sets that are not in their task's own configuration: the diagnostic set, answered by a model of MNLI.
+# Test sets outside their task's configuration: the diagnostic set is predicted by a model of MNLI.
 OTHER_SUBSETS = {"ax": ("ax", "test")}
 
 
 @dataclass(frozen=True)
 class TextTask:
-    """A task that reads one text or two and answers with a class or a score.
+    """Classification of one text or two, or regression to a score.
 
-    Args:
-        name: the hub set's configuration.
-        fields: the field of the text, or of both.
-        labels: the classes in the order of their numbers; () for a score.
-        metrics: what it is judged by, the first one decides.
-        submission: the file GLUE's server takes for each test split.
-        validation: the held-out splits.
-        scores: the lowest and the highest score; None for classes.
-        label_field: where the answer is.
-        submits_names: whether GLUE's server takes the classes' names, not their numbers.
+    Attributes:
+      name: the configuration of the hub's set; `data.labels` or `data.scores` for a custom task.
+      fields: the field of the text, or of both texts.
+      labels: the names of the classes in the order of their numbers; () for scores.
+      metrics: the metrics; the first one picks the best checkpoint.
+      submission: test split -> the file of its predictions for GLUE's server.
+      validation: the held-out splits.
+      scores: the lowest and the highest score; None for classes.
+      label_field: the field of the label.
+      submits_names: True if GLUE's server reads the names of classes, False for their numbers.
     """
 
     name: str
@@ -39,7 +39,7 @@ class TextTask:
 
     @property
     def outputs(self) -> int:
-        """Numbers the model gives for an example: one for each class, or the score."""
+        """Outputs of the model for an example: one logit for each class, or the score."""
         return len(self.labels) or 1
 
 
@@ -103,10 +103,10 @@ TASKS = {
 
 
 def find_task(name: str) -> TextTask:
-    """The task of that name.
+    """Look up a GLUE task by name.
 
     Raises:
-        BadInput: there is none; the message lists those there are.
+      BadInput: there is no such task; the message lists the tasks.
     """
     if name not in TASKS:
         raise BadInput(f"there is no task {name!r}; accepted: {', '.join(sorted(TASKS))}")

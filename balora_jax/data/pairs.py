@@ -1,216 +1,125 @@
-"""Tokenized texts, or pairs of them, with their labels."""
+"""Tokenized pairs of a prompt and its answer, for next-token prediction."""
 
-import functools
 import itertools
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from balora_jax.data.batch import DTYPES, SCORE_DTYPE
-from balora_jax.data.glue import TextTask
-from balora_jax.data.sources import Rows
+from balora_jax.config import DataConfig
+from balora_jax.data.examples import Examples, starts_of
+from balora_jax.data.fields import read_fields
+from balora_jax.data.prompts import Template, make_template
+from balora_jax.data.sources import load_rows
 from balora_jax.errors import BadInput
 
-# Rows tokenized at once.
+# Rows tokenized at once: enough to keep the tokenizer's threads busy, little to hold in memory.
 CHUNK = 1000
 
-Texts = tuple[str, ...]
+Pair = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class LabeledTexts:
-    """Tokenized examples, end to end in one array; `texts[i]` is one of them.
-
-    Args:
-        tokens: int32 [all tokens], with the tokenizer's own special tokens.
-        segments: int32 [all tokens], 1 on a second text where the tokenizer marks it, else 0.
-        starts: int64 [examples + 1], where each begins; the last is the end.
-        labels: [examples], int32 classes or float32 scores; None for rows without (a test split).
-        pad_id: the token batches are padded with.
-        truncated: examples cut at the longest length allowed.
-        teacher: float32 [examples, ...], what the pre-trained model makes of each; None where nobody asks it.
-        answers: int32 [examples, longest answer], the tokens of a label that is written as text, -1 after its end;
-            None where labels are numbers.
-    """
-
-    tokens: np.ndarray
-    segments: np.ndarray
-    starts: np.ndarray
-    labels: np.ndarray | None
-    pad_id: int
-    truncated: int
-    teacher: np.ndarray | None = None
-    answers: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """An example's tokens and segments."""
-        span = slice(self.starts[index], self.starts[index + 1])
-        return self.tokens[span], self.segments[span]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each example."""
-        return np.diff(self.starts)
-
-    @property
-    def largest_token(self) -> int:
-        """Of texts and answers."""
-        return max(
-            int(tokens.max()) for tokens in (self.tokens, self.answers) if tokens is not None
-        )
-
-    def __str__(self) -> str:
-        cut = f", {self.truncated:,} truncated" if self.truncated else ""
-        answers = "" if self.answers is None else f", answers of at most {self.answers.shape[1]}"
-        longest = self.lengths.max()
-        return f"{len(self):,} examples{cut}; {len(self.tokens):,} tokens, at most {longest} an example{answers}"
-
-
-def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
-    """Each row's label.
+def prepare(
+    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] = "train"
+) -> Examples:
+    """Load and tokenize a data set.
 
     Args:
-        rows: from load_rows.
-        task: says which classes there are, or between which scores.
-
-    Returns:
-        int32 classes or float32 scores [rows].
+      config: the source of the rows, and the template that makes text of them.
+      tokenizer: a Hugging Face tokenizer.
+      split: the training set, or the held-out set (`config.eval` is not None then).
 
     Raises:
-        BadInput: a label is missing, of another type, or out of range; says where.
+      BadInput: the rows cannot be loaded, lack a field, or leave no answer to learn from.
     """
-    _require_fields(rows, (task.label_field,))
-    read = _score if task.scores else functools.partial(_class, known=_known(task))
-    values = [
-        read(row.get(task.label_field), task, rows.where(index))
-        for index, row in enumerate(rows.rows)
-    ]
-    return np.array(values, SCORE_DTYPE if task.scores else DTYPES.targets)
+    template = make_template(config.template, tokenizer)
+    if split == "train":
+        rows = load_rows(
+            config.train, subset=config.subset, split=config.train_split, limit=config.limit
+        )
+    else:
+        rows = load_rows(
+            config.eval, subset=config.subset, split=config.eval_split, limit=config.eval_limit
+        )
+    texts = read_fields(rows, template, config.fields)
+    return tokenize(texts, template, tokenizer, max_length=config.max_length, source=rows.source)
 
 
-def encode(
-    rows: Rows,
-    task: TextTask,
+def tokenize(
+    texts: Iterator[Mapping[str, str]],
+    template: Template,
     tokenizer: Any,
     *,
     max_length: int,
-    labeled: bool = True,
-    form: Callable[[Texts], Texts] = lambda texts: texts,
-) -> LabeledTexts:
-    """Tokenize a data set's texts as the tokenizer joins them.
+    source: str,
+) -> Examples:
+    """Tokenize prompts and answers into examples of at most `max_length` tokens.
+
+    Prompt and answer are tokenized apart and joined as tokens. No merge of the tokenizer crosses
+    the boundary, and the prompt has the tokens that it has in generation.
 
     Args:
-        rows: from load_rows.
-        task: which fields hold the texts.
-        tokenizer: a Hugging Face tokenizer with a pad token.
-        max_length: tokens an example, special ones counted; the longer text of a pair is cut first.
-        labeled: whether the rows have labels.
-        form: an example's texts -> what the tokenizer is given, one text or a pair.
+      texts: the values of the template's names, and of `response`, for each row.
+      template: from `make_template`.
+      tokenizer: a Hugging Face tokenizer.
+      max_length: tokens of prompt, answer and ending together; a longer example loses the end of
+        its answer.
+      source: the name of the data set, for messages.
 
     Raises:
-        BadInput: a field is missing or holds no text, a label is wrong, or the tokenizer has no pad token.
+      BadInput: no row has an answer, or no prompt leaves room for one.
     """
-    if tokenizer.pad_token_id is None:
+    pairs = list(_tokenize_pairs(texts, template, tokenizer))
+    answered = [(prompt, answer) for prompt, answer in pairs if len(answer)]
+    fitting = [(prompt, answer) for prompt, answer in answered if len(prompt) < max_length]
+    if not answered:
+        raise BadInput(f"none of the {len(pairs)} rows of {source} has an answer")
+    if not fitting:
+        shortest = min(len(prompt) for prompt, _ in answered)
         raise BadInput(
-            "the tokenizer has no pad token; accepted: one with pad_token, which fills up batches"
+            f"every answer of {source} is truncated away: prompts are at least {shortest} tokens "
+            f"long and data.max_length is {max_length}; accepted: more than {shortest}"
         )
-    _require_fields(rows, task.fields)
-    labels = read_labels(rows, task) if labeled else None
-    encoded = list(_encode(map(form, _texts(rows, task)), tokenizer, max_length))
-    lengths = np.array([len(tokens) for tokens, _, _ in encoded], np.int64)
-    return LabeledTexts(
-        tokens=np.concatenate([tokens for tokens, _, _ in encoded]),
-        segments=np.concatenate([segments for _, segments, _ in encoded]),
-        starts=np.concatenate([[0], np.cumsum(lengths)]),
-        labels=labels,
+    ending = np.array(template.ending, np.int32)
+    joined = [np.concatenate([prompt, answer, ending]) for prompt, answer in fitting]
+    cut = [tokens[:max_length] for tokens in joined]
+    return Examples(
+        tokens=np.concatenate(cut),
+        starts=starts_of(cut),
         pad_id=tokenizer.pad_token_id,
-        truncated=sum(cut for _, _, cut in encoded),
+        prompt_lengths=np.array([len(prompt) for prompt, _ in fitting], np.int32),
+        truncated=sum(len(tokens) > max_length for tokens in joined),
+        dropped_empty=len(pairs) - len(answered),
+        dropped_long=len(answered) - len(fitting),
     )
 
 
-def _require_fields(rows: Rows, fields: tuple[str, ...]) -> None:
-    missing = [field for field in fields if field not in rows.columns]
-    if missing:
-        raise BadInput(
-            f"{rows.source} has no field {', '.join(missing)}; it has: {', '.join(rows.columns)}"
-        )
-
-
-def _known(task: TextTask) -> dict[str, int]:
-    """What each class may be called: its name, or its number unless some class has a number for a name."""
-    names = {name: number for number, name in enumerate(task.labels)}
-    if any(re.fullmatch(r"-?\d+", name) for name in names):
-        return names
-    return {str(number): number for number in names.values()} | names
-
-
-def _class(value: Any, task: TextTask, where: str, *, known: Mapping[str, int]) -> int:
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        for name in (str(value), str(value).strip()):
-            if name in known:
-                return known[name]
-    numbered = len(known) > len(task.labels)
-    there = ", ".join(
-        f"{number} ({label})" if numbered else label for number, label in enumerate(task.labels)
-    )
-    raise BadInput(f"{where}: {task.label_field} is {value!r}; {task.name} accepts: {there}")
-
-
-def _score(value: Any, task: TextTask, where: str) -> float:
-    low, high = task.scores
-    try:
-        score = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        score = float("nan")
-    if low <= score <= high:
-        return score
-    raise BadInput(
-        f"{where}: {task.label_field} is {value!r}; {task.name} accepts: a number from {low:g} to {high:g}"
-    )
-
-
-def _texts(rows: Rows, task: TextTask) -> Iterator[Texts]:
-    for index, row in enumerate(rows.rows):
-        texts = tuple(row.get(field) for field in task.fields)
-        if not all(isinstance(text, str) for text in texts):
-            bad = next(
-                field
-                for field, text in zip(task.fields, texts, strict=True)
-                if not isinstance(text, str)
-            )
-            raise BadInput(f"{rows.where(index)}: {bad} is {row.get(bad)!r}; accepted: text")
-        yield texts
-
-
-def _encode(
-    texts: Iterator[Texts], tokenizer: Any, max_length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-    """Each example's tokens, its segments, and whether it was cut."""
+def _tokenize_pairs(
+    texts: Iterator[Mapping[str, str]], template: Template, tokenizer: Any
+) -> Iterator[Pair]:
+    """Yield the tokens of each prompt and answer; an answer of blanks has no tokens."""
+    start = _start_tokens(tokenizer) if template.adds_special_tokens else []
     while chunk := list(itertools.islice(texts, CHUNK)):
-        whole = _call(tokenizer, chunk)
-        for index, text in enumerate(chunk):
-            cut = len(whole["input_ids"][index]) > max_length
-            found, at = (
-                (_call(tokenizer, [text], truncation=True, max_length=max_length), 0)
-                if cut
-                else (whole, index)
-            )
-            tokens = np.array(found["input_ids"][at], np.int32)
-            marked = found.get("token_type_ids")
-            yield (
-                tokens,
-                np.zeros_like(tokens) if marked is None else np.array(marked[at], np.int32),
-                cut,
-            )
+        responses = [text["response"] for text in chunk]
+        prompts = _token_ids(tokenizer, [template.render(text) for text in chunk])
+        answers = _token_ids(tokenizer, [text if text.strip() else "" for text in responses])
+        for prompt, answer in zip(prompts, answers, strict=True):
+            yield np.array(start + prompt, np.int32), np.array(answer, np.int32)
 
 
-def _call(tokenizer: Any, texts: list[Texts], **options: Any) -> dict[str, list[list[int]]]:
-    columns = (list(column) for column in zip(*texts, strict=True))
+def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     # verbose=False: no warning of texts longer than the model's positions, which are cut here.
-    return tokenizer(*columns, return_attention_mask=False, verbose=False, **options)
+    encoded = tokenizer(
+        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )
+    return encoded["input_ids"]
+
+
+def _start_tokens(tokenizer: Any) -> list[int]:
+    """Return the tokens that the tokenizer itself puts before a text: BOS, or none."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(whole)):
+        if whole[start : start + len(plain)] == plain:
+            return list(whole[:start])
+    return []

@@ -1,7 +1,7 @@
-"""Rows of a data set: a local jsonl, json, csv or parquet file, or a name on the hub.
+"""The rows of a data set: a local jsonl, json, csv or parquet file, or a set on the hub.
 
-JSON is read here, not by `datasets`: its reader names no line in its errors, stops at a blank line beside mixed
-types, and fails when a late row's type differs. Everything else (csv, parquet, the hub) is `datasets`' work.
+JSON is read here and not by `datasets`, whose reader names no line in its errors, stops at a blank
+line beside mixed types, and fails where a late row's type differs. `datasets` reads the rest.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ ACCEPTED = "a .jsonl, .jsonl.gz, .json, .csv or .parquet file, or a hub name suc
 
 @dataclass(frozen=True)
 class Rows:
-    """A data set's rows in their order, with what is needed to say where one of them is.
+    """The rows of a data set, with their places in the file for messages.
 
-    Args:
-        source: the file or hub name they came from.
-        columns: every field that some row has.
-        rows: one mapping a row.
-        lines: each row's line in the file, where it has one.
+    Attributes:
+      source: the file or the hub name.
+      columns: every field that some row has.
+      rows: field -> value, for each row.
+      lines: the line of each row in the file; None where rows have no lines.
     """
 
     source: str
@@ -41,28 +41,45 @@ class Rows:
     lines: Sequence[int] | None = None
 
     def where(self, index: int) -> str:
-        """Name row `index` for an error message: `FILE, line 12` or `NAME, row 12`."""
+        """Name row `index` for a message: `FILE, line 12` or `NAME, row 12`."""
         if self.lines is None:
             return f"{self.source}, row {index + 1}"
         return f"{self.source}, line {self.lines[index]}"
+
+    def require(self, fields: Sequence[str], *, note: str = "") -> None:
+        """Check that the data set has fields.
+
+        Args:
+          fields: their names.
+          note: for the message, the configuration that asks for them.
+
+        Raises:
+          BadInput: some are missing; the message lists those that exist.
+        """
+        missing = [field for field in fields if field not in self.columns]
+        if missing:
+            raise BadInput(
+                f"{self.source} has no field {', '.join(missing)}{note}; "
+                f"it has: {', '.join(self.columns)}"
+            )
 
 
 def load_rows(
     source: str, *, subset: str | None = None, split: str = "train", limit: int | None = None
 ) -> Rows:
-    """Load a data set's rows.
+    """Load the rows of a data set.
 
     Args:
-        source: a file with one of the suffixes above, or a hub name.
-        subset: a hub set's configuration.
-        split: a hub set's split.
-        limit: only so many of the first rows; None for all.
+      source: a file with one of the suffixes above, or a hub name.
+      subset: the configuration of a hub set.
+      split: the split of a hub set.
+      limit: the number of rows to load, from the first; None for all.
 
     Returns:
-        The rows, at least one.
+      The rows, at least one.
 
     Raises:
-        BadInput: nothing is there, its kind is unknown, it cannot be read, or it has no rows.
+      BadInput: the source does not exist, is of an unknown kind, cannot be read, or has no rows.
     """
     rows = _load(source, subset, split, limit)
     if not len(rows.rows):
@@ -89,9 +106,14 @@ def _load_file(path: Path, limit: int | None) -> Rows:
         import datasets
 
         text = datasets.Features({name: datasets.Value("string") for name in _header(path)})
-        kept = {"features": text, "keep_default_na": False}
         rows = _load_table(
-            str(path), limit, path="csv", data_files=str(path), split="train", **kept
+            str(path),
+            limit,
+            path="csv",
+            data_files=str(path),
+            split="train",
+            features=text,
+            keep_default_na=False,
         )
         return replace(rows, lines=_csv_lines(path, len(rows.rows)))
     if path.suffix == ".parquet":
@@ -113,16 +135,17 @@ def _header(path: Path) -> list[str]:
 
 
 def _csv_lines(path: Path, number: int) -> list[int] | None:
-    """The line each of the first rows begins on; None where it cannot be told."""
+    """List the lines on which the first rows begin; None where the csv reader cannot tell."""
     with path.open(encoding="utf-8-sig", newline="") as text, contextlib.suppress(csv.Error):
-        begins = list(itertools.islice(_begins(csv.reader(text)), number + 1))
-        # The first one is the header's.
-        return begins[1:] if len(begins) == number + 1 else None
+        # The first line is the header's.
+        lines = list(itertools.islice(_first_lines(csv.reader(text)), number + 1))
+        if len(lines) == number + 1:
+            return lines[1:]
     return None
 
 
-def _begins(reader: Any) -> Iterator[int]:
-    """The line each row begins on: cells may have line breaks, and blank lines are no rows."""
+def _first_lines(reader: Any) -> Iterator[int]:
+    """Yield each row's first line: cells may have line breaks, and blank lines are no rows."""
     end = 0
     for row in reader:
         if row:
@@ -136,14 +159,11 @@ def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
     with _quiet():
         try:
             table = datasets.load_dataset(**arguments)
-        except (
-            Exception
-        ) as error:  # datasets lets through whatever pyarrow, pandas or the network raise
-            cause = (
-                error.__cause__
-                if isinstance(error, datasets.exceptions.DatasetGenerationError)
-                else error
-            )
+        # `datasets` lets through whatever pyarrow, pandas or the network raise.
+        except Exception as error:
+            cause = error
+            if isinstance(error, datasets.exceptions.DatasetGenerationError):
+                cause = error.__cause__
             if "corresponds to no data" in str(cause):
                 raise BadInput(
                     f"{source} has no rows; accepted: a data set with at least one"
@@ -151,21 +171,23 @@ def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
             raise BadInput(
                 f"{source} cannot be loaded: {_first_line(cause)}; accepted: {ACCEPTED}"
             ) from error
-    table = table.select(range(min(limit or len(table), len(table))))
+    count = min(limit or len(table), len(table))
+    table = table.select(range(count))
     return Rows(source, tuple(table.column_names), table)
 
 
 def _first_line(error: BaseException | None) -> str:
-    """The first line of a library's message, without the full stop."""
+    """Return the first line of an error's message, without the full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars, and no log line beside the one sentence a failure gets."""
+    """Silence the progress bars and the log of `datasets`."""
     import datasets
 
-    hidden, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    hidden = datasets.are_progress_bars_disabled()
+    verbosity = datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
@@ -179,15 +201,18 @@ def _quiet() -> Iterator[None]:
 def _load_json(path: Path, limit: int | None) -> Rows:
     try:
         with _open_text(path) as text:
-            found = list(itertools.islice(_json_rows(path, text), limit))
+            numbered = list(itertools.islice(_json_rows(path, text), limit))
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
         ) from error
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise BadInput(f"{path} is not a whole gzip file: {_first_line(error)}") from error
-    columns = dict.fromkeys(name for _, row in found for name in row)
-    return Rows(str(path), tuple(columns), [row for _, row in found], [line for line, _ in found])
+    lines = [line for line, _ in numbered]
+    rows = [row for _, row in numbered]
+    # A dict keeps the order of the fields.
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return Rows(str(path), tuple(columns), rows, lines)
 
 
 def _open_text(path: Path) -> Any:
@@ -196,17 +221,15 @@ def _open_text(path: Path) -> Any:
 
 
 def _json_rows(path: Path, text: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row with the line it begins on: one object a line, or (.json) one list of objects."""
+    """Yield each row with its line: one object a line, or (.json) one list of objects."""
     if path.name.endswith((".json", ".json.gz")) and _starts_with(text, "["):
         for index, row in enumerate(_parse(path, 1, text.read()), start=1):
             yield index, _require_object(row, f"{path}, item {index}")
         return
     for number, line in enumerate(text, start=1):
         if line.strip():
-            yield (
-                number,
-                _require_object(_parse(path, number, line.rstrip()), f"{path}, line {number}"),
-            )
+            row = _parse(path, number, line.rstrip())
+            yield number, _require_object(row, f"{path}, line {number}")
 
 
 def _starts_with(text: Any, character: str) -> bool:

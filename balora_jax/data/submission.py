@@ -1,6 +1,5 @@
-"""Predictions as GLUE's server takes them."""
+"""Files of predictions in the format of GLUE's server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +8,23 @@ from balora_jax.data.glue import TextTask
 
 
 def write_predictions(path: Path, task: TextTask, predictions: np.ndarray) -> None:
-    """Write one set's predictions: a tab between index and prediction, a line a row, a header.
+    """Write the predictions for one set: a header, then index and prediction with a tab between.
 
     Args:
-        path: the file; its folder is made if need be.
-        task: says whether a class is written by name or by number, and between which scores.
-        predictions: [examples], classes or scores.
+      path: the file; its folder is made where it is missing.
+      task: the format: names or numbers of classes, or scores within a range.
+      predictions: classes or scores, [examples].
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = (f"{index}\t{value}\n" for index, value in enumerate(_values(task, predictions)))
-    path.write_text("index\tprediction\n" + "".join(lines), encoding="utf-8")
+    lines = ["index\tprediction\n"]
+    for index, prediction in enumerate(predictions):
+        lines.append(f"{index}\t{_format(task, prediction)}\n")
+    path.write_text("".join(lines), encoding="utf-8")
 
 
-def _values(task: TextTask, predictions: np.ndarray) -> Iterator[str]:
-    for prediction in predictions:
-        if task.scores:
-            yield f"{np.clip(prediction, *task.scores):.3f}"
-        else:
-            yield task.labels[int(prediction)] if task.submits_names else str(int(prediction))
+def _format(task: TextTask, prediction: float) -> str:
+    if task.scores is not None:
+        return f"{np.clip(prediction, *task.scores):.3f}"
+    if task.submits_names:
+        return task.labels[int(prediction)]
+    return str(int(prediction))

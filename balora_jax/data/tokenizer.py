@@ -1,4 +1,4 @@
-"""The model's tokenizer, from files alone: no code from elsewhere is run."""
+"""The tokenizer of a model, from files alone: no code of the checkpoint is run."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
     """Load a Hugging Face tokenizer.
 
     Args:
-        source: a folder with tokenizer files, or a hub id.
-        revision: the hub's branch, tag or commit.
+      source: a folder with tokenizer files, or a hub id.
+      revision: a branch, tag or commit on the hub.
 
     Returns:
-        The tokenizer, which has a pad token (EOS where it had none) and pads on the right.
+      The tokenizer, with a pad token (EOS where it had none) and padding on the right.
 
     Raises:
-        BadInput: there are no tokenizer files, or they cannot be read.
+      BadInput: there are no tokenizer files, or they cannot be read.
     """
     from transformers import AutoTokenizer
 
@@ -44,7 +44,8 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
     name = str(folder) if folder.is_dir() else source
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises plain Exception for a broken file
+    # The tokenizers library raises plain Exception for a broken file.
+    except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise BadInput(f"the tokenizer of {source} cannot be loaded: {reason}") from error
     if tokenizer.pad_token is None:

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from balora_jax import data, generation
 from balora_jax.adapters import AdapterSpec
-from balora_jax.data import Batch, LabeledTexts, TextTask
+from balora_jax.data import Batch, Examples, TextTask
 from balora_jax.evaluation import metrics
 from balora_jax.evaluation.glue import Outputs, TextEvaluator
 from balora_jax.evaluation.held_out import HeldOutLoss
@@ -35,7 +35,7 @@ class AnswerEvaluator(TextEvaluator):
     def __init__(
         self,
         task: TextTask,
-        held_out: Mapping[str, LabeledTexts],
+        held_out: Mapping[str, Examples],
         tokenizer: Any,
         *,
         max_tokens: int,
@@ -58,7 +58,7 @@ class AnswerEvaluator(TextEvaluator):
         self._max_tokens = max_tokens
         self._held_out_loss = HeldOutLoss(seq2seq_lm.make_task_loss, self._held_out_batches)
 
-    def outputs(self, student: Student, state: TrainState, texts: LabeledTexts) -> Outputs:
+    def outputs(self, student: Student, state: TrainState, texts: Examples) -> Outputs:
         """The classes or scores that the model writes."""
         setup = student.setup
         params = student.params(state)
@@ -101,10 +101,10 @@ class AnswerEvaluator(TextEvaluator):
     def _loss(self, student: Student, state: TrainState, outputs: Mapping[str, Outputs]) -> float:
         return self._held_out_loss(student, state)["loss"]
 
-    def _held_out_batches(self) -> Iterator[Batch]:
+    def _held_out_batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
         for texts in self._held_out.values():
-            for _, batch in data.eval_text_batches(texts, self._batch_size, self._lengths):
-                yield batch
+            order = data.length_order(texts, self._batch_size)
+            yield from data.eval_batches(texts, order, self._lengths)
 
     def _is_no_label(self, outputs: Outputs) -> np.ndarray:
         return np.isnan(outputs) if self.regression else outputs == data.NO_CLASS

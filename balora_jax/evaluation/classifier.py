@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from balora_jax.adapters import AdapterSpec
-from balora_jax.data import Batch, LabeledTexts
+from balora_jax.data import Batch, Examples
 from balora_jax.evaluation import metrics
 from balora_jax.evaluation.glue import Outputs, TextEvaluator
 from balora_jax.objective import classification
@@ -23,7 +23,7 @@ from balora_jax.training.state import TrainState
 class ClassifierEvaluator(TextEvaluator):
     """An Evaluator whose outputs are logits [examples, D]."""
 
-    def outputs(self, student: Student, state: TrainState, texts: LabeledTexts) -> Outputs:
+    def outputs(self, student: Student, state: TrainState, texts: Examples) -> Outputs:
         """The model's logits, float32."""
         setup = student.setup
         params = student.params(state)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from balora_jax import data
-from balora_jax.data import Batch, LabeledTexts, TextTask
+from balora_jax.data import Batch, Examples, TextTask
 from balora_jax.evaluation import metrics
 from balora_jax.training.setup import Student
 from balora_jax.training.sharding import batch_sharding, put
@@ -30,7 +30,7 @@ class TextEvaluator(abc.ABC):
     def __init__(
         self,
         task: TextTask,
-        held_out: Mapping[str, LabeledTexts],
+        held_out: Mapping[str, Examples],
         *,
         batch_size: int,
         lengths: Sequence[int],
@@ -56,7 +56,7 @@ class TextEvaluator(abc.ABC):
         return {"loss": loss} | self._scored(outputs, self._held_out)
 
     def score(
-        self, student: Student, state: TrainState, sets: Mapping[str, LabeledTexts]
+        self, student: Student, state: TrainState, sets: Mapping[str, Examples]
     ) -> dict[str, float]:
         """Compute every metric of other labeled sets, as `<set>/<metric>`."""
         outputs = self._outputs_by_set(student, state, sets)
@@ -69,7 +69,7 @@ class TextEvaluator(abc.ABC):
         return _metric_name(first_set, self.task.metrics[0], len(self._held_out) > 1)
 
     @abc.abstractmethod
-    def outputs(self, student: Student, state: TrainState, texts: LabeledTexts) -> Outputs:
+    def outputs(self, student: Student, state: TrainState, texts: Examples) -> Outputs:
         """The model's outputs on every text."""
 
     @abc.abstractmethod
@@ -89,14 +89,14 @@ class TextEvaluator(abc.ABC):
         return {}
 
     def _outputs_by_set(
-        self, student: Student, state: TrainState, sets: Mapping[str, LabeledTexts]
+        self, student: Student, state: TrainState, sets: Mapping[str, Examples]
     ) -> dict[str, Outputs]:
         return {name: self.outputs(student, state, texts) for name, texts in sets.items()}
 
     def _scored(
         self,
         outputs: Mapping[str, Outputs],
-        sets: Mapping[str, LabeledTexts],
+        sets: Mapping[str, Examples],
         named_sets: bool = False,
     ) -> dict[str, float]:
         named_sets = named_sets or len(sets) > 1
@@ -106,12 +106,12 @@ class TextEvaluator(abc.ABC):
                 scored[_metric_name(name, metric, named_sets)] = value
         return scored
 
-    def _over(self, texts: LabeledTexts, mesh: Mesh, function: Callable[[Batch], Any]) -> Any:
+    def _over(self, texts: Examples, mesh: Mesh, function: Callable[[Batch], Any]) -> Any:
         return over_batches(texts, mesh, function, self._batch_size, self._lengths)
 
 
 def over_batches(
-    texts: LabeledTexts,
+    texts: Examples,
     mesh: Mesh,
     function: Callable[[Batch], Any],
     batch_size: int,
@@ -132,8 +132,9 @@ def over_batches(
       Arrays [all examples, ...] in the texts' order, 0 for those that are not in `rows`.
     """
     sharding = batch_sharding(mesh)
+    order = data.length_order(texts, batch_size, rows)
     results = []
-    for indices, arrays in data.eval_text_batches(texts, batch_size, lengths, rows):
+    for indices, arrays in data.eval_batches(texts, order, lengths):
         batch = jax.tree.map(lambda array: put(array[None], sharding)[0], arrays)
         results.append((indices, function(batch)))
 

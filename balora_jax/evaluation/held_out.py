@@ -24,13 +24,15 @@ class HeldOutLoss:
     """An Evaluator: the mean of the task's loss over all counted tokens of the held-out set."""
 
     def __init__(
-        self, make_task_loss: MakeTaskLoss, batches: Callable[[], Iterable[Batch]]
+        self,
+        make_task_loss: MakeTaskLoss,
+        batches: Callable[[], Iterable[tuple[np.ndarray, Batch]]],
     ) -> None:
         """Evaluate on batches.
 
         Args:
           make_task_loss: from `objective.causal_lm` or `objective.seq2seq_lm`.
-          batches: makes the held-out batches, each time from the start.
+          batches: makes the held-out batches, each with its examples' numbers, from the start.
         """
         self._make_task_loss = make_task_loss
         self._batches = batches
@@ -41,7 +43,7 @@ class HeldOutLoss:
         params = student.params(state)
         sharding = batch_sharding(setup.mesh)
         sums = []
-        for arrays in self._batches():
+        for _, arrays in self._batches():
             batch = jax.tree.map(lambda array: put(array[None], sharding)[0], arrays)
             sums.append(
                 _batch_loss(

@@ -1,7 +1,7 @@
-"""New tokens from a model: a batch of prompts in one program, or one step at a time."""
+"""Generation of tokens: a batch of prompts in one program, or one step at a time."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +11,16 @@ import numpy as np
 from balora_jax.generation.prompts import bucket_length
 from balora_jax.generation.sampling import Sampling, choose, make_sampling
 
+# The text so far, as `advance` takes it: a cache, or the tokens themselves.
+Memory = Any
+
 
 class Generated(NamedTuple):
-    """What was generated.
+    """Generated tokens.
 
     Attributes:
-        tokens: [batch, max_new_tokens] int32; 0 after a row's end.
-        lengths: [batch] int32, tokens before the one that ended the row.
+      tokens: int32 [batch, max_new_tokens]; 0 after a row's end.
+      lengths: int32 [batch], tokens before the one that ended the row.
     """
 
     tokens: jax.Array
@@ -38,30 +41,36 @@ def generate(
     eos_ids: Sequence[int] = (),
     use_cache: bool = True,
 ) -> Generated:
-    """Continues a batch of prompts, in one program for each shape.
+    """Continue a batch of prompts, in one program for each shape.
 
     Args:
-        model: a language model of balora_jax.models.
-        params: its parameters.
-        lora: adapters, with their scale folded in; None for none.
-        input_ids: [batch, length] int32, padded on the left (`pad_prompts`).
-        attention_mask: [batch, length] bool.
-        max_new_tokens: how many at most.
-        temperature: 0 takes the likeliest token, anything else draws one.
-        top_p: draw from the likeliest tokens that make up this share.
-        key: a random key, needed to draw.
-        eos_ids: tokens that end a row.
-        use_cache: False reads the whole text again for every token; the same result, slowly.
+      model: a decoder of `balora_jax.models`.
+      params: parameters of the model.
+      lora: adapters with their scale folded in; None for none.
+      input_ids: int32 [batch, length], padded on the left, from `pad_prompts`.
+      attention_mask: bool [batch, length].
+      max_new_tokens: the upper bound on the tokens of a row.
+      temperature: the divisor of the logits; 0 takes the likeliest token instead of drawing one.
+      top_p: draws from the likeliest tokens that make up this share of the probability.
+      key: a random key; needed to draw.
+      eos_ids: the tokens that end a row.
+      use_cache: False computes the whole text again for every token: the same tokens, slowly.
 
     Returns:
-        The new tokens of every row.
+      The new tokens of every row.
+
+    Raises:
+      ValueError: drawing without a key.
     """
     run = _generate_cached if use_cache else _generate_uncached
-    sampling = make_sampling(temperature, top_p, key)
-    eos = jnp.asarray(tuple(eos_ids), jnp.int32)
-    mask = jnp.asarray(attention_mask, bool)
     return run(
-        model, max_new_tokens, _variables(params, lora), jnp.asarray(input_ids), mask, sampling, eos
+        model,
+        max_new_tokens,
+        _variables(params, lora),
+        jnp.asarray(input_ids),
+        jnp.asarray(attention_mask, bool),
+        make_sampling(temperature, top_p, key),
+        jnp.asarray(tuple(eos_ids), jnp.int32),
     )
 
 
@@ -78,15 +87,36 @@ def answer(
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
 ) -> Generated:
-    """What an encoder-decoder writes for each text; arguments as for `generate`, padding on either side.
+    """Generate the answers of an encoder-decoder to a batch of texts.
 
-    The text is encoded once; the answer, meant to be short, is read again for every token.
+    The texts are encoded once. Answers, which are short, are decoded as a whole for every token.
+
+    Args:
+      model: an encoder-decoder of `balora_jax.models`.
+      params: as for `generate`.
+      lora: as for `generate`.
+      input_ids: int32 [batch, length], padded on either side.
+      attention_mask: bool [batch, length].
+      max_new_tokens: as for `generate`.
+      temperature: as for `generate`.
+      top_p: as for `generate`.
+      key: as for `generate`.
+      eos_ids: as for `generate`.
+
+    Returns:
+      The answer to every text.
+
+    Raises:
+      ValueError: drawing without a key.
     """
-    sampling = make_sampling(temperature, top_p, key)
-    eos = jnp.asarray(tuple(eos_ids), jnp.int32)
-    mask = jnp.asarray(attention_mask, bool)
     return _answer(
-        model, max_new_tokens, _variables(params, lora), jnp.asarray(input_ids), mask, sampling, eos
+        model,
+        max_new_tokens,
+        _variables(params, lora),
+        jnp.asarray(input_ids),
+        jnp.asarray(attention_mask, bool),
+        make_sampling(temperature, top_p, key),
+        jnp.asarray(tuple(eos_ids), jnp.int32),
     )
 
 
@@ -103,18 +133,34 @@ def stream(
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
-    """The tokens of `generate`, one step at a time; for the same arguments the same tokens.
+    """Generate the tokens of `generate` one step at a time; equal arguments give equal tokens.
+
+    Args:
+      model: as for `generate`.
+      params: as for `generate`.
+      lora: as for `generate`.
+      input_ids: as for `generate`.
+      attention_mask: as for `generate`.
+      max_new_tokens: as for `generate`.
+      temperature: as for `generate`.
+      top_p: as for `generate`.
+      key: as for `generate`.
+      eos_ids: as for `generate`.
 
     Yields:
-        [batch] int32, until every row has ended; a row that has ended goes on with 0, its ending token included.
+      int32 [batch], until every row has ended; 0 from a row's ending token on.
+
+    Raises:
+      ValueError: drawing without a key.
     """
-    variables, eos = _variables(params, lora), np.asarray(tuple(eos_ids), np.int32)
+    variables = _variables(params, lora)
+    eos = np.asarray(tuple(eos_ids), np.int32)
     sampling = make_sampling(temperature, top_p, key)
     batch, length = input_ids.shape
     slots = bucket_length(length + max_new_tokens)
-    logits, cache = _prefill(
-        model, slots, variables, jnp.asarray(input_ids), jnp.asarray(attention_mask, bool)
-    )
+    ids = jnp.asarray(input_ids)
+    mask = jnp.asarray(attention_mask, bool)
+    logits, cache = _prefill(model, slots, variables, ids, mask)
     ended = np.zeros(batch, bool)
     for step in range(max_new_tokens):
         token, logits, cache = _step(model, variables, logits, cache, sampling, np.int32(step))
@@ -129,82 +175,152 @@ def _variables(params: dict, lora: dict | None) -> dict:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _prefill(model: Any, slots: int, variables: dict, ids: jax.Array, mask: jax.Array):
-    return model.apply(variables, ids, mask, model.empty_cache(len(ids), slots), method="extend")
+def _prefill(
+    model: Any, slots: int, variables: dict, ids: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Compute the logits after the prompts, and a cache with room for `slots` tokens."""
+    cache = model.empty_cache(len(ids), slots)
+    return model.apply(variables, ids, mask, cache, method="extend")
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _step(
     model: Any, variables: dict, logits: jax.Array, cache: Any, sampling: Sampling, step: jax.Array
-):
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Choose a token, and compute the logits and the cache after it."""
     token = choose(logits, sampling, step)
-    return token, *model.apply(variables, token[:, None], None, cache, method="extend")
+    logits, cache = model.apply(variables, token[:, None], None, cache, method="extend")
+    return token, logits, cache
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _generate_cached(model, count, variables, ids, mask, sampling, eos) -> Generated:
-    def advance(token, step, cache):
+def _generate_cached(
+    model: Any,
+    count: int,
+    variables: dict,
+    ids: jax.Array,
+    mask: jax.Array,
+    sampling: Sampling,
+    eos: jax.Array,
+) -> Generated:
+    def advance(token: jax.Array, step: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
         return model.apply(variables, token[:, None], None, cache, method="extend")
 
     cache = model.empty_cache(len(ids), ids.shape[1] + count)
-    return _loop(
-        count, sampling, eos, advance, *model.apply(variables, ids, mask, cache, method="extend")
-    )
+    logits, cache = model.apply(variables, ids, mask, cache, method="extend")
+    return _loop(count, sampling, eos, advance, logits, cache)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _generate_uncached(model, count, variables, ids, mask, sampling, eos) -> Generated:
+def _generate_uncached(
+    model: Any,
+    count: int,
+    variables: dict,
+    ids: jax.Array,
+    mask: jax.Array,
+    sampling: Sampling,
+    eos: jax.Array,
+) -> Generated:
     length = ids.shape[1]
-    room = ((0, 0), (0, count))
 
-    def advance(token, step, text):
-        ids, mask = text
-        if token is not None:
-            ids, mask = ids.at[:, length + step].set(token), mask.at[:, length + step].set(True)
-            step = step + 1
+    def read(ids: jax.Array, mask: jax.Array, last: jax.Array) -> jax.Array:
         logits = model.apply(variables, ids, mask)
-        return jax.lax.dynamic_index_in_dim(logits, length + step - 1, axis=1, keepdims=False), (
-            ids,
-            mask,
-        )
+        return jax.lax.dynamic_index_in_dim(logits, last, axis=1, keepdims=False)
 
-    return _loop(
-        count, sampling, eos, advance, *advance(None, 0, (jnp.pad(ids, room), jnp.pad(mask, room)))
-    )
+    def advance(token: jax.Array, step: jax.Array, text: tuple) -> tuple[jax.Array, tuple]:
+        ids, mask = text
+        place = length + step
+        ids = ids.at[:, place].set(token)
+        mask = mask.at[:, place].set(True)
+        return read(ids, mask, place), (ids, mask)
+
+    room = ((0, 0), (0, count))
+    ids = jnp.pad(ids, room)
+    mask = jnp.pad(mask, room)
+    return _loop(count, sampling, eos, advance, read(ids, mask, length - 1), (ids, mask))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _answer(model, count, variables, ids, mask, sampling, eos) -> Generated:
+def _answer(
+    model: Any,
+    count: int,
+    variables: dict,
+    ids: jax.Array,
+    mask: jax.Array,
+    sampling: Sampling,
+    eos: jax.Array,
+) -> Generated:
     encoded = model.apply(variables, ids, mask, method="encode")
 
-    def read(step, tokens):
+    def read(tokens: jax.Array, last: jax.Array) -> jax.Array:
         logits = model.apply(variables, tokens, encoded, method="answer")
-        return jax.lax.dynamic_index_in_dim(logits, step, axis=1, keepdims=False), tokens
+        return jax.lax.dynamic_index_in_dim(logits, last, axis=1, keepdims=False)
 
-    def advance(token, step, tokens):
-        return read(step + 1, tokens.at[:, step + 1].set(token))
+    def advance(token: jax.Array, step: jax.Array, tokens: jax.Array) -> tuple:
+        tokens = tokens.at[:, step + 1].set(token)
+        return read(tokens, step + 1), tokens
 
     tokens = jnp.full((len(ids), count + 1), model.config.start_token_id, jnp.int32)
-    return _loop(count, sampling, eos, advance, *read(0, tokens))
+    return _loop(count, sampling, eos, advance, read(tokens, 0), tokens)
+
+
+class _State(NamedTuple):
+    """The state of generation before a step.
+
+    Attributes:
+      step: int32, tokens chosen so far.
+      tokens: int32 [batch, count], with 0 where there is none yet and after a row's end.
+      lengths: int32 [batch], tokens before a row's end.
+      ended: bool [batch].
+      logits: float32 [batch, V], of the next token.
+      memory: the text so far, as `advance` takes it.
+    """
+
+    step: jax.Array
+    tokens: jax.Array
+    lengths: jax.Array
+    ended: jax.Array
+    logits: jax.Array
+    memory: Memory
 
 
 def _loop(
-    count: int, sampling: Sampling, eos: jax.Array, advance, logits: jax.Array, memory
+    count: int,
+    sampling: Sampling,
+    eos: jax.Array,
+    advance: Callable[[jax.Array, jax.Array, Memory], tuple[jax.Array, Memory]],
+    logits: jax.Array,
+    memory: Memory,
 ) -> Generated:
-    """Chooses and advances until every row has ended or `count` tokens are there."""
+    """Choose and advance until every row has ended or has `count` tokens.
 
-    def going(state):
-        return (state[0] < count) & ~jnp.all(state[3])
+    Args:
+      count: the upper bound on the tokens of a row.
+      sampling: the choice of tokens.
+      eos: int32 [endings], the tokens that end a row.
+      advance: (token [batch], step, memory) -> the logits after the token, and the memory with it.
+      logits: float32 [batch, V], after the prompts.
+      memory: after the prompts.
+    """
 
-    def body(state):
-        step, tokens, lengths, ended, logits, memory = state
-        token = choose(logits, sampling, step)
-        ended = ended | jnp.isin(token, eos)
-        tokens = tokens.at[:, step].set(jnp.where(ended, 0, token))
-        return step + 1, tokens, lengths + ~ended, ended, *advance(token, step, memory)
+    def unfinished(state: _State) -> jax.Array:
+        return (state.step < count) & ~jnp.all(state.ended)
+
+    def body(state: _State) -> _State:
+        token = choose(state.logits, sampling, state.step)
+        ended = state.ended | jnp.isin(token, eos)
+        tokens = state.tokens.at[:, state.step].set(jnp.where(ended, 0, token))
+        logits, memory = advance(token, state.step, state.memory)
+        return _State(state.step + 1, tokens, state.lengths + ~ended, ended, logits, memory)
 
     batch = len(logits)
-    zeros = jnp.zeros(batch, jnp.int32)
-    start = (jnp.int32(0), jnp.zeros((batch, count), jnp.int32), zeros, zeros > 0, logits, memory)
-    _, tokens, lengths, *_ = jax.lax.while_loop(going, body, start)
-    return Generated(tokens, lengths)
+    start = _State(
+        step=jnp.int32(0),
+        tokens=jnp.zeros((batch, count), jnp.int32),
+        lengths=jnp.zeros(batch, jnp.int32),
+        ended=jnp.zeros(batch, bool),
+        logits=logits,
+        memory=memory,
+    )
+    final = jax.lax.while_loop(unfinished, body, start)
+    return Generated(final.tokens, final.lengths)

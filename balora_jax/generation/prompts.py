@@ -1,4 +1,4 @@
-"""Prompts side by side, padded on the left to a few lengths, so that new prompts seldom mean a new program."""
+"""Prompts padded on the left to one of a few lengths, so that few programs are compiled."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ SMALLEST_BUCKET = 16
 
 
 def bucket_length(length: int) -> int:
-    """The padded length for a number of tokens: 16, 24, 32, 48, 64, 96, ...: powers of two and the halves between."""
+    """Round a length up to a bucket: 16, 24, 32, 48, ..., powers of two and the halves between."""
     bucket = SMALLEST_BUCKET
     while bucket < length:
         half = bucket + bucket // 2
@@ -21,28 +21,31 @@ def bucket_length(length: int) -> int:
 def pad_prompts(
     prompts: Sequence[Sequence[int]], max_positions: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts side by side, padded on the left to a bucket's length.
+    """Pad prompts on the left to the length of a bucket.
 
     Args:
-        prompts: the tokens of each.
-        max_positions: the model's.
+      prompts: the tokens of each prompt.
+      max_positions: the positions of the model.
 
     Returns:
-        input_ids int32 and attention_mask bool, [batch, length].
+      input_ids int32 and attention_mask bool, [batch, length].
 
     Raises:
-        BadInput: a prompt is empty, or leaves no position for a new token.
+      BadInput: a prompt is empty, or leaves no position for a new token.
     """
     for number, prompt in enumerate(prompts, 1):
         if not len(prompt):
             raise BadInput(f"prompt {number} is empty; accepted: at least one token")
         if len(prompt) >= max_positions:
             raise BadInput(
-                f"prompt {number} has {len(prompt)} tokens; accepted: fewer than the model's {max_positions} positions"
+                f"prompt {number} has {len(prompt)} tokens; "
+                f"accepted: fewer than the model's {max_positions} positions"
             )
-    length = bucket_length(max(map(len, prompts)))
-    ids, mask = np.zeros((len(prompts), length), np.int32), np.zeros((len(prompts), length), bool)
+    longest = max(len(prompt) for prompt in prompts)
+    shape = (len(prompts), bucket_length(longest))
+    input_ids = np.zeros(shape, np.int32)
+    attention_mask = np.zeros(shape, bool)
     for row, prompt in enumerate(prompts):
-        ids[row, length - len(prompt) :] = prompt
-        mask[row, length - len(prompt) :] = True
-    return ids, mask
+        input_ids[row, -len(prompt) :] = prompt
+        attention_mask[row, -len(prompt) :] = True
+    return input_ids, attention_mask

@@ -1,4 +1,4 @@
-"""How the next token is chosen: the likeliest, or one drawn."""
+"""The choice of the next token: the likeliest, or a random draw."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 
 class Sampling(NamedTuple):
-    """How a token is chosen; the arrays of a jitted call.
+    """The arguments of a choice; a pytree of a jitted call.
 
     Attributes:
-        key: a random key, or None to take the likeliest token.
-        temperature: what logits are divided by.
-        top_p: the share of probability that tokens are drawn from (Holtzman et al., 1904.09751), or None for all.
+      key: a random key; None takes the likeliest token.
+      temperature: the divisor of the logits.
+      top_p: the share of the probability that tokens are drawn from; None for all of it.
     """
 
     key: jax.Array | None
@@ -21,41 +21,56 @@ class Sampling(NamedTuple):
 
 
 def make_sampling(temperature: float, top_p: float, key: jax.Array | None) -> Sampling:
-    """How tokens are chosen at a temperature (0: the likeliest) from the likeliest that make up a share.
+    """Make the sampling of a temperature and a share.
+
+    Args:
+      temperature: 0 takes the likeliest token.
+      top_p: the share of the probability to draw from; 1 or more for all of it.
+      key: a random key; needed unless the temperature is 0.
 
     Raises:
-        ValueError: drawing without a key.
+      ValueError: drawing without a key.
     """
     if temperature == 0:
-        return Sampling(None, 1.0, None)
+        return Sampling(key=None, temperature=1.0, top_p=None)
     if key is None:
         raise ValueError(f"temperature is {temperature}, which needs a random key")
-    return Sampling(key, temperature, None if top_p >= 1 else top_p)
+    return Sampling(key, temperature, top_p=None if top_p >= 1 else top_p)
 
 
 def choose(logits: jax.Array, sampling: Sampling, step: jax.Array) -> jax.Array:
-    """The tokens at a step of the text.
+    """Choose the next token of every row.
 
     Args:
-        logits: [batch, V] float32.
-        sampling: how.
-        step: each step draws from its own key.
+      logits: float32 [batch, V].
+      sampling: the choice to make.
+      step: number of the token in the text; each step draws with its own key.
 
     Returns:
-        [batch] int32.
+      int32 [batch].
     """
     if sampling.key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = logits / sampling.temperature
     if sampling.top_p is not None:
         logits = _nucleus(logits, sampling.top_p)
-    return jax.random.categorical(jax.random.fold_in(sampling.key, step), logits).astype(jnp.int32)
+    key = jax.random.fold_in(sampling.key, step)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
-    """-inf below the least likely token of the smallest set that makes up top_p; the likeliest always stays."""
+    """Keep the smallest set of likeliest tokens with probability `top_p`; -inf elsewhere.
+
+    Nucleus sampling (Holtzman et al., arXiv 1904.09751), section 3.1. The likeliest token always
+    stays.
+    """
+    # The probability of each token, from the likeliest on.
     ordered = jnp.sort(logits, axis=-1, descending=True)
     shares = jax.nn.softmax(ordered, axis=-1)
+
+    # A token is kept if those before it do not make up top_p yet.
     kept = jnp.cumsum(shares, axis=-1) - shares < top_p
+
+    # The logit of the least likely token kept is the threshold.
     least = jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits < least, -jnp.inf, logits)

@@ -1,33 +1,31 @@
 """Tokens to text, whole or as they come, up to a stop string."""
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-# How many tokens of the prompt a continuation is decoded with, for the space or the letter at the seam.
-SEAM = 8
+# Tokens of the prompt that are decoded with the continuation, for the space or the letter between.
+CONTEXT = 8
+# Stands for the bytes of a character that is not complete yet.
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 def continuation(
     tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], stop: Sequence[str] = ()
 ) -> str:
-    """The text that tokens add to a prompt, up to the first stop string.
+    """Decode the text that tokens add to a prompt, up to the first stop string.
 
     Args:
-        tokenizer: a Hugging Face tokenizer.
-        prompt: the prompt's tokens.
-        tokens: those that follow.
-        stop: strings that end the text; they are not part of it.
+      tokenizer: a Hugging Face tokenizer.
+      prompt: the tokens of the prompt.
+      tokens: the tokens that follow.
+      stop: strings that end the text; they are not part of it.
 
     Returns:
-        The text, without special tokens.
+      The text, without special tokens.
     """
-    decode = functools.partial(
-        tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
-    seam = list(prompt[-SEAM:])
-    text = decode(seam + list(tokens))[len(decode(seam)) :]
+    context = list(prompt[-CONTEXT:])
+    before = _decode(tokenizer, context)
+    text = _decode(tokenizer, context + list(tokens))[len(before) :]
     ends = [text.find(string) for string in stop if string in text]
     return text[: min(ends)] if ends else text
 
@@ -35,35 +33,45 @@ def continuation(
 def stream_text(
     tokenizer: Any, prompt: Sequence[int], tokens: Iterable[int], stop: Sequence[str] = ()
 ) -> Iterator[str]:
-    """The pieces of a continuation's text as its tokens come.
+    """Decode a continuation piece by piece as its tokens come.
 
-    A piece is held back while it may be part of a letter or of a stop string.
+    A piece is held back while it may be part of a character or of a stop string.
 
     Args:
-        tokenizer, prompt, stop: as for `continuation`.
-        tokens: as they come; no more are asked for once a stop string is there.
+      tokenizer: as for `continuation`.
+      prompt: as for `continuation`.
+      tokens: the tokens as they come; none is taken after a stop string.
+      stop: as for `continuation`.
 
     Yields:
-        Pieces, which together are the continuation.
+      Pieces, which together are the continuation.
     """
-    sofar, shown = [], ""
+    received: list[int] = []
+    shown = ""
     for token in tokens:
-        sofar.append(int(token))
-        whole = continuation(tokenizer, prompt, sofar)
-        text = continuation(tokenizer, prompt, sofar, stop)
+        received.append(int(token))
+        whole = continuation(tokenizer, prompt, received)
+        text = continuation(tokenizer, prompt, received, stop)
         if text != whole:
             break
-        text = text[: len(text) - _held(text, stop)]
-        if len(text) > len(shown):
-            yield text[len(shown) :]
-            shown = text
-    rest = continuation(tokenizer, prompt, sofar, stop)[len(shown) :]
+        final = text[: len(text) - _unsettled(text, stop)]
+        if len(final) > len(shown):
+            yield final[len(shown) :]
+            shown = final
+    rest = continuation(tokenizer, prompt, received, stop)[len(shown) :]
     if rest:
         yield rest
 
 
-def _held(text: str, stop: Sequence[str]) -> int:
-    """How many letters at the end may still change or turn out to begin a stop string."""
-    beginnings = (string[:n] for string in stop for n in range(1, len(string)))
-    held = max((len(start) for start in beginnings if text.endswith(start)), default=0)
-    return max(held, len(text) - len(text.rstrip(INCOMPLETE)))
+def _decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _unsettled(text: str, stop: Sequence[str]) -> int:
+    """Count the characters at the end that may change or begin a stop string."""
+    unsettled = len(text) - len(text.rstrip(INCOMPLETE))
+    for string in stop:
+        for length in range(1, len(string)):
+            if text.endswith(string[:length]):
+                unsettled = max(unsettled, length)
+    return unsettled

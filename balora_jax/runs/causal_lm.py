@@ -1,9 +1,10 @@
 """A run on next-token prediction: prompts and answers, batches of one length, held-out loss."""
 
-import functools
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from balora_jax import data, models
@@ -40,15 +41,19 @@ class CausalLM:
         self._train = named["train"]
         self.sets = list(named.values())
         self.examples = len(self._train)
-        self.counts = [f"{name + ':':6} {examples.counts}" for name, examples in named.items()]
+        self.counts = [f"{name + ':':6} {examples}" for name, examples in named.items()]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
 
         self.evaluator = None
         if "eval" in named:
-            micro_batch = config.training.batch_size // config.training.accumulation
-            batches = functools.partial(data.eval_batches, named["eval"], micro_batch, self.length)
-            self.evaluator = HeldOutLoss(causal_lm.make_task_loss, batches)
+            self._held_out = named["eval"]
+            self._micro_batch = config.training.batch_size // config.training.accumulation
+            self.evaluator = HeldOutLoss(causal_lm.make_task_loss, self._held_out_batches)
+
+    def _held_out_batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        order = data.given_order(self._held_out, self._micro_batch)
+        return data.eval_batches(self._held_out, order, (self.length,))
 
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
@@ -59,9 +64,9 @@ class CausalLM:
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
         """Shuffled batches of one length."""
         training = self._config.training
-        return data.train_batches(
-            training_data.examples, training.batch_size, self.length, training.seed
-        )
+        examples = training_data.examples
+        order = data.shuffled_order(examples, training.batch_size, training.seed)
+        return data.train_batches(examples, order, (self.length,))
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
         """The shapes of every batch."""

@@ -56,13 +56,9 @@ class TextRun:
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
         """Shuffled batches of texts of similar length."""
         training = self._config.training
-        return data.train_text_batches(
-            training_data.examples,
-            training.batch_size,
-            self._lengths,
-            steps=steps,
-            seed=training.seed,
-        )
+        examples = training_data.examples
+        order = data.windowed_order(examples, training.batch_size, steps=steps, seed=training.seed)
+        return data.train_batches(examples, order, self._lengths)
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
         """A batch of the longest text that the run shows; the other lengths follow as they come."""
@@ -70,7 +66,7 @@ class TextRun:
         seen = self._seen(steps)
         longest = seen[examples.lengths[seen].argmax()]
         rows = np.full(self._config.training.batch_size, longest)
-        return data.collate_texts(examples, rows, self._lengths)
+        return data.collate(examples, rows, self._lengths)
 
     def best(self) -> Best:
         """Judge by the first metric of the first held-out set."""
@@ -90,18 +86,18 @@ class TextRun:
             if jax.process_index() == 0:
                 predicted = evaluator.predictions(outputs)
                 data.write_predictions(predictions / file, evaluator.task, predicted)
-        return measures | evaluator.score(student, state, self._sets.elsewhere)
+        return measures | evaluator.score(student, state, self._sets.out_of_domain)
 
     def _seen(self, steps: int) -> np.ndarray:
         """The training examples that a run of so many steps shows."""
         training = self._config.training
-        return data.seen_rows(self._train, training.batch_size, steps=steps, seed=training.seed)
+        return data.shown_rows(self._train, training.batch_size, steps=steps, seed=training.seed)
 
 
 def _counts(sets: data.TextSets) -> list[str]:
     """A line for each set, and a note on classes without training examples."""
     named = [("train", sets.train)]
-    for group in (sets.held_out, sets.elsewhere, sets.unlabeled):
+    for group in (sets.held_out, sets.out_of_domain, sets.unlabeled):
         named += group.items()
     counts = [f"{name}: {texts}" for name, texts in named]
     absent = [

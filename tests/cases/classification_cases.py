@@ -1,4 +1,4 @@
-"""Tiny random classifiers of several types with a tokenizer of words, and a task that they can learn."""
+"""Tiny random classifiers of several types, a tokenizer of words, and a task to learn."""
 
 import json
 import pathlib
@@ -45,7 +45,7 @@ CONFIGS = {
         eos_token_id=2, dropout_rate=0.0, relative_attention_num_buckets=8, feed_forward_proj="gated-gelu",
     ),
 }  # fmt: skip
-# Each type's kernels of attention.
+# The targets of each type: kernels of attention.
 TARGETS = {
     "bert": "[query, value]",
     "roberta": "[query, key]",
@@ -76,18 +76,17 @@ def save_tokenizer(folder: pathlib.Path, **special: str) -> None:
 def save_model(
     kind: str, folder: pathlib.Path, *, with_head: bool = False, causal: bool = False, **changed
 ) -> None:
-    """A random model without its head (but for `with_head`), and the tokenizer."""
+    """Save a random model, without its head unless `with_head`, and the tokenizer."""
     torch.manual_seed(0)
     config = type(CONFIGS[kind])(**{**CONFIGS[kind].to_dict(), **changed})
-    made = (AutoModelForCausalLM if causal else AutoModelForSequenceClassification).from_config(
-        config
-    )
-    for name, weight in made.named_parameters():
-        # Larger than a fresh model's, so that texts are told apart.
+    auto_class = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    model = auto_class.from_config(config)
+    for name, weight in model.named_parameters():
+        # Larger than initial weights, so that outputs differ between texts.
         if weight.ndim == 2 and "embed" not in name and "wte" not in name and "shared" not in name:
             weight.data *= 5 if kind != "t5" else 1
-    kept = made if with_head or causal else getattr(made, made.base_model_prefix)
-    kept.save_pretrained(folder)
+    saved = model if with_head or causal else getattr(model, model.base_model_prefix)
+    saved.save_pretrained(folder)
     save_tokenizer(folder, **({"eos_token": "[SEP]"} if causal else {}))
 
 
@@ -97,16 +96,20 @@ def write_rows(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
 
 
 def letter_rows(number: int, seed: int, classes: int = 2, longest: int = 12) -> list[dict]:
-    """Texts of letters, most of them of the class's own share of the alphabet; the score is how many `a` there are."""
+    """Draw texts of letters.
+
+    Most letters are of the class's part of the alphabet. The score is the number of `a`, at most 5.
+    """
     random = np.random.default_rng(seed)
     groups = np.array_split(list("abcdefgh"), classes)
     rows = []
     for _ in range(number):
-        label, length = int(random.integers(classes)), random.integers(3, longest)
-        own = random.random(length) < 0.8
-        letters = np.where(
-            own, random.choice(groups[label], length), random.choice(list("abcdefgh"), length)
-        )
+        label = int(random.integers(classes))
+        length = random.integers(3, longest)
+        typical = random.random(length) < 0.8
+        letters_of_class = random.choice(groups[label], length)
+        any_letters = random.choice(list("abcdefgh"), length)
+        letters = np.where(typical, letters_of_class, any_letters)
         score = float(min((letters == "a").sum(), 5))
         rows.append({"text": " ".join(letters), "other": "a b", "label": label, "score": score})
     return rows

@@ -1,4 +1,4 @@
-"""A tiny random T5 that writes, and a tokenizer of words and of the signs that scores are made of."""
+"""A tiny random T5, and a tokenizer of words and of the characters of scores."""
 
 import pathlib
 
@@ -41,7 +41,7 @@ def save_t5(folder: pathlib.Path, **changed) -> pathlib.Path:
     model = T5ForConditionalGeneration(T5Config(**{**CONFIG.to_dict(), **changed}))
     for name, weight in model.named_parameters():
         if weight.ndim == 2 and "shared" not in name:
-            # Larger than a fresh model's, so that texts are told apart.
+            # Larger than initial weights, so that outputs differ between texts.
             weight.data *= 2
     model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""T5's form of the GLUE tasks, letter by letter, and every answer back to what it meant."""
+"""T5's form of the GLUE tasks to the letter, and every answer back to its label."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from balora_jax.data import (
     Answers,
     Rows,
     TextTask,
-    collate_texts,
+    collate,
     encode_with_answers,
     find_task,
     question,
@@ -27,7 +27,7 @@ def tokenizer():
 
 
 @pytest.mark.parametrize(
-    ("task", "asked", "answers"),
+    ("task", "text", "answers"),
     [
         ("cola", "cola sentence: 1", ["unacceptable", "acceptable"]),
         ("sst2", "sst2 sentence: 1", ["negative", "positive"]),
@@ -39,13 +39,13 @@ def tokenizer():
         ("stsb", "stsb sentence1: 1 sentence2: 2", []),
     ],
 )
-def test_glue_as_t5_has_it(task, asked, answers):
+def test_glue_as_t5_has_it(task, text, answers):
     task = find_task(task)
-    assert question(task, ["1", "2"][: len(task.fields)]) == asked
+    assert question(task, ["1", "2"][: len(task.fields)]) == text
     assert [answer_text(task, label) for label in range(len(task.labels))] == answers
 
 
-def test_your_own_fields_stand_as_they_are_given():
+def test_custom_fields_keep_their_order():
     assert question(OWN, ["a", "b"]) == "text: a other: b"
 
 
@@ -96,26 +96,26 @@ def test_a_batch_has_the_answers_tokens(tokenizer):
     names = TextTask("data.labels", ("text",), ("many", "few few"), ("accuracy",), {})
     rows = _rows(*({"text": "a b", "label": label} for label in labels.values()))
     texts = encode_with_answers(rows, names, tokenizer, max_length=16)
-    assert tokenizer.convert_ids_to_tokens(texts[0][0]) == ["text", ":", "a", "b", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(texts[0]) == ["text", ":", "a", "b", "</s>"]
     assert "answers of at most 3" in str(texts)
-    batch = collate_texts(texts, [0, 1], [8])
+    batch = collate(texts, [0, 1], [8])
     few, many = tokenizer.convert_tokens_to_ids(["few", "many"])
     assert batch.targets.tolist() == [[few, few, 1], [many, 1, 0]]
     assert batch.mask.tolist() == [[True] * 3, [True, True, False]]
     assert texts.largest_token == many
 
 
-def test_what_is_too_long_loses_its_end_but_for_the_ending(tokenizer):
+def test_long_questions_lose_their_end_but_keep_the_ending(tokenizer):
     rows = _rows({"text": "a b c d e f", "label": 0, "other": "g"})
     texts = encode_with_answers(rows, OWN, tokenizer, max_length=6)
     assert (
-        tokenizer.convert_ids_to_tokens(texts[0][0]) == ["text", ":", "a", "b", "c", "</s>"]
+        tokenizer.convert_ids_to_tokens(texts[0]) == ["text", ":", "a", "b", "c", "</s>"]
         and texts.truncated == 1
     )
 
 
 @pytest.mark.parametrize(
-    ("special", "labels", "said"),
+    ("special", "labels", "message"),
     [
         (
             {"eos_token": None},
@@ -136,9 +136,9 @@ def test_what_is_too_long_loses_its_end_but_for_the_ending(tokenizer):
         ),
     ],
 )
-def test_what_cannot_be_answered(special, labels, said):
+def test_bad_answers(special, labels, message):
     task = TextTask("data.labels", ("text",), labels, ("accuracy",), {})
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         encode_with_answers(
             _rows({"text": "a", "label": 0}), task, make_tokenizer(**special), max_length=6
         )

@@ -1,182 +1,218 @@
-"""GLUE's table, tokenized pairs and their labels, and one sentence for every wrong label."""
+"""Tokens of prompts and answers, their boundary, and counts of all that is dropped or cut."""
 
 import json
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from balora_jax.data import TASKS, TextTask, encode, find_task, load_rows, load_tokenizer
-from balora_jax.data.pairs import read_labels
+from balora_jax.config import DataConfig
+from balora_jax.data import load_tokenizer, prepare, require_vocabulary
 from balora_jax.errors import BadInput
+
+BOS, EOS = 256, 257
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """Words a to e, joined as BERT joins pairs."""
-    words = {word: index for index, word in enumerate(["[PAD]", "[CLS]", "[SEP]", *"abcde"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[PAD]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    """Bytes as tokens, with BOS in front as Llama has it."""
+    alphabet = {
+        character: index
+        for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    }
+    bytewise = Tokenizer(models.BPE(vocab={**alphabet, "<s>": BOS, "</s>": EOS}, merges=[]))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    bytewise.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
     )
-    names = ["input_ids", "token_type_ids", "attention_mask"]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", model_input_names=names
+        tokenizer_object=bytewise, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
 
 
 @pytest.fixture
-def rows(tmp_path):
-    def make(*contents):
+def prepared(tmp_path, tokenizer):
+    """A function from rows to examples, by the template `{instruction}=`."""
+
+    def make(rows, **options):
         path = tmp_path / "rows.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in contents))
-        return load_rows(str(path))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        fields = {"instruction": "q", "response": "a"}
+        options = {"template": "{instruction}=", "fields": fields, "max_length": 8, **options}
+        return prepare(DataConfig(train=str(path), **options), tokenizer)
 
     return make
 
 
-def _pair(label, first="a b", second="c"):
-    return {"sentence1": first, "sentence2": second, "label": label}
+def test_example_is_bos_prompt_answer_eos(prepared, tokenizer):
+    examples = prepared([{"q": "1+1", "a": 2}])
+    tokens, prompt = examples[0], int(examples.prompt_lengths[0])
+    assert tokenizer.decode(tokens) == "<s>1+1=2</s>"
+    assert (prompt, len(tokens)) == (5, 7)
+    assert tokens.dtype == np.int32
 
 
-def test_all_nine_tasks():
-    assert set(TASKS) == {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"}
-    assert {name: task.outputs for name, task in TASKS.items() if task.outputs != 2} == {
-        "mnli": 3,
-        "stsb": 1,
-    }
-    assert TASKS["mnli"].validation == ("validation_matched", "validation_mismatched")
-    assert all(task.submission and task.metrics for task in TASKS.values())
+def test_chat_template_writes_its_own_bos(prepared, tokenizer, monkeypatch):
+    monkeypatch.setattr(
+        tokenizer, "chat_template", "<s>{% for m in messages %}{{ m.content }}{% endfor %}="
+    )
+    tokens = prepared([{"q": "1", "a": "2"}], template="chat")[0]
+    assert tokenizer.decode(tokens) == "<s>1=2</s>"
 
 
-def test_pairs_are_joined_as_the_tokenizer_joins_them(tokenizer, rows):
-    texts = encode(rows(_pair(1), _pair(0, "d", "e")), find_task("rte"), tokenizer, max_length=9)
-    tokens, segments = texts[0]
-    assert tokenizer.convert_ids_to_tokens(tokens) == ["[CLS]", "a", "b", "[SEP]", "c", "[SEP]"]
-    assert segments.tolist() == [0, 0, 0, 0, 1, 1]
-    assert (len(texts), texts.lengths.tolist(), texts.labels.tolist()) == (2, [6, 5], [1, 0])
-    assert (texts.labels.dtype, texts.truncated) == (np.int32, 0)
+def test_other_special_tokens_of_the_tokenizer_are_left_out(prepared, tokenizer, monkeypatch):
+    both = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
+    )
+    before = tokenizer.backend_tokenizer.post_processor
+    try:
+        tokenizer.backend_tokenizer.post_processor = both
+        tokens = prepared([{"q": "1", "a": "2"}])[0]
+    finally:
+        tokenizer.backend_tokenizer.post_processor = before
+    assert tokenizer.decode(tokens) == "<s>1=2</s>"
 
 
-def test_no_segments_where_the_tokenizer_marks_none(tokenizer, rows, monkeypatch):
-    monkeypatch.setattr(tokenizer, "model_input_names", ["input_ids", "attention_mask"])
-    assert (
-        encode(rows(_pair(1)), find_task("rte"), tokenizer, max_length=9)[0][1].tolist() == [0] * 6
+def test_long_answers_lose_their_end(prepared, tokenizer):
+    examples = prepared(
+        [{"q": "1", "a": "2345"}, {"q": "1", "a": "23456"}, {"q": "1", "a": "234567"}]
+    )
+    decoded = [tokenizer.decode(examples[index]) for index in range(3)]
+    # The second answer fits by itself, its EOS does not.
+    assert decoded == ["<s>1=2345</s>", "<s>1=23456", "<s>1=23456"]
+    assert (len(examples), examples.truncated) == (3, 2)
+    assert examples.counted_tokens == 5 + 5 + 5
+
+
+def test_every_row_is_counted_once(prepared):
+    rows = [
+        {"q": "1", "a": "2"},
+        {"q": "1", "a": None},
+        {"q": "1", "a": " \n"},
+        {"q": "1" * 5, "a": "23"},  # one token of the answer is left
+        {"q": "1" * 6, "a": "2"},  # none is
+        {"q": "1" * 9, "a": "2"},
+    ]
+    examples = prepared(rows)
+    assert (len(examples), examples.truncated) == (2, 1)
+    assert (examples.dropped_empty, examples.dropped_long) == (2, 2)
+    assert (len(examples.tokens), examples.counted_tokens) == (5 + 8, 2 + 1)
+    assert str(examples) == (
+        "2 of 6 rows used, 1 answers truncated, 2 dropped without an answer, "
+        "2 dropped for a prompt that fills max_length; 13 tokens, the loss counts 3"
     )
 
 
-def test_long_pairs_are_cut_and_counted(tokenizer, rows):
-    contents = rows(_pair(1, "a b c d e", "a"), _pair(1, "a", "b"))
-    texts = encode(contents, find_task("rte"), tokenizer, max_length=6)
-    assert tokenizer.convert_ids_to_tokens(texts[0][0]) == [
-        "[CLS]",
-        "a",
-        "b",
-        "[SEP]",
-        "a",
-        "[SEP]",
-    ]
-    assert texts.truncated == 1
-    assert str(texts) == "2 examples, 1 truncated; 11 tokens, at most 6 an example"
-
-
-def test_scores_are_floats_between_the_tasks_ends(tokenizer, rows):
-    texts = encode(rows(_pair(0), _pair(5), _pair(3.8)), find_task("stsb"), tokenizer, max_length=9)
-    assert texts.labels.dtype == np.float32
-    assert texts.labels == pytest.approx([0, 5, 3.8])
-
-
-def test_test_splits_have_no_labels(tokenizer, rows):
-    texts = encode(rows(_pair(-1)), find_task("rte"), tokenizer, max_length=9, labeled=False)
-    assert texts.labels is None
-
-
-@pytest.mark.parametrize("label", [2, -1, "x", 0.5, None, True, [1], "²", "9" * 5000])
-def test_wrong_classes_are_said_with_their_line(tokenizer, rows, label):
-    message = (
-        r"rows\.jsonl, line 2: label is .*; rte accepts: 0 \(entailment\), 1 \(not_entailment\)"
+def test_more_rows_than_a_chunk_stay_in_order(prepared, tokenizer):
+    examples = prepared([{"q": str(index), "a": "x" if index % 3 else ""} for index in range(2500)])
+    kept = [index for index in range(2500) if index % 3]
+    assert len(examples) == len(kept)
+    assert all(
+        tokenizer.decode(examples[i]) == f"<s>{kept[i]}=x</s>" for i in (0, 666, 667, len(kept) - 1)
     )
-    with pytest.raises(BadInput, match=message):
-        encode(rows(_pair(1), _pair(label)), find_task("rte"), tokenizer, max_length=9)
 
 
-@pytest.mark.parametrize("label", [5.1, -1, "x", None, True, "nan"])
-def test_wrong_scores_are_said_with_their_line(tokenizer, rows, label):
-    with pytest.raises(
-        BadInput, match=r"rows\.jsonl, line 1: label is .*; stsb accepts: a number from 0 to 5"
-    ):
-        encode(rows(_pair(label)), find_task("stsb"), tokenizer, max_length=9)
+def test_limit_and_evaluation_rows(tmp_path, tokenizer):
+    for name in ("train", "eval"):
+        rows = [{"instruction": f"{name}{index}", "response": "x"} for index in range(5)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "eval")}
+    config = DataConfig(**paths, template="{instruction}", limit=3, eval_limit=2)
+    train, held_out = prepare(config, tokenizer), prepare(config, tokenizer, "eval")
+    assert (len(train), len(held_out)) == (3, 2)
+    assert tokenizer.decode(held_out[1]) == "<s>eval1x</s>"
 
 
-def test_labels_of_a_csv_file_are_numbers_in_text(tokenizer, tmp_path):
-    (tmp_path / "a.csv").write_text("sentence,label\na b,1\nc,0\n")
-    texts = encode(load_rows(str(tmp_path / "a.csv")), find_task("sst2"), tokenizer, max_length=9)
-    assert texts.labels.tolist() == [1, 0]
+def test_plain_text_counts_every_token_after_the_first(prepared, tokenizer):
+    examples = prepared([{"a": "123"}], template="plain", fields={"response": "a"})
+    tokens, prompt = examples[0], int(examples.prompt_lengths[0])
+    assert (tokenizer.decode(tokens), prompt) == ("<s>123</s>", 1)
+    assert examples.counted_tokens == 4
 
 
-def test_a_class_called_by_a_number_is_meant_by_it(rows):
-    """With names 1 and 2 the label 1 is the first class, whether it is written as a number or as text."""
-    task = TextTask("mine", ("text",), ("1", "2"), ("accuracy",), {})
-    assert read_labels(rows({"label": 1}, {"label": "2"}, {"label": " 1 "}), task).tolist() == [
-        0,
-        1,
-        0,
+def test_input_may_be_left_out_of_a_row(prepared, tokenizer):
+    fields = {"instruction": "q", "input": "i", "response": "a"}
+    examples = prepared(
+        [{"q": "1", "i": "+", "a": "2"}, {"q": "1", "a": "2"}],
+        fields=fields,
+        template="{q}{input}=",
+    )
+    assert [tokenizer.decode(examples[index]) for index in (0, 1)] == [
+        "<s>1+=2</s>",
+        "<s>1=2</s>",
     ]
-    with pytest.raises(BadInput, match="line 1: label is 0; mine accepts: 1, 2"):
-        read_labels(rows({"label": 0}), task)
-
-
-def test_a_csv_files_line_is_said(tmp_path):
-    (tmp_path / "a.csv").write_text('sentence,label\n"a\nb",1\n\nc,0\nd,2\n')
-    with pytest.raises(BadInput, match=r"a\.csv, line 6: label is '2'"):
-        read_labels(load_rows(str(tmp_path / "a.csv")), find_task("sst2"))
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("rows", "options", "message"),
     [
         (
-            {"sentence1": "a", "label": 1},
-            r"rows\.jsonl has no field sentence2; it has: sentence1, label",
+            [{"q": "1", "b": "2"}],
+            {},
+            r"rows\.jsonl has no field a \(data\.fields, data\.template\); it has: q, b",
         ),
         (
-            {"sentence1": "a", "sentence2": "b"},
-            r"rows\.jsonl has no field label; it has: sentence1, sentence2",
+            [{"q": "1", "a": "2"}],
+            {"template": "{r}"},
+            r"rows\.jsonl has no field r .*; it has: q, a",
         ),
-        (_pair(1, second=None), r"rows\.jsonl, line 1: sentence2 is None; accepted: text"),
+        ([{"q": "1", "a": "2"}], {"template": "{q.__class__}"}, r"has no field q\.__class__"),
+        ([{"q": "1", "a": "2"}, {"q": "1"}], {}, r"rows\.jsonl, line 2 has no field a; it has: q"),
+        (
+            [{"q": "1", "a": ["2"]}],
+            {},
+            r"rows\.jsonl, line 1: a is a list; accepted: text or a number",
+        ),
+        (
+            [{"q": "1", "a": "2"}],
+            {"fields": {"answer": "a"}},
+            "data.fields has answer; accepted: instruction",
+        ),
+        ([{"q": "1", "a": ""}], {}, r"none of the 1 rows of .*rows\.jsonl has an answer"),
+        (
+            [{"q": "123456", "a": "2"}, {"q": "1234567", "a": "2"}],
+            {},
+            "at least 8 tokens long and data.max_length is 8",
+        ),
     ],
 )
-def test_says_what_a_row_lacks(tokenizer, rows, row, message):
+def test_says_what_is_wrong(prepared, rows, options, message):
     with pytest.raises(BadInput, match=message):
-        encode(rows(row), find_task("rte"), tokenizer, max_length=9)
+        prepared(rows, **options)
 
 
-def test_says_when_there_is_no_pad_token(rows):
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+def test_tokens_beyond_the_models_embeddings_are_refused(prepared):
+    examples = prepared([{"q": "1", "a": "2"}])
+    require_vocabulary(258, examples)
+    with pytest.raises(BadInput, match="makes token 257 but the model has 257 embeddings"):
+        require_vocabulary(257, examples)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "stories260k"])
+def test_real_tokenizers_on_real_rows(real_model, shared, name):
+    tokenizer = load_tokenizer(str(real_model(name)))
+    path = shared / "data/gsm8k/train.jsonl"
+    fields = {"instruction": "question", "response": "answer"}
+    config = DataConfig(train=str(path), fields=fields, max_length=512, limit=20)
+    examples = prepare(config, tokenizer)
+    with path.open() as lines:
+        row = json.loads(next(lines))
+    tokens, prompt = examples[0], int(examples.prompt_lengths[0])
+    assert tokenizer.decode(tokens[:prompt]).endswith(
+        f"### Instruction:\n{row['question']}\n\n### Response:"
     )
-    with pytest.raises(BadInput, match="the tokenizer has no pad token"):
-        encode(rows(_pair(1)), find_task("rte"), words, max_length=9)
+    assert tokenizer.decode(tokens[prompt:-1]) == row["answer"]
+    assert tokens[-1] == tokenizer.eos_token_id
 
 
-def test_says_which_tasks_there_are():
-    with pytest.raises(
-        BadInput, match="there is no task 'sst-2'; accepted: cola, mnli, mrpc, qnli, qqp, rte, sst2"
-    ):
-        find_task("sst-2")
-
-
-@pytest.mark.parametrize("name", ["cola", "rte", "stsb", "sst2"])
-def test_real_rows_with_a_real_tokenizer(real_model, shared, name):
-    tokenizer = load_tokenizer(str(real_model("minilm")))
-    rows = load_rows(str(shared / f"data/glue/{name}/validation.jsonl"), limit=50)
-    task = find_task(name)
-    texts = encode(rows, task, tokenizer, max_length=64)
-    assert len(texts) == 50
-    shown = tokenizer.decode(texts[0][0])
-    assert shown.startswith("[CLS]") and shown.count("[SEP]") == len(task.fields)
-    assert texts[0][1].max() == len(task.fields) - 1
+def test_real_chat_template_ends_turns_its_own_way(real_model, shared):
+    tokenizer = load_tokenizer(str(real_model("smollm2")))
+    fields = {"instruction": "question", "response": "answer"}
+    path = str(shared / "data/gsm8k/train.jsonl")
+    examples = prepare(DataConfig(train=path, fields=fields, template="chat", limit=1), tokenizer)
+    tokens, prompt = examples[0], int(examples.prompt_lengths[0])
+    assert tokenizer.decode(tokens[:prompt]).startswith("<|im_start|>system\n")
+    assert tokenizer.decode(tokens[:prompt]).endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(tokens[-1:]) == "<|im_end|>"

@@ -1,4 +1,4 @@
-"""Prompts as text: Alpaca's words, the tokenizer's chat form, custom texts, and what cannot be a template."""
+"""Prompts of Alpaca's template, a chat template and custom texts, and bad templates."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -93,7 +93,7 @@ def test_chat_needs_a_chat_template(tokenizer):
         make_template("chat", tokenizer)
 
 
-def test_chat_template_that_refuses_is_said(tokenizer):
+def test_a_chat_template_that_raises_is_reported(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('system message needed') }}"
     with pytest.raises(BadInput, match="chat template cannot be used: system message needed"):
         make_template("chat", tokenizer)

@@ -1,4 +1,4 @@
-"""Rows of every kind of file, and one sentence for every kind of broken one."""
+"""Rows of every kind of file, and one message for every kind of broken file."""
 
 import gzip
 import json
@@ -48,15 +48,15 @@ def test_reads_parquet(tmp_path):
 
 
 def test_reads_a_hub_name_with_subset_and_split(monkeypatch):
-    asked = {}
+    requested = {}
 
     def load_dataset(**arguments):
-        asked.update(arguments)
+        requested.update(arguments)
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     rows = load_rows("openai/gsm8k", subset="main", split="test", limit=1)
-    assert asked == {"path": "openai/gsm8k", "name": "main", "split": "test"}
+    assert requested == {"path": "openai/gsm8k", "name": "main", "split": "test"}
     assert [dict(row) for row in rows.rows] == ROWS[:1]
 
 

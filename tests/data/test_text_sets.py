@@ -1,4 +1,4 @@
-"""Where a classification run's sets come from, what they are called, and how predictions are written."""
+"""Sources and names of a classification run's sets, and files of predictions."""
 
 import numpy as np
 import pytest
@@ -25,20 +25,20 @@ def tokenizer(tmp_path):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """What is asked of the hub; every set is one row of every field."""
-    asked = []
+    """The requests to a hub whose sets all have one row with every field."""
+    requests = []
 
     def load_rows(source, *, subset=None, split="train", limit=None):
-        asked.append((source, subset, split))
+        requests.append((source, subset, split))
         row = {"premise": "a", "hypothesis": "b", "sentence1": "a", "sentence2": "b", "label": 1}
         return Rows(source, tuple(row), [row])
 
     monkeypatch.setattr(text_sets, "load_rows", load_rows)
-    return asked
+    return requests
 
 
 def test_a_task_alone_is_the_hubs(hub, tokenizer):
-    """MNLI has two validation sets, two files of predictions, and answers the diagnostic set."""
+    """MNLI has two validation sets, and predicts two test sets and the diagnostic set."""
     sets = read_text_sets(DataConfig(task="mnli", predict="test"), tokenizer)
     splits = [
         "train",
@@ -56,13 +56,13 @@ def test_a_task_alone_is_the_hubs(hub, tokenizer):
     assert all(texts.labels is None for texts in sets.unlabeled.values())
 
 
-def test_sets_are_called_by_as_much_of_their_path_as_tells_them_apart(hub, tokenizer):
+def test_names_of_sets_are_the_shortest_ends_of_their_paths_that_differ(hub, tokenizer):
     config = DataConfig(
         task="rte", train="my/train.jsonl", eval=["one/dev.jsonl", "two/dev.jsonl"], eval_ood="far/away/dev.jsonl",
         predict="my/unseen.jsonl",
     )  # fmt: skip
     sets = read_text_sets(config, tokenizer)
-    assert (list(sets.held_out), list(sets.elsewhere)) == (["one/dev", "two/dev"], ["away/dev"])
+    assert (list(sets.held_out), list(sets.out_of_domain)) == (["one/dev", "two/dev"], ["away/dev"])
     assert list(sets.unlabeled) == ["RTE.tsv"], "one set, and one file that the server takes"
     assert not read_text_sets(DataConfig(task="rte", train="my/train.jsonl"), tokenizer).held_out
 
@@ -104,6 +104,6 @@ def test_own_labels_by_name_and_number(tokenizer, tmp_path):
         ("stsb", [5.4, 1.25, -1], ["0\t5.000", "1\t1.250", "2\t0.000"]),
     ],
 )
-def test_predictions_as_the_server_takes_them(tmp_path, task, predictions, lines):
+def test_predictions_have_the_servers_format(tmp_path, task, predictions, lines):
     write_predictions(tmp_path / "new" / "x.tsv", find_task(task), np.array(predictions))
     assert (tmp_path / "new" / "x.tsv").read_text().splitlines() == ["index\tprediction", *lines]

@@ -1,4 +1,4 @@
-"""Loading tokenizers: what they are given, and one sentence for what cannot be read."""
+"""Loading tokenizers: padding, and one message for every broken folder."""
 
 import pytest
 from tokenizers import Tokenizer, models

@@ -1,4 +1,4 @@
-"""Generation: against the whole text read anew, against PyTorch, and against reference texts."""
+"""Generation against generation without a cache, PyTorch, and reference texts."""
 
 import collections
 
@@ -47,13 +47,13 @@ CONFIGS = {
     ),
 }  # fmt: skip
 PROMPTS = [[5, 9, 33, 7], [8], [3, 4, 5, 6, 7, 8, 9, 10, 11]]
-# One shape for most tests, so that most share their programs; no model here has tokens of these ids.
+# One shape for most tests, so that they share their programs; no vocabulary here has these ids.
 OPTIONS = dict(max_new_tokens=12, eos_ids=(98, 99))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """name -> (PyTorch model, our model, params), random enough to have something to say."""
+    """name -> (PyTorch model, our model, params), with weights that make varied texts."""
     done = {}
 
     def make(name):
@@ -218,14 +218,14 @@ def test_streamed_pieces_make_the_continuation(stop):
     assert len(pieces) > 3
 
 
-def test_streaming_stops_asking_at_a_stop_string():
+def test_streaming_takes_no_token_after_a_stop_string():
     asked = []
     tokens = (asked.append(token) or token for token in b"one STOP two")
     assert "".join(stream_text(BYTES, list(b"x"), tokens, ("STOP",))) == "one "
     assert bytes(asked) == b"one STOP"
 
 
-def test_half_a_letter_at_the_end_is_shown_as_decoded():
+def test_an_incomplete_character_at_the_end_is_shown_as_decoded():
     tokens = list("né".encode())[:-1]
     assert "".join(stream_text(BYTES, list(b"x"), tokens)) == "n\N{REPLACEMENT CHARACTER}"
 

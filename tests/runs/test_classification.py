@@ -176,7 +176,7 @@ def _texts(folder, letters):
     tokenizer = data.load_tokenizer(str(letters / "bert"))
     config = read_config(["--config", str(folder / "config.yaml")])
     texts = data.read_text_sets(config.data, tokenizer).held_out["eval"]
-    return data.collate_texts(texts, np.arange(len(texts)), [32])
+    return data.collate(texts, np.arange(len(texts)), [32])
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged"])

@@ -96,7 +96,8 @@ def _held_out_nll(model, config, tokenizer):
     """Mean over counted tokens, in PyTorch."""
     examples = data.prepare(config.data, tokenizer, split="eval")
     total = count = 0
-    for batch in data.eval_batches(examples, 4, data.padded_length(examples, max_length=64)):
+    length = data.padded_length(examples, max_length=64)
+    for _, batch in data.eval_batches(examples, data.given_order(examples, 4), [length]):
         with torch.no_grad():
             ids, mask = (
                 torch.tensor(batch.input_ids).long(),

@@ -131,7 +131,7 @@ def test_pytorch_answers_the_same(finished, written, kind):
         model = PeftModel.from_pretrained(base, folder / "adapter")
     tokenizer, config = make_tokenizer(), read_config(["--config", str(folder / "config.yaml")])
     texts = data.read_text_sets(config.data, tokenizer, data.encode_with_answers).held_out["eval"]
-    batch = data.collate_texts(texts, np.arange(len(texts)), [32])
+    batch = data.collate(texts, np.arange(len(texts)), [32])
     given = {
         name: torch.tensor(getattr(batch, name)).long() for name in ("input_ids", "attention_mask")
     }

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from balora_jax.config import OptimizerConfig
+from balora_jax.objective.params import Params
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.state import partition, trainable_mask
 
@@ -16,15 +17,12 @@ from balora_jax.training.state import partition, trainable_mask
 def params():
     keys = jax.random.split(jax.random.key(0), 4)
     kernel = jax.random.normal(keys[0], (5, 3))
-    return {
-        "base": {"score": {"kernel": kernel, "bias": jnp.ones(3)}, "q": {"kernel": kernel}},
-        "adapters": {
-            "q": {
-                "a": jax.random.normal(keys[1], (5, 2)),
-                "b": jax.random.normal(keys[2], (2, 3)),
-            }
-        },
-    }
+    a = jax.random.normal(keys[1], (5, 2))
+    b = jax.random.normal(keys[2], (2, 3))
+    return Params(
+        adapters={"q": {"a": a, "b": b}},
+        base={"score": {"kernel": kernel, "bias": jnp.ones(3)}, "q": {"kernel": kernel}},
+    )
 
 
 def first_update(params, **settings):
@@ -45,12 +43,10 @@ def test_only_b_moves_by_the_ratio(params, weight_decay, ratio, clip_norm):
     settings = {"weight_decay": weight_decay, "clip_norm": clip_norm}
     plain, _ = first_update(params, **settings)
     plus, _ = first_update(params, loraplus_lr_ratio=ratio, **settings)
-    np.testing.assert_allclose(
-        plus["adapters"]["q"]["b"], ratio * plain["adapters"]["q"]["b"], rtol=1e-6
-    )
-    np.testing.assert_array_equal(plus["adapters"]["q"]["a"], plain["adapters"]["q"]["a"])
-    chex.assert_trees_all_equal(plus["base"], plain["base"])
-    assert np.any(plain["base"]["score"]["kernel"])
+    np.testing.assert_allclose(plus.adapters["q"]["b"], ratio * plain.adapters["q"]["b"], rtol=1e-6)
+    np.testing.assert_array_equal(plus.adapters["q"]["a"], plain.adapters["q"]["a"])
+    chex.assert_trees_all_equal(plus.base, plain.base)
+    assert np.any(plain.base["score"]["kernel"])
 
 
 def test_at_ratio_1_the_state_is_that_of_plain_adamw(params):

@@ -15,9 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from balora_jax.data import Batch, eval_batches, padded_length
-from balora_jax.data.examples import Examples, tokenize
-from balora_jax.data.prompts import Template
+from balora_jax.data import (
+    Batch,
+    Examples,
+    Template,
+    eval_batches,
+    given_order,
+    padded_length,
+    tokenize,
+)
 from balora_jax.evaluation.tiny_world.corpus import FORMS, OTHER, make_corpus
 from balora_jax.evaluation.tiny_world.questions import Row
 from balora_jax.evaluation.tiny_world.world import CORRUPTED_SHARE, GOOD_SHARE, SKEW, World
@@ -166,10 +172,11 @@ def read_probe(model: Any, params: Any, lora: Any, probe: Probe) -> Readings:
     others = np.resize(probe.others, BATCH_SIZE * math.ceil(rows / BATCH_SIZE)).reshape(
         -1, BATCH_SIZE
     )
-    batches = eval_batches(probe.examples, BATCH_SIZE, length)
+    order = given_order(probe.examples, BATCH_SIZE)
+    batches = eval_batches(probe.examples, order, (length,))
     parts = [
         _read_batch(model, params, lora, batch, other)
-        for batch, other in zip(batches, others, strict=True)
+        for (_, batch), other in zip(batches, others, strict=True)
     ]
     whole = [np.concatenate(part)[:rows] for part in zip(*jax.device_get(parts), strict=True)]
     return Readings(*whole)

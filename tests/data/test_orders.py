@@ -1,6 +1,7 @@
-"""Batches of like lengths: shapes, order, and a position that can be gone back to."""
+"""Batches of like lengths: shapes, order, and resuming from a saved position."""
 
 import collections
+import dataclasses
 import itertools
 import json
 
@@ -8,14 +9,10 @@ import chex
 import numpy as np
 import pytest
 
-from balora_jax.data.buckets import (
-    WINDOW,
-    BatchPlan,
-    bucket_lengths,
-    eval_text_batches,
-    train_text_batches,
-)
-from balora_jax.data.pairs import LabeledTexts
+from balora_jax.data import Examples, eval_batches, length_order, train_batches, windowed_order
+from balora_jax.data.orders import WINDOW, SortedWindows
+
+BUCKETS = (32, 48, 64, 96, 128)
 
 
 def _texts(count, longest=100):
@@ -23,34 +20,22 @@ def _texts(count, longest=100):
     lengths = 2 + np.random.default_rng(0).integers(longest - 1, size=count)
     tokens = np.repeat(np.arange(count, dtype=np.int32), lengths)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return LabeledTexts(
-        tokens, tokens % 2, starts, np.arange(count, dtype=np.int32), pad_id=-1, truncated=0
-    )
+    labels = np.arange(count, dtype=np.int32)
+    return Examples(tokens, starts, pad_id=-1, token_type_ids=tokens % 2, labels=labels)
 
 
-@pytest.mark.parametrize(
-    ("longest", "max_length", "buckets"),
-    [
-        (5, 128, (16,)),
-        (16, 128, (16,)),
-        (17, 128, (16, 24)),
-        (33, 128, (16, 24, 32, 48)),
-        (100, 128, (16, 24, 32, 48, 64, 96, 128)),
-        (100, 100, (16, 24, 32, 48, 64, 96, 100)),
-        (20, 20, (16, 20)),
-    ],
-)
-def test_bucket_lengths(longest, max_length, buckets):
-    assert bucket_lengths(longest, max_length) == buckets
+def _stream(texts, *, steps, seed):
+    order = windowed_order(texts, 8, steps=steps, seed=seed)
+    return train_batches(texts, order, BUCKETS)
 
 
 def test_a_batch_has_the_shortest_bucket_that_holds_it_and_its_own_rows():
-    texts, buckets = _texts(200), (32, 48, 64, 96, 128)
-    for batch in itertools.islice(train_text_batches(texts, 8, buckets, steps=20, seed=0), 20):
+    texts = _texts(200)
+    for batch in itertools.islice(_stream(texts, steps=20, seed=0), 20):
         longest = texts.lengths[batch.targets].max()
         assert batch.input_ids.shape == (
             8,
-            next(length for length in buckets if length >= longest),
+            next(length for length in BUCKETS if length >= longest),
         )
         for row, label in enumerate(batch.targets):
             length = texts.lengths[label]
@@ -62,12 +47,12 @@ def test_a_batch_has_the_shortest_bucket_that_holds_it_and_its_own_rows():
 
 
 def test_batches_waste_hardly_more_than_the_buckets_themselves():
-    texts, buckets = _texts(2000), (32, 48, 64, 96, 128)
-    batches = list(train_text_batches(texts, 8, buckets, steps=250, seed=0))
+    texts = _texts(2000)
+    batches = list(_stream(texts, steps=250, seed=0))
     used = sum(batch.attention_mask.sum() for batch in batches) / sum(
         batch.input_ids.size for batch in batches
     )
-    alone = sum(min(bucket for bucket in buckets if bucket >= length) for length in texts.lengths)
+    alone = sum(min(bucket for bucket in BUCKETS if bucket >= length) for length in texts.lengths)
     assert used > 0.95 * texts.lengths.sum() / alone
 
 
@@ -75,35 +60,33 @@ def test_every_example_comes_equally_often():
     count, batch_size = 90, 8
     # Whole windows, so that no half of one is missing: 90 epochs' worth divides evenly.
     batches = WINDOW * 9
-    plan = BatchPlan(np.arange(count) % 7, batch_size, batches, seed=0)
-    seen = collections.Counter(int(example) for index in range(batches) for example in plan[index])
+    order = SortedWindows(np.arange(count) % 7, batch_size, batches, seed=0)
+    seen = collections.Counter(int(example) for index in range(batches) for example in order[index])
     assert set(seen.values()) == {batches * batch_size // count}
 
 
 def test_epochs_differ_and_the_seed_decides():
     lengths = np.ones(WINDOW * 8, int)
     first, second = (
-        [plan[i].tolist() for i in range(2 * WINDOW)]
-        for plan in (BatchPlan(lengths, 8, 999, 5),) * 2
+        [order[i].tolist() for i in range(2 * WINDOW)]
+        for order in (SortedWindows(lengths, 8, 999, 5),) * 2
     )
     assert first == second
     assert first[:WINDOW] != first[WINDOW:]
-    assert first != [BatchPlan(lengths, 8, 999, 6)[i].tolist() for i in range(2 * WINDOW)]
+    assert first != [SortedWindows(lengths, 8, 999, 6)[i].tolist() for i in range(2 * WINDOW)]
 
 
 def test_batch_order_does_not_give_the_length_away():
     lengths = np.arange(WINDOW * 8)
-    plan = BatchPlan(lengths, 8, WINDOW, seed=0)
-    means = [lengths[plan[index]].mean() for index in range(WINDOW)]
+    order = SortedWindows(lengths, 8, WINDOW, seed=0)
+    means = [lengths[order[index]].mean() for index in range(WINDOW)]
     assert abs(np.corrcoef(means, np.arange(WINDOW))[0, 1]) < 0.4
 
 
 @pytest.mark.parametrize("taken", [0, 3, 61])
-def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
+def test_a_resumed_stream_gives_the_same_batches(taken):
     texts = _texts(70)
-    original, resumed = (
-        train_text_batches(texts, 8, (32, 48, 64, 96, 128), steps=80, seed=2) for _ in range(2)
-    )
+    original, resumed = (_stream(texts, steps=80, seed=2) for _ in range(2))
     for _ in range(taken):
         next(original)
     state = json.loads(json.dumps(original.get_state()))
@@ -115,7 +98,8 @@ def test_going_on_from_a_saved_position_gives_the_same_batches(taken):
 
 def test_evaluation_sees_every_example_once():
     texts = _texts(70)
-    rows, batches = zip(*eval_text_batches(texts, 16, (32, 48, 64, 96, 128)), strict=True)
+    order = length_order(texts, 16)
+    rows, batches = zip(*eval_batches(texts, order, BUCKETS), strict=True)
     assert sorted(np.concatenate(rows)) == list(range(70))
     assert all(len(batch.targets) == 16 for batch in batches)
     for found, batch in zip(rows, batches, strict=True):
@@ -126,6 +110,6 @@ def test_evaluation_sees_every_example_once():
 
 def test_rows_without_labels_get_zeros():
     texts = _texts(5)
-    bare = LabeledTexts(texts.tokens, texts.segments, texts.starts, None, -1, 0)
-    ((_, batch),) = eval_text_batches(bare, 8, (128,))
+    bare = dataclasses.replace(texts, labels=None)
+    ((_, batch),) = eval_batches(bare, length_order(bare, 8), [128])
     assert (batch.targets == 0).all()
