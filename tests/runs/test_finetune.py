@@ -249,8 +249,10 @@ def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
 
 
 def test_one_compilation_of_the_step(run_arguments, tmp_path, caplog):
+    # A rank of its own: programs of the same shapes are shared by the runs of a process.
+    arguments = run_arguments(tmp_path / "run", "--adapter.rank", "3")
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        finetune(read_config(run_arguments(tmp_path / "run")))
+        finetune(read_config(arguments))
     compiled = [
         r
         for r in caplog.messages

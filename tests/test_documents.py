@@ -1,0 +1,66 @@
+"""The code in README.md and CONTRIBUTING.md runs as it stands there."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _section(document, heading):
+    """The text below a heading, down to the next heading of any level."""
+    text = (ROOT / document).read_text()
+    return re.search(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##+ |\Z)", text, re.M | re.S)[1]
+
+
+def _blocks(text):
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def _run(command, folder):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _run_example(text, folder, *more):
+    """Write a section's plugin file, run its command, and return the summary of the run."""
+    (code,) = _blocks(text)
+    name = re.match(r"# (\w+\.py)\n", code)[1]
+    (folder / name).write_text(code)
+    (command,) = re.findall(r"^    balora (quickstart .*)$", text, re.M)
+    start = [sys.executable, "-c", "from balora_jax.cli import main; main()"]
+    _run([*start, *shlex.split(command), *more], folder)
+    (summary,) = folder.glob("runs/*/summary.json")
+    return json.loads(summary.read_text())
+
+
+def test_contributings_term_trains(tmp_path):
+    summary = _run_example(_section("CONTRIBUTING.md", "A term"), tmp_path)
+    assert 0 < summary["terms"]["confidence"][0] < 1
+
+
+def test_readmes_term_trains(tmp_path):
+    short = ["--training.steps", "2", "--data.limit", "64", "--data.eval_limit", "32"]
+    short += ["--data.probes", "null", "--output.dir", "runs/readme"]
+    summary = _run_example(_section("README.md", "A regularizer of your own"), tmp_path, *short)
+    assert "reverse_kl" in summary["terms"]
+
+
+@pytest.mark.parametrize("number, kind", [(0, "Linen"), (1, "NNX")])
+def test_readmes_loops_learn(number, kind):
+    code = _blocks(_section("README.md", "The three terms in your own loop"))[number]
+    values = []
+    for updates in (1, 3):
+        names = {}
+        exec(code.replace("range(3)", f"range({updates})"), names)
+        values.append(float(names["value"]))
+    assert values[1] < values[0] - 0.1, kind
