@@ -1,4 +1,4 @@
-"""What all models share: how they compute, and the interface of those that write and those that classify."""
+"""The interface of all models, and the parts that language models and classifiers share."""
 
 from typing import Any, ClassVar
 
@@ -10,190 +10,281 @@ from jax.typing import DTypeLike
 from balora_jax.models.head import Head, cap
 from balora_jax.models.layers.cache import Cache, empty_cache
 from balora_jax.models.layers.dense import Dense
-from balora_jax.models.layers.dropout import drop
-from balora_jax.models.layers.options import Numerics
+from balora_jax.models.layers.dropout import dropout
+from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.sharding import DEFAULT_RULES, ShardingRules
 
 
 class Model(nn.Module):
-    """The attributes that `clone` changes: `model.clone(dtype=..., remat=..., lora_dropout=...)`."""
+    """The attributes of every model; change them by `model.clone(dtype=..., remat=...)`.
+
+    Attributes:
+      config: the family's configuration.
+      dtype: element type of activations and matrix products.
+      param_dtype: element type of fresh parameters.
+      remat: recomputation in the backward pass: "none", "dots" (all but products with weights) or
+        "full".
+      lora_dropout: probability of dropping an input of an adapter.
+      sharding_rules: ordered (regular expression, axes): the mesh axes of the last dimensions of
+        the first leaf path that matches.
+    """
+
+    sharding_rules: ClassVar[ShardingRules] = DEFAULT_RULES
 
     config: Any
-    # What activations and matrix products are in.
     dtype: DTypeLike = jnp.float32
-    # What fresh parameters are stored in.
     param_dtype: DTypeLike = jnp.float32
-    # What the backward pass recomputes: none, dots (all but products with weights) or full.
     remat: str = "none"
-    # Probability of dropping an input of the adapters.
     lora_dropout: float = 0.0
 
-    def _numerics(self, deterministic: bool) -> Numerics:
-        return Numerics(
-            self.dtype, self.param_dtype, self.lora_dropout, not deterministic, self.config.init_std
+    def _options(self, deterministic: bool) -> LayerOptions:
+        return LayerOptions(
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            lora_dropout=self.lora_dropout,
+            training=not deterministic,
+            init_std=self.config.init_std,
         )
 
 
 class CausalLM(Model):
-    """A causal language model; `apply({"params": base, "lora": adapters}, input_ids, attention_mask)`."""
+    """A causal language model.
 
-    # Where the embedding is in the parameters.
+    Call it as `apply({"params": base, "lora": adapters}, input_ids, attention_mask)`. A subclass
+    defines `_backbone` and `_embedding`.
+
+    Attributes:
+      embedding_path: the path of the token embedding in the parameters.
+    """
+
     embedding_path: ClassVar[tuple[str, ...]]
 
-    def __call__(self, input_ids, attention_mask=None, deterministic: bool = True) -> jax.Array:
-        """Logits of the next token.
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Compute the logits of each next token.
 
         Args:
-            input_ids: [batch, length] int32.
-            attention_mask: [batch, length], True where a token counts; all when not given. Padding may be on
-                either side.
-            deterministic: False drops, at the configuration's and the adapters' rates; needs the rng "dropout" then.
+          input_ids: [batch, length] int32.
+          attention_mask: [batch, length], True at tokens, False at padding, which may be on either
+            side; None if there is no padding.
+          deterministic: False applies the dropout of the configuration and of the adapters, which
+            needs the rng "dropout".
 
         Returns:
-            [batch, length, V] float32; finite, but without meaning, where the mask is False.
+          [batch, length, V] float32; finite but meaningless at padding.
         """
-        return self._logits(
-            self.hidden_states(input_ids, attention_mask, deterministic), deterministic
-        )
+        hidden = self.hidden_states(input_ids, attention_mask, deterministic)
+        return self._logits(hidden, deterministic)
 
     def hidden_states(
-        self, input_ids, attention_mask=None, deterministic: bool = True
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        deterministic: bool = True,
     ) -> jax.Array:
-        """What the head reads: [batch, length, d], after the final norm; arguments as for `__call__`."""
-        return self._run(input_ids, attention_mask, deterministic, None)[0]
+        """Compute the input of the head; arguments as for `__call__`.
+
+        Returns:
+          [batch, length, d], after the final norm.
+        """
+        hidden, _ = self._run(input_ids, attention_mask, deterministic, None)
+        return hidden
 
     def hidden_states_beside_teacher(
-        self, input_ids, attention_mask=None, deterministic: bool = True
-    ) -> tuple:
-        """`hidden_states` of the student and of the teacher, layer by layer together: each weight is fetched once.
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Compute the hidden states of student and teacher, fetching each weight once.
+
+        The two pass through each layer together. The teacher's adapters are in the collection
+        `teacher`, the student's in `lora`; an empty collection means none.
 
         Args:
-            input_ids, attention_mask, deterministic: as for `__call__`; the teacher drops nothing. Its adapters are in
-                the collection `teacher`, as the student's in `lora`; none where that is empty.
+          input_ids: as for `__call__`.
+          attention_mask: as for `__call__`.
+          deterministic: as for `__call__`; the teacher has no dropout in any case.
 
         Returns:
-            (student's, teacher's), each [batch, length, d].
+          The student's and the teacher's hidden states, each [batch, length, d].
         """
-        return self._run(input_ids, attention_mask, deterministic, None, True)[0]
+        pair, _ = self._run(input_ids, attention_mask, deterministic, None, beside_teacher=True)
+        return pair
 
-    def extend(self, input_ids, attention_mask, cache: Cache) -> tuple[jax.Array, Cache]:
-        """The last token's logits when tokens go on from those in the cache.
+    def extend(
+        self, input_ids: jax.Array, attention_mask: jax.Array | None, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Read tokens that follow those in the cache.
 
         Args:
-            input_ids: [batch, length] int32; padding, if any, is on the left.
-            attention_mask: [batch, length], True where a token counts; all when None.
-            cache: with room for them.
+          input_ids: [batch, length] int32; padding, if any, is on the left.
+          attention_mask: [batch, length], True at tokens; None if there is no padding.
+          cache: with room for `length` more tokens.
 
         Returns:
-            [batch, V] float32, and the cache with the tokens in it.
+          The logits after the last token, [batch, V] float32, and the cache with the new tokens.
         """
         hidden, cache = self._run(input_ids, attention_mask, True, cache)
-        return self._logits(hidden[:, -1:], True)[:, 0], cache
+        logits = self._logits(hidden[:, -1:], True)
+        return logits[:, 0], cache
 
     def empty_cache(self, batch: int, slots: int) -> Cache:
-        """A cache in the computing type; needs no parameters."""
+        """Create a cache of the model's element type; needs no parameters.
+
+        Args:
+          batch: rows.
+          slots: tokens a row can hold, padding included.
+
+        Returns:
+          The cache without tokens.
+        """
         cfg = self.config
         return empty_cache(cfg.layers, batch, slots, cfg.kv_heads, cfg.head_dim, self.dtype)
 
     def _run(
         self,
-        input_ids,
-        attention_mask,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None,
         deterministic: bool,
         cache: Cache | None,
         beside_teacher: bool = False,
     ):
-        mask, numerics = counted(input_ids, attention_mask), self._numerics(deterministic)
-        return self._backbone(input_ids, mask, numerics, cache, beside_teacher)
+        attention_mask = full_attention_mask(input_ids, attention_mask)
+        options = self._options(deterministic)
+        return self._backbone(input_ids, attention_mask, options, cache, beside_teacher)
 
     @nn.compact
     def _logits(self, hidden: jax.Array, deterministic: bool) -> jax.Array:
         cfg = self.config
         if cfg.tied:
             return Head(self._embedding().T, None, cfg.final_softcap).logits(hidden)
-        lm_head = Dense(
-            cfg.vocab_size, self._numerics(deterministic), out_dtype=jnp.float32, name="lm_head"
-        )
+        options = self._options(deterministic)
+        lm_head = Dense(cfg.vocab_size, options, out_dtype=jnp.float32, name="lm_head")
         return cap(lm_head(hidden), cfg.final_softcap)
 
 
 class Classifier(Model):
-    """A model with one output a label; `apply({"params": base, "lora": adapters}, input_ids, attention_mask)`.
+    """A model with one output per label.
 
-    `features` and `classify` are its two halves: what the pre-trained model gives, and the head.
+    Call it as `apply({"params": base, "lora": adapters}, input_ids, attention_mask)`. A subclass
+    defines `features`, the pre-trained model's part, and `classify`, the head.
+
+    Attributes:
+      labels: number of outputs: the classes, or 1 for regression.
     """
 
-    # Outputs: classes, or 1 for regression.
     labels: int = 2
 
     def __call__(
-        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
     ) -> jax.Array:
-        """Logits of the labels, or the predicted number.
+        """Compute the logits of the labels, or the predicted number.
 
         Args:
-            input_ids: [batch, length] int32.
-            attention_mask: [batch, length], True where a token counts; all when not given.
-            token_type_ids: [batch, length] int32, which of two sentences a token is of; 0 when not given. Models
-                without such embeddings leave it aside.
-            deterministic: False drops, at the configuration's and the adapters' rates; needs the rng "dropout" then.
+          input_ids: [batch, length] int32.
+          attention_mask: [batch, length], True at tokens, False at padding; None if there is no
+            padding.
+          token_type_ids: [batch, length] int32, 0 in the first text and 1 in the second; None for
+            one text. Models without such embeddings ignore it.
+          deterministic: False applies the dropout of the configuration and of the adapters, which
+            needs the rng "dropout".
 
         Returns:
-            [batch, labels] float32.
+          [batch, labels] float32.
         """
         features = self.features(input_ids, attention_mask, token_type_ids, deterministic)
         return self.classify(features, deterministic)
 
 
 class LastTokenClassifier(Classifier):
-    """A decoder with a linear head on the last counted token."""
+    """A decoder with a linear head on each row's last token; a subclass defines `_backbone`."""
 
     def hidden_states(
-        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
-    ):
-        """[batch, length, d], after the final norm."""
-        return self._backbone(
-            input_ids, counted(input_ids, attention_mask), self._numerics(deterministic)
-        )[0]
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Compute the hidden states [batch, length, d] after the final norm."""
+        attention_mask = full_attention_mask(input_ids, attention_mask)
+        hidden, _ = self._backbone(input_ids, attention_mask, self._options(deterministic))
+        return hidden
 
     def features(
-        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
-    ):
-        """What the head reads: [batch, d], the last counted token's hidden state."""
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Compute the input of the head: the last token's hidden state [batch, d]."""
         hidden = self.hidden_states(input_ids, attention_mask, token_type_ids, deterministic)
-        return at_last(hidden, counted(input_ids, attention_mask))
+        return select_last(hidden, full_attention_mask(input_ids, attention_mask))
 
     @nn.compact
     def classify(self, features: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[batch, d] -> [batch, labels] float32."""
-        return Dense(
-            self.labels, self._numerics(deterministic), out_dtype=jnp.float32, name="score"
-        )(features)
+        """Map features [batch, d] to logits [batch, labels] float32."""
+        options = self._options(deterministic)
+        return Dense(self.labels, options, out_dtype=jnp.float32, name="score")(features)
 
 
 class TanhHead(nn.Module):
-    """out(tanh(dense(x))), with dropout before each."""
+    """A classification head of two layers, out(tanh(dense(x))), with dropout before each.
+
+    Attributes:
+      labels: number of outputs.
+      dropout: probability of dropping an input of either layer.
+      options: the model's layer options.
+    """
 
     labels: int
     dropout: float
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[batch, d] -> [batch, labels] float32."""
-        x = drop(x, self.dropout, self.numerics)
-        x = jnp.tanh(Dense(x.shape[-1], self.numerics, True, name="dense")(x))
-        x = drop(x, self.dropout, self.numerics)
-        return Dense(self.labels, self.numerics, True, jnp.float32, name="out_proj")(x)
+        """Map features [batch, d] to logits [batch, labels] float32."""
+        x = dropout(x, self.dropout, self.options)
+        x = jnp.tanh(Dense(x.shape[-1], self.options, True, name="dense")(x))
+        x = dropout(x, self.dropout, self.options)
+        return Dense(self.labels, self.options, True, jnp.float32, name="out_proj")(x)
 
 
-def counted(input_ids: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
-    """The attention mask as bool, all True when there is none."""
-    return (
-        jnp.ones(input_ids.shape, bool) if attention_mask is None else attention_mask.astype(bool)
-    )
+def full_attention_mask(input_ids: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
+    """Return the attention mask as bool, all True if there is none.
+
+    Args:
+      input_ids: [batch, length].
+      attention_mask: [batch, length], bool or integer; or None.
+
+    Returns:
+      [batch, length] bool.
+    """
+    if attention_mask is None:
+        return jnp.ones(input_ids.shape, bool)
+    return attention_mask.astype(bool)
 
 
-def at_last(hidden: jax.Array, mask: jax.Array) -> jax.Array:
-    """[batch, length, d] -> [batch, d] at each row's last True of mask [batch, length]."""
-    last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]), 0), axis=-1)
+def select_last(hidden: jax.Array, mask: jax.Array) -> jax.Array:
+    """Select the hidden state at each row's last True of the mask.
+
+    Args:
+      hidden: [batch, length, d].
+      mask: [batch, length] bool.
+
+    Returns:
+      [batch, d]; the first position's where a row has no True.
+    """
+    positions = jnp.arange(mask.shape[1])
+    last = jnp.max(jnp.where(mask, positions, 0), axis=-1)
     return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]

@@ -1,6 +1,4 @@
-"""The output layer by itself, for objectives that go from hidden states to a loss without all the logits."""
-
-import functools
+"""The output layer as data, for losses computed from hidden states without all the logits."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +7,12 @@ from flax import struct
 
 @struct.dataclass
 class Head:
-    """What turns the last hidden states into logits.
+    """The weights that map hidden states to logits.
 
     Attributes:
-        kernel: [d, V].
-        bias: [V], or None.
-        softcap: c of c * tanh(logits / c) (Gemma 2), or None; static.
+      kernel: [d, V].
+      bias: [V], or None.
+      softcap: c of c * tanh(logits / c) (Gemma 2), or None; static.
     """
 
     kernel: jax.Array
@@ -22,13 +20,13 @@ class Head:
     softcap: float | None = struct.field(pytree_node=False, default=None)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """The model's logits.
+        """Compute the model's logits.
 
         Args:
-            hidden: [..., d], as the model's `hidden_states` returns them.
+          hidden: [..., d], as the model's `hidden_states` returns them.
 
         Returns:
-            [..., V] float32; the product is made in the type of `hidden`.
+          [..., V] float32; the operands of the product are of the element type of `hidden`.
         """
         kernel = self.kernel.astype(hidden.dtype)
         logits = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
@@ -38,21 +36,34 @@ class Head:
 
 
 def cap(logits: jax.Array, softcap: float | None) -> jax.Array:
-    """c * tanh(logits / c), or the logits themselves for None."""
-    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    """Compute c * tanh(logits / c) (Gemma 2, arXiv 2408.00118, section 2).
+
+    Args:
+      logits: any shape.
+      softcap: c, or None for no cap.
+
+    Returns:
+      An array of the same shape.
+    """
+    if softcap is None:
+        return logits
+    return softcap * jnp.tanh(logits / softcap)
 
 
 def head(model, params: dict) -> Head:
-    """The output layer's weights.
+    """Collect the output layer's weights.
 
     Args:
-        model: a language model of this package.
-        params: its parameters.
+      model: a language model of this package.
+      params: its parameters.
 
     Returns:
-        The head; of a tied model the kernel is the transposed embedding.
+      The head; the kernel of a tied model is the transposed embedding.
     """
+    softcap = model.config.final_softcap
     if not model.config.tied:
-        return Head(params["lm_head"]["kernel"], None, model.config.final_softcap)
-    embedding = functools.reduce(lambda tree, name: tree[name], model.embedding_path, params)
-    return Head(embedding.T, None, model.config.final_softcap)
+        return Head(params["lm_head"]["kernel"], None, softcap)
+    embedding = params
+    for name in model.embedding_path:
+        embedding = embedding[name]
+    return Head(embedding.T, None, softcap)

@@ -19,9 +19,8 @@ from balora_jax.objective.linear_probe import fit_head
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.terms import make_terms
 from balora_jax.runs.labeled_texts import TextRun
-from balora_jax.runs.setup import select, update
+from balora_jax.runs.setup import base_shardings, select, update
 from balora_jax.runs.task import TrainingData
-from balora_jax.training.sharding import tree_shardings
 
 
 class Classification(TextRun):
@@ -79,7 +78,7 @@ class Classification(TextRun):
         head_params = select(base, models.head_modules(model))
         if fits_probe:
             head_params = self._fit_probe(loaded.model, head_params, features)
-            shardings = tree_shardings(mesh, {"base": head_params})["base"]
+            shardings = base_shardings(mesh, head_params, model.sharding_rules)
             base = update(base, jax.tree.map(jax.device_put, head_params, shardings))
 
         examples = self._train

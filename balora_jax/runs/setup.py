@@ -31,7 +31,7 @@ from balora_jax.regularizers.registration import check_registered
 from balora_jax.regularizers.terms import Terms, make_terms
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.setup import Student, TrainSetup
-from balora_jax.training.sharding import batch_sharding, leaf_sharding, put, tree_shardings
+from balora_jax.training.sharding import Rules, batch_sharding, leaf_sharding, put, tree_shardings
 from balora_jax.training.state import Path, TrainState, init_state, partition, trainable_mask
 from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
 from balora_jax.training.weights import weights_at
@@ -120,8 +120,8 @@ def build_setup(
         mask=mask,
         optimizer=optimizer,
         step=step,
-        state=_placed(mesh, state),
-        frozen=_placed(mesh, frozen),
+        state=_placed(mesh, state, model.sharding_rules),
+        frozen=_placed(mesh, frozen, model.sharding_rules),
         head_frozen=head_frozen,
         head=tuple(head),
     )
@@ -246,12 +246,12 @@ def _peft_folder(init: str) -> pathlib.Path:
     return folder
 
 
-def _placed(mesh: Mesh, tree: Any) -> Any:
+def _placed(mesh: Mesh, tree: Any, rules: Rules) -> Any:
     """The shapes of a tree with their shardings."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
-        tree_shardings(mesh, tree),
+        tree_shardings(mesh, tree, rules),
     )
 
 
@@ -276,12 +276,14 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
         "revision": section.revision,
     }
 
+    model = models.load_model(section.source, **options)
+    rules = model.sharding_rules
+
     def place(path: Path, array: Any) -> jax.Array:
-        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape))
+        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
 
     if section.from_scratch:
-        model = models.load_model(section.source, **options)
-        shardings = _base_shardings(mesh, models.abstract_params(model))
+        shardings = base_shardings(mesh, models.abstract_params(model), rules)
         params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
         return models.Loaded(model, params, [])
     loaded = models.load_checkpoint(section.source, **options, place=place, key=key)
@@ -325,11 +327,12 @@ def materialize(
       BadInput: no gradient for a start that needs one.
     """
     mesh = setup.mesh
+    rules = setup.model.sharding_rules
     trained = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
     start = None if setup.frozen.initial is None else trained
     if start is not None and setup.spec.form == "residual":
         residual = functools.partial(adapters.residual, spec=setup.spec)
-        shardings = _base_shardings(mesh, base)
+        shardings = base_shardings(mesh, base, rules)
         base = jax.jit(residual, donate_argnums=0, out_shardings=shardings)(base, start)
     factor = None
     if setup.frozen.head_factor is not None:
@@ -356,13 +359,12 @@ def _init_adapters(
     """The adapters of step 0, on the mesh."""
     if config.method == "full":
         return {}
-    mesh = setup.mesh
     if initial is not None:
-        return _on_mesh(mesh, initial)
+        return _on_mesh(setup, initial)
     found = adapters.find_start(config.adapter_init)
     if found is None:
         loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
-        return _on_mesh(mesh, loaded)
+        return _on_mesh(setup, loaded)
 
     start, settings = found
     if start.needs == "gradient":
@@ -372,7 +374,7 @@ def _init_adapters(
                 "batch; accepted: a run that trains"
             )
         settings = settings | {"gradient": gradient}
-    replicated = NamedSharding(mesh, P())
+    replicated = NamedSharding(setup.mesh, P())
     made = start.init(
         base,
         adapters.match_targets(config.adapter.targets, base),
@@ -382,7 +384,7 @@ def _init_adapters(
         gather=functools.partial(jax.lax.with_sharding_constraint, shardings=replicated),
         **settings,
     )
-    return _on_mesh(mesh, made)
+    return _on_mesh(setup, made)
 
 
 def needs_gradient(config: RunConfig) -> bool:
@@ -493,9 +495,11 @@ def _head_in_float32(base: Tree, head: Sequence[Path]) -> Tree:
     return update(base, jax.tree.map(in_float32, select(base, head)))
 
 
-def _base_shardings(mesh: Mesh, base: Tree) -> Tree:
-    return tree_shardings(mesh, {"base": base})["base"]
+def base_shardings(mesh: Mesh, base: Tree, rules: Rules) -> Tree:
+    """The shardings of base parameters, or of a part of them."""
+    return tree_shardings(mesh, {"base": base}, rules)["base"]
 
 
-def _on_mesh(mesh: Mesh, tree: Tree) -> Tree:
-    return jax.tree.map(jax.device_put, tree, tree_shardings(mesh, tree))
+def _on_mesh(setup: TrainSetup, tree: Tree) -> Tree:
+    shardings = tree_shardings(setup.mesh, tree, setup.model.sharding_rules)
+    return jax.tree.map(jax.device_put, tree, shardings)

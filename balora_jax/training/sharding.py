@@ -1,4 +1,4 @@
-"""The mesh, and where each array lies on it: an ordered table of (pattern, axes)."""
+"""The mesh, and the sharding of each array by an ordered table of (pattern, axes)."""
 
 import math
 import re
@@ -14,22 +14,8 @@ from balora_jax.config import MeshConfig
 from balora_jax.errors import BadInput
 
 AXES = ("data", "fsdp", "tensor")
-# The first pattern found in a leaf's path gives the axes of its last dimensions. A and B lie as their kernel does:
-# the input side of A like the kernel's rows, the output side of B like its columns; and over fsdp in any case, or
-# every device would hold half of the adapters, their gradients and the optimizer's state whole.
-COLUMN_PARALLEL = r"(q_proj|k_proj|v_proj|gate_proj|up_proj|lm_head)"
-ROW_PARALLEL = r"(o_proj|down_proj)"
-BOTH = ("tensor", "fsdp")
-RULES: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = (
-    (rf"{COLUMN_PARALLEL}/kernel$", ("fsdp", "tensor")),
-    (rf"{ROW_PARALLEL}/kernel$", ("tensor", "fsdp")),
-    (rf"{ROW_PARALLEL}/a$", (BOTH, None)),
-    (rf"{ROW_PARALLEL}/b$", (None, "fsdp")),
-    (r"embedding$", ("tensor", "fsdp")),
-    (r"kernel$", ("fsdp", "tensor")),
-    (r"/a$", ("fsdp", None)),
-    (r"/b$", (None, BOTH)),
-)
+# Ordered (regular expression, mesh axes of the last dimensions); see models/sharding.py.
+Rules = Sequence[tuple[str, tuple[str | tuple[str, ...] | None, ...]]]
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -53,9 +39,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:used])
 
 
-def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedSharding:
-    """Where a leaf lies: by the first rule found in its path, replicated along axes that do not divide it."""
-    axes = next((axes for pattern, axes in RULES if re.search(pattern, path)), ())
+def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...], rules: Rules) -> NamedSharding:
+    """The sharding of a leaf: by the first rule found in its path, replicated where the size does not divide.
+
+    Args:
+      mesh: (data, fsdp, tensor).
+      path: the leaf's path, joined by slashes.
+      shape: of the leaf.
+      rules: ordered (regular expression, axes), such as a model's `sharding_rules`.
+
+    Returns:
+      The sharding; of the last dimensions if the rule has fewer axes than the shape.
+    """
+    axes = next((axes for pattern, axes in rules if re.search(pattern, path)), ())
     axes = (None,) * (len(shape) - len(axes)) + axes[-len(shape) :] if shape else ()
     return NamedSharding(
         mesh, P(*(_fitting(mesh, axis, size) for axis, size in zip(axes, shape, strict=True)))
@@ -72,15 +68,14 @@ def _fitting(
     return names if len(names) > 1 else names[0] if names else None
 
 
-def tree_shardings(mesh: Mesh, tree: Any) -> Any:
-    """The sharding of every leaf of a tree of arrays (or of their shapes)."""
+def tree_shardings(mesh: Mesh, tree: Any, rules: Rules) -> Any:
+    """The sharding of every leaf of a tree of arrays (or of their shapes), by the rules of `leaf_sharding`."""
 
-    def one(path, leaf):
-        return leaf_sharding(
-            mesh, jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape
-        )
+    def sharding_of(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return leaf_sharding(mesh, name, leaf.shape, rules)
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(sharding_of, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

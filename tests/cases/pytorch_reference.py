@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparisons: models with every parameter random, and their logits."""
+"""Reference models in PyTorch with random parameters, and their logits."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import transformers
 torch.set_num_threads(2)
 transformers.utils.logging.disable_progress_bar()
 
-# One program for each model and shape in a session, whatever the test.
+# One function for all tests, so that each model and shape compiles once.
 run = jax.jit(lambda model, variables, *inputs: model.apply(variables, *inputs), static_argnums=0)
 
 
@@ -23,7 +23,8 @@ class Reference:
             for parameter in model.parameters():
                 spread = 0.3 if parameter.ndim == 1 else 1.5 * parameter.shape[-1] ** -0.5
                 parameter.add_(torch.randn_like(parameter) * spread)
-        self.model, self.folder = model.eval(), folder
+        self.model = model.eval()
+        self.folder = folder
         model.save_pretrained(folder, **save)
 
     def logits(self, ids: np.ndarray, mask: np.ndarray | None = None, **more) -> np.ndarray:
@@ -42,7 +43,7 @@ def torch_logits(
 
 
 def relative(ours, theirs: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """The largest difference over the largest value, where the mask is True."""
+    """Return the largest difference relative to the largest value, where the mask is True."""
     ours = np.asarray(ours)
     assert ours.shape == theirs.shape
     assert np.isfinite(ours).all()

@@ -1,4 +1,4 @@
-"""Tiny random PyTorch models, the reference that ours are held against."""
+"""Tiny random PyTorch models, the reference of the parity tests."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from pytorch_reference import Reference
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """`tiny(name, config, automodel=..., **save)`: a Reference, made once a session and name."""
-    made: dict[str, Reference] = {}
+    """A function (name, config, automodel, **save) -> Reference, created once per name."""
+    references: dict[str, Reference] = {}
 
     def make(name: str, config, automodel=transformers.AutoModelForCausalLM, **save) -> Reference:
-        if name not in made:
+        if name not in references:
             torch.manual_seed(0)
             model = automodel.from_config(config, attn_implementation="eager")
-            made[name] = Reference(model, tmp_path_factory.mktemp(name), **save)
-        return made[name]
+            references[name] = Reference(model, tmp_path_factory.mktemp(name), **save)
+        return references[name]
 
     return make

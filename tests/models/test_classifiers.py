@@ -1,4 +1,4 @@
-"""Classifiers of every type against transformers in PyTorch, float32, and what goes for all of them."""
+"""Classifiers of every model type: parity with PyTorch in float32, heads, adapters and folders."""
 
 import shutil
 import warnings
@@ -33,7 +33,7 @@ def classifier(tiny):
 
 
 def batch(config, length=29):
-    """Texts of three lengths, padded on the right, each ended by token 1 (T5 looks for it)."""
+    """Texts of three lengths, padded on the right; T5's end with its end-of-text token, 1."""
     ids = np.random.default_rng(0).integers(3, 67, (3, length))
     mask = np.arange(length) < np.asarray([[length], [length - 6], [4]])
     ids = np.where(mask, ids, config.pad_token_id)
@@ -52,13 +52,13 @@ def test_logits_equal_pytorch(name, classifier):
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-relu", "deberta-absolute"])
-def test_segments_take_part(name, classifier):
+def test_token_types_take_part(name, classifier):
     reference = classifier(name)
     model, params = load_pretrained(reference.folder, task=TASK)
     ids, mask = batch(model.config)
-    segments = (np.arange(ids.shape[1]) > 2).astype(int) * np.ones_like(ids)
-    ours = run(model, {"params": params}, ids, mask, segments)
-    assert relative(ours, reference.logits(ids, mask, token_type_ids=segments)) < 1e-4
+    token_type_ids = (np.arange(ids.shape[1]) > 2).astype(int) * np.ones_like(ids)
+    ours = run(model, {"params": params}, ids, mask, token_type_ids)
+    assert relative(ours, reference.logits(ids, mask, token_type_ids=token_type_ids)) < 1e-4
     assert relative(ours, reference.logits(ids, mask)) > 1e-3
 
 
@@ -190,7 +190,7 @@ def test_other_labels_start_a_fresh_head_but_keep_the_rest(classifier):
     np.testing.assert_array_equal(loaded.params["pooler"]["dense"]["kernel"], kept)
 
 
-def test_a_whole_checkpoint_says_nothing(classifier):
+def test_a_complete_checkpoint_gives_no_warning(classifier):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_pretrained(classifier("bert").folder, task=TASK)
@@ -251,7 +251,7 @@ def test_a_model_without_weights_has_the_loaded_shapes(name, classifier):
         ("llama", "seq2seq-lm", "causal-lm, sequence-classification"),
     ],
 )
-def test_a_task_the_type_does_not_do(name, task, accepted, classifier):
+def test_unsupported_tasks_are_refused(name, task, accepted, classifier):
     with pytest.raises(
         BadInput,
         match=f"task is '{task}', which {name} models do not do here; accepted: {accepted}",

@@ -68,7 +68,7 @@ def _program(parts, terms, sizes):
         )(trained)
 
     place = jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
-    params = jax.device_put(params, tree_shardings(mesh, params))
+    params = jax.device_put(params, tree_shardings(mesh, params, model.sharding_rules))
     arguments = (
         params.adapters,
         params,

@@ -5,6 +5,7 @@ from jax.sharding import PartitionSpec as P
 
 from balora_jax.config import MeshConfig
 from balora_jax.errors import BadInput
+from balora_jax.models.decoder.sharding import DECODER_RULES
 from balora_jax.training.sharding import check_batch, leaf_sharding, make_mesh, put, tree_shardings
 
 
@@ -51,15 +52,15 @@ def test_meshes_that_do_not_fit(sizes):
 )
 def test_rules(path, shape, spec):
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    assert leaf_sharding(mesh, path, shape).spec == spec or (
-        not any(spec) and not any(leaf_sharding(mesh, path, shape).spec)
+    assert leaf_sharding(mesh, path, shape, DECODER_RULES).spec == spec or (
+        not any(spec) and not any(leaf_sharding(mesh, path, shape, DECODER_RULES).spec)
     )
 
 
 def test_trees_and_puts():
     mesh = make_mesh(MeshConfig(2, 2, 2))
     tree = {"q_proj": {"kernel": np.arange(32.0).reshape(8, 4)}}
-    placed = jax.tree.map(put, tree, tree_shardings(mesh, tree))
+    placed = jax.tree.map(put, tree, tree_shardings(mesh, tree, DECODER_RULES))
     np.testing.assert_array_equal(placed["q_proj"]["kernel"], tree["q_proj"]["kernel"])
     assert placed["q_proj"]["kernel"].sharding.spec == P("fsdp", "tensor")
 

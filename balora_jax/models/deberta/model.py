@@ -1,80 +1,113 @@
-"""DeBERTa v2 and v3 (He et al., 2006.03654 and 2111.09543), with their classification head."""
+"""DeBERTa v2 and v3 (He et al., arXiv 2006.03654 and 2111.09543) as classifiers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from balora_jax.models.base import Classifier, counted
+from balora_jax.models.base import Classifier, full_attention_mask
 from balora_jax.models.bert.encoder import EncoderLayer
-from balora_jax.models.deberta.attention import DisentangledAttention, Positions, position_rows
+from balora_jax.models.deberta.attention import (
+    DisentangledAttention,
+    RelativePositions,
+    position_rows,
+)
 from balora_jax.models.deberta.config import DebertaConfig
 from balora_jax.models.deberta.convolution import Convolution, ConvolvedLayer
-from balora_jax.models.layers.dense import ACTIVATIONS, Dense, embed
-from balora_jax.models.layers.dropout import drop
+from balora_jax.models.layers.activations import ACTIVATIONS
+from balora_jax.models.layers.dense import Dense, embed
+from balora_jax.models.layers.dropout import dropout
+from balora_jax.models.layers.mask import AttentionMask
 from balora_jax.models.layers.norms import LayerNorm
-from balora_jax.models.layers.options import Numerics
+from balora_jax.models.layers.options import LayerOptions
 from balora_jax.models.layers.stack import stack
 
 
 class Encoder(nn.Module):
-    """The layers, with the table of relative positions that they share."""
+    """The scanned layers, and the table of relative positions they share."""
 
     config: DebertaConfig
     remat: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, numerics: Numerics) -> jax.Array:
+    def __call__(self, x: jax.Array, attention_mask: jax.Array, options: LayerOptions) -> jax.Array:
+        """Map [batch, length, d] to the same shape; attention_mask [batch, length] bool."""
         cfg = self.config
-        positions = self._positions(x.shape[1], numerics) if cfg.relative else None
-        pairs = mask[:, :, None] & mask[:, None, :]
-        if not cfg.conv_width:
-            layers = stack(EncoderLayer, cfg.layers, self.remat, (nn.broadcast, nn.broadcast))
-            return layers(cfg, numerics, DisentangledAttention, name="layer")(x, pairs, positions)[
-                0
-            ]
-        convolved = Convolution(cfg, numerics, name="conv")(x, mask)
-        layers = stack(
-            ConvolvedLayer, cfg.layers, self.remat, (0, nn.broadcast, nn.broadcast, nn.broadcast)
-        )
-        layers = layers(cfg, numerics, DisentangledAttention, name="layer")
-        return layers(x, np.arange(cfg.layers) == 0, pairs, positions, convolved)[0]
+        positions = self._positions(x.shape[1], options) if cfg.relative else None
+        mask = AttentionMask.padding(attention_mask, query_mask=attention_mask)
+        if cfg.conv_width:
+            return self._convolved_layers(x, attention_mask, mask, positions, options)
+        layers = stack(EncoderLayer, cfg.layers, self.remat, (nn.broadcast, nn.broadcast))
+        x, _ = layers(cfg, options, DisentangledAttention, name="layer")(x, mask, positions)
+        return x
 
-    def _positions(self, length: int, numerics: Numerics) -> Positions:
-        """The table's rows that a text of this length needs; the rest is not projected."""
+    def _convolved_layers(
+        self,
+        x: jax.Array,
+        attention_mask: jax.Array,
+        mask: AttentionMask,
+        positions: RelativePositions | None,
+        options: LayerOptions,
+    ) -> jax.Array:
         cfg = self.config
-        table = embed(2 * cfg.span, cfg.hidden_size, numerics, "rel_embeddings").embedding
-        rows = position_rows(cfg, length)
-        table = table[rows[0] : rows[-1] + 1].astype(numerics.dtype)
-        table = (
-            LayerNorm(cfg.norm_eps, numerics, name="LayerNorm")(table)
-            if cfg.norm_positions
-            else table
+        convolution = Convolution(cfg, options, name="conv")(x, attention_mask)
+        in_axes = (0, nn.broadcast, nn.broadcast, nn.broadcast)
+        layers = stack(ConvolvedLayer, cfg.layers, self.remat, in_axes)
+        is_first = np.arange(cfg.layers) == 0
+        x, _ = layers(cfg, options, DisentangledAttention, name="layer")(
+            x, is_first, mask, positions, convolution
         )
-        return Positions(table, rows - rows[0])
+        return x
+
+    def _positions(self, length: int, options: LayerOptions) -> RelativePositions:
+        """Select the rows of the table that a text of this length needs; no other is projected."""
+        cfg = self.config
+        table = embed(2 * cfg.span, cfg.hidden_size, options, "rel_embeddings").embedding
+        rows = position_rows(cfg, length)
+        first_row = rows[0]
+        last_row = rows[-1]
+        table = table[first_row : last_row + 1].astype(options.dtype)
+        if cfg.norm_positions:
+            table = LayerNorm(cfg.norm_eps, options, name="LayerNorm")(table)
+        return RelativePositions(table, rows - first_row)
 
 
 class Embeddings(nn.Module):
-    """norm(word + position + segment), each where configured; zero where the mask is False."""
+    """dropout(norm(word + position + token type)), zero at padding; the last two if configured."""
 
     config: DebertaConfig
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(
-        self, input_ids: jax.Array, mask: jax.Array, segments: jax.Array | None
+        self, input_ids: jax.Array, attention_mask: jax.Array, token_type_ids: jax.Array | None
     ) -> jax.Array:
-        cfg, numerics, size = self.config, self.numerics, self.config.embedding_size
-        x = embed(cfg.vocab_size, size, numerics, "word_embeddings")(input_ids)
+        """Embed tokens.
+
+        Args:
+          input_ids: [batch, length] int32.
+          attention_mask: [batch, length] bool, True at tokens.
+          token_type_ids: [batch, length] int32; None for all 0.
+
+        Returns:
+          [batch, length, d].
+        """
+        cfg = self.config
+        size = cfg.embedding_size
+        x = embed(cfg.vocab_size, size, self.options, "word_embeddings")(input_ids)
         if cfg.absolute:
-            table = embed(cfg.max_positions, size, numerics, "position_embeddings")
-            x = x + table(jnp.arange(input_ids.shape[1])[None])
-        if cfg.segments:
-            table = embed(cfg.segments, size, numerics, "token_type_embeddings")
-            x = x + table(input_ids * 0 if segments is None else segments)
-        x = Dense(cfg.hidden_size, numerics, name="embed_proj")(x) if size != cfg.hidden_size else x
-        x = LayerNorm(cfg.norm_eps, numerics, name="LayerNorm")(x) * mask[..., None]
-        return drop(x.astype(numerics.dtype), cfg.hidden_dropout, numerics)
+            places = embed(cfg.max_positions, size, self.options, "position_embeddings")
+            x = x + places(jnp.arange(input_ids.shape[1])[None])
+        if cfg.token_types:
+            types = embed(cfg.token_types, size, self.options, "token_type_embeddings")
+            if token_type_ids is None:
+                token_type_ids = input_ids * 0
+            x = x + types(token_type_ids)
+        if size != cfg.hidden_size:
+            x = Dense(cfg.hidden_size, self.options, name="embed_proj")(x)
+        x = LayerNorm(cfg.norm_eps, self.options, name="LayerNorm")(x)
+        x = x * attention_mask[..., None]
+        return dropout(x.astype(self.options.dtype), cfg.hidden_dropout, self.options)
 
 
 class Backbone(nn.Module):
@@ -85,24 +118,30 @@ class Backbone(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: jax.Array, mask: jax.Array, segments: jax.Array | None, numerics: Numerics
-    ):
-        x = Embeddings(self.config, numerics, name="embeddings")(input_ids, mask, segments)
-        return Encoder(self.config, self.remat, name="encoder")(x, mask, numerics)
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array | None,
+        options: LayerOptions,
+    ) -> jax.Array:
+        """Compute hidden states [batch, length, d]; arguments as for `Embeddings`."""
+        embeddings = Embeddings(self.config, options, name="embeddings")
+        x = embeddings(input_ids, attention_mask, token_type_ids)
+        return Encoder(self.config, self.remat, name="encoder")(x, attention_mask, options)
 
 
 class Pooler(nn.Module):
-    """act(dense(drop(x)))."""
+    """activation(dense(dropout(x)))."""
 
     config: DebertaConfig
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = drop(x, self.config.pooler_dropout, self.numerics)
-        return ACTIVATIONS[self.config.pooler_activation](
-            Dense(x.shape[-1], self.numerics, True, name="dense")(x)
-        )
+        """Map [batch, d] to the same shape."""
+        x = dropout(x, self.config.pooler_dropout, self.options)
+        x = Dense(x.shape[-1], self.options, True, name="dense")(x)
+        return ACTIVATIONS[self.config.pooler_activation](x)
 
 
 class DebertaClassifier(Classifier):
@@ -112,22 +151,31 @@ class DebertaClassifier(Classifier):
         self.deberta = Backbone(self.config, self.remat)
 
     def hidden_states(
-        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
-    ):
-        """[batch, length, d], after the last layer."""
-        mask = counted(input_ids, attention_mask)
-        return self.deberta(input_ids, mask, token_type_ids, self._numerics(deterministic))
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Compute the hidden states [batch, length, d] after the last layer."""
+        attention_mask = full_attention_mask(input_ids, attention_mask)
+        options = self._options(deterministic)
+        return self.deberta(input_ids, attention_mask, token_type_ids, options)
 
     def features(
-        self, input_ids, attention_mask=None, token_type_ids=None, deterministic: bool = True
-    ):
-        """What the head reads: [batch, d], the first token's hidden state."""
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Compute the input of the head: the first token's hidden state [batch, d]."""
         return self.hidden_states(input_ids, attention_mask, token_type_ids, deterministic)[:, 0]
 
     @nn.compact
     def classify(self, features: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[batch, d] -> [batch, labels] float32."""
-        numerics = self._numerics(deterministic)
-        pooled = Pooler(self.config, numerics, name="pooler")(features)
-        pooled = drop(pooled, self.config.classifier_dropout, numerics)
-        return Dense(self.labels, numerics, True, jnp.float32, name="classifier")(pooled)
+        """Map features [batch, d] to logits [batch, labels] float32."""
+        options = self._options(deterministic)
+        pooled = Pooler(self.config, options, name="pooler")(features)
+        pooled = dropout(pooled, self.config.classifier_dropout, options)
+        return Dense(self.labels, options, True, jnp.float32, name="classifier")(pooled)

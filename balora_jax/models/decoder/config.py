@@ -1,20 +1,54 @@
-"""What a decoder looks like, read from a Hugging Face configuration."""
+"""The configuration of a decoder, read from Hugging Face's."""
 
 from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
 from balora_jax.errors import BadInput
-from balora_jax.models.layers.dense import check_activation
+from balora_jax.models.layers.activations import check_activation
 from balora_jax.models.layers.rotary import Rope
 
-DECODERS = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
 ROPE_KINDS = ("default", "linear", "llama3")
+LLAMA3_FIELDS = (
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+)
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The switches of one decoder; hashable, so that a model is a static argument of jit."""
+    """The sizes and switches of a decoder; hashable, so a model can be a static argument of jit.
+
+    Attributes:
+      model_type: Hugging Face's name of the architecture.
+      vocab_size: V.
+      hidden_size: d.
+      intermediate_size: width of the MLP.
+      layers: number of layers.
+      heads: query heads.
+      kv_heads: key and value heads; divides `heads`.
+      head_dim: D, the size of a head.
+      max_positions: tokens the model was trained on at once.
+      activation: the MLP's activation, a key of ACTIVATIONS.
+      norm_eps: epsilon of the norms.
+      norm_offset: added to a norm's scale: 1 in Gemma, 0 elsewhere.
+      post_norms: True for norms after attention and MLP, too (Gemma 2).
+      embed_scale: factor of the embeddings.
+      qkv_bias: True if the projections to queries, keys and values have a bias.
+      out_bias: True if the attention's output projection has a bias.
+      mlp_bias: True if the MLP's layers have a bias.
+      qk_norm: True for a norm of each query and key before the rotation (Qwen 3).
+      tied: True if the head is the transposed embedding.
+      rope: the rotation of queries and keys.
+      attention_scale: factor of the attention scores.
+      attention_softcap: soft cap of the attention scores (Gemma 2), or None.
+      final_softcap: soft cap of the logits (Gemma 2), or None.
+      windows: for each layer, the positions a token sees, its own included; None for all.
+      init_std: standard deviation of fresh kernels and embeddings.
+      pad_token_id: the token of padding, or None.
+    """
 
     model_type: str
     vocab_size: int
@@ -27,53 +61,51 @@ class DecoderConfig:
     max_positions: int
     activation: str
     norm_eps: float
-    # Added to a norm's scale: 1 in Gemma, 0 elsewhere.
     norm_offset: float
-    # Norms after attention and MLP too (Gemma 2).
     post_norms: bool
-    # The embeddings are multiplied by this.
     embed_scale: float
     qkv_bias: bool
     out_bias: bool
     mlp_bias: bool
     qk_norm: bool
-    # The head is the transposed embedding.
     tied: bool
     rope: Rope
     attention_scale: float
     attention_softcap: float | None
     final_softcap: float | None
-    # How many tokens back each layer sees, itself included; None: all.
     windows: tuple[int | None, ...]
     init_std: float
     pad_token_id: int | None
 
     @property
     def max_length(self) -> int:
-        """Tokens a text may have."""
+        """The longest text the model accepts, in tokens."""
         return self.max_positions
 
 
 def decoder_config(hf: PretrainedConfig) -> DecoderConfig:
-    """The decoder a Hugging Face configuration describes.
+    """Translate a Hugging Face configuration.
 
     Args:
-        hf: the configuration, of a model type in DECODERS.
+      hf: the configuration, of type llama, mistral, gemma, gemma2, qwen2 or qwen3.
 
     Returns:
-        The switches.
+      The decoder's configuration.
 
     Raises:
-        BadInput: something in it is not supported here.
+      BadInput: a setting is not supported.
     """
     kind = hf.model_type
-    gemma = kind in ("gemma", "gemma2")
-    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
-    bias = bool(getattr(hf, "attention_bias", False))
+    is_gemma = kind in ("gemma", "gemma2")
+    is_gemma2 = kind == "gemma2"
     if getattr(hf, "use_bidirectional_attention", None):
         raise BadInput(
             "config.json has use_bidirectional_attention; accepted: causal attention only"
         )
+    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    attention_bias = bool(getattr(hf, "attention_bias", False))
+    activation = hf.hidden_activation if is_gemma2 else hf.hidden_act
+    scores_divisor = hf.query_pre_attn_scalar if is_gemma2 else head_dim
     return DecoderConfig(
         model_type=kind,
         vocab_size=hf.vocab_size,
@@ -84,20 +116,20 @@ def decoder_config(hf: PretrainedConfig) -> DecoderConfig:
         kv_heads=hf.num_key_value_heads,
         head_dim=head_dim,
         max_positions=hf.max_position_embeddings,
-        activation=check_activation(hf.hidden_activation if kind == "gemma2" else hf.hidden_act),
+        activation=check_activation(activation),
         norm_eps=hf.rms_norm_eps,
-        norm_offset=1.0 if gemma else 0.0,
-        post_norms=kind == "gemma2",
-        embed_scale=hf.hidden_size**0.5 if gemma else 1.0,
-        qkv_bias=bias or kind == "qwen2",
-        out_bias=bias,
+        norm_offset=1.0 if is_gemma else 0.0,
+        post_norms=is_gemma2,
+        embed_scale=hf.hidden_size**0.5 if is_gemma else 1.0,
+        qkv_bias=attention_bias or kind == "qwen2",
+        out_bias=attention_bias,
         mlp_bias=bool(getattr(hf, "mlp_bias", False)),
         qk_norm=kind == "qwen3",
         tied=bool(hf.tie_word_embeddings),
         rope=_rope(hf),
-        attention_scale=float(hf.query_pre_attn_scalar if kind == "gemma2" else head_dim) ** -0.5,
-        attention_softcap=hf.attn_logit_softcapping if kind == "gemma2" else None,
-        final_softcap=hf.final_logit_softcapping if kind == "gemma2" else None,
+        attention_scale=float(scores_divisor) ** -0.5,
+        attention_softcap=hf.attn_logit_softcapping if is_gemma2 else None,
+        final_softcap=hf.final_logit_softcapping if is_gemma2 else None,
         windows=_windows(hf),
         init_std=hf.initializer_range,
         pad_token_id=hf.pad_token_id,
@@ -105,41 +137,41 @@ def decoder_config(hf: PretrainedConfig) -> DecoderConfig:
 
 
 def _rope(hf: PretrainedConfig) -> Rope:
-    given = hf.rope_parameters or {}
-    if any(isinstance(part, dict) for part in given.values()):
+    parameters = hf.rope_parameters or {}
+    if any(isinstance(value, dict) for value in parameters.values()):
         raise BadInput(
             "config.json's rope_parameters differ by layer; accepted: one rotation for all layers"
         )
-    kind = given.get("rope_type", "default")
+    kind = parameters.get("rope_type", "default")
     if kind not in ROPE_KINDS:
         raise BadInput(f"config.json's rope_type is {kind!r}; accepted: {', '.join(ROPE_KINDS)}")
-    if given.get("partial_rotary_factor", 1.0) != 1.0:
+    if parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise BadInput(
             "config.json's partial_rotary_factor is not 1; accepted: rotation of whole heads only"
         )
 
-    def value(name: str) -> float:
-        if name not in given:
+    def required(name: str) -> float:
+        if name not in parameters:
             raise BadInput(
                 f"config.json's rope_parameters have no {name}, which rope_type {kind} needs"
             )
-        return given[name]
+        return parameters[name]
 
+    theta = required("rope_theta")
     if kind == "default":
-        return Rope(value("rope_theta"))
+        return Rope(theta)
     if kind == "linear":
-        return Rope(value("rope_theta"), kind, value("factor"))
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return Rope(value("rope_theta"), kind, *map(value, names))
+        return Rope(theta, kind, required("factor"))
+    return Rope(theta, kind, *(required(name) for name in LLAMA3_FIELDS))
 
 
 def _windows(hf: PretrainedConfig) -> tuple[int | None, ...]:
     window = getattr(hf, "sliding_window", None)
     if hf.model_type == "mistral":
         return (window,) * hf.num_hidden_layers
-    kinds = getattr(hf, "layer_types", None) or ["full_attention"] * hf.num_hidden_layers
-    unknown = sorted(set(kinds) - {"full_attention", "sliding_attention"})
+    layer_types = getattr(hf, "layer_types", None) or ["full_attention"] * hf.num_hidden_layers
+    unknown = sorted(set(layer_types) - {"full_attention", "sliding_attention"})
     if unknown:
         accepted = "full_attention, sliding_attention"
         raise BadInput(f"config.json's layer_types has {', '.join(unknown)}; accepted: {accepted}")
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    return tuple(window if kind == "sliding_attention" else None for kind in layer_types)

@@ -1,4 +1,4 @@
-"""One decoder for Llama, Mistral, Gemma 1 and 2, Qwen 2 and 3, scanned over its layers."""
+"""The decoder of Llama, Mistral, Gemma 1 and 2, and Qwen 2 and 3, scanned over its layers."""
 
 from typing import ClassVar
 
@@ -8,93 +8,137 @@ import numpy as np
 from flax import linen as nn
 
 from balora_jax.models.base import CausalLM, LastTokenClassifier
+from balora_jax.models.decoder.attention import Attention
 from balora_jax.models.decoder.config import DecoderConfig
-from balora_jax.models.layers.attention import Attention
-from balora_jax.models.layers.cache import Cache, Reach, look_back, remember
-from balora_jax.models.layers.dense import GatedMLP, embed
+from balora_jax.models.decoder.mlp import GatedMLP
+from balora_jax.models.decoder.sharding import DECODER_RULES
+from balora_jax.models.layers.cache import Cache, place_tokens, store
+from balora_jax.models.layers.dense import embed
+from balora_jax.models.layers.mask import AttentionMask
 from balora_jax.models.layers.norms import RMSNorm
-from balora_jax.models.layers.options import Numerics
-from balora_jax.models.layers.rotary import inverse_frequencies, rotation
+from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.layers.rotary import cosines_and_sines, inverse_frequencies
 from balora_jax.models.layers.stack import stack, stack_beside_teacher
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each with its norm before it (Gemma 2: and after it) and the residual around."""
+    """Attention and MLP, each with a norm before it (in Gemma 2 also after it) and a residual."""
 
     config: DecoderConfig
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
-    def __call__(self, x: jax.Array, window, past, turn: tuple, reach: Reach):
-        """Args: x [batch, queries, d]; window: int32 scalar or None; past: this layer's keys and values or None."""
-        cfg = self.config
-        if window is not None:
-            reach = reach.replace(mask=reach.mask & (reach.distance < window))
-        attention = Attention(
-            cfg.heads, cfg.kv_heads, cfg.head_dim, cfg.attention_scale, cfg.attention_softcap, cfg.qkv_bias,
-            cfg.out_bias, cfg.norm_eps if cfg.qk_norm else None, self.numerics, name="self_attn",
-        )  # fmt: skip
-        mlp = GatedMLP(
-            cfg.intermediate_size, cfg.activation, cfg.mlp_bias, self.numerics, name="mlp"
-        )
-        out, new = attention(self._norm("input_layernorm", x), turn, reach, past)
-        x = x + (self._norm("post_attention_layernorm", out) if cfg.post_norms else out)
-        before = "pre_feedforward_layernorm" if cfg.post_norms else "post_attention_layernorm"
-        out = mlp(self._norm(before, x))
-        x = x + (self._norm("post_feedforward_layernorm", out) if cfg.post_norms else out)
-        return x, None if past is None else new
+    def __call__(
+        self,
+        x: jax.Array,
+        window: jax.Array | None,
+        past_key_values: tuple[jax.Array, jax.Array] | None,
+        slot: jax.Array | None,
+        rotation: tuple[jax.Array, jax.Array],
+        mask: AttentionMask,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        """Apply one layer.
 
-    def _norm(self, name: str, x: jax.Array) -> jax.Array:
-        return RMSNorm(self.config.norm_eps, self.numerics, self.config.norm_offset, name=name)(x)
+        Args:
+          x: [batch, queries, d].
+          window: int32 scalar, the positions a query sees in this layer; None for all.
+          past_key_values: the layer's cached keys and values, each [batch, slots, kv_heads, D]; or
+            None.
+          slot: int32 scalar, the cache's slot of the first query; None without a cache.
+          rotation: cosines and sines of the queries' angles, each [batch, queries, 1, D / 2].
+          mask: the keys each query may attend to, but for the window.
+
+        Returns:
+          [batch, queries, d], and the new keys and values if there is a cache.
+        """
+        cfg = self.config
+        attention = Attention(cfg, self.options, name="self_attn")
+        mlp = GatedMLP(cfg, self.options, name="mlp")
+
+        normed = self._norm("input_layernorm")(x)
+        attended, new_key_values = attention(
+            normed, rotation, mask.with_window(window), past_key_values, slot
+        )
+        if cfg.post_norms:
+            attended = self._norm("post_attention_layernorm")(attended)
+        x = x + attended
+
+        # Llama's post_attention_layernorm stands before the MLP; Gemma 2's, after the attention.
+        before_mlp = "pre_feedforward_layernorm" if cfg.post_norms else "post_attention_layernorm"
+        transformed = mlp(self._norm(before_mlp)(x))
+        if cfg.post_norms:
+            transformed = self._norm("post_feedforward_layernorm")(transformed)
+        x = x + transformed
+        return x, None if past_key_values is None else new_key_values
+
+    def _norm(self, name: str) -> RMSNorm:
+        return RMSNorm(self.config.norm_eps, self.options, self.config.norm_offset, name=name)
 
 
 class Backbone(nn.Module):
     """Embedding, layers and final norm."""
 
     config: DecoderConfig
-    numerics: Numerics
+    options: LayerOptions
     remat: str
 
     def setup(self) -> None:
-        self.embed_tokens = embed(self.config.vocab_size, self.config.hidden_size, self.numerics)
+        self.embed_tokens = embed(self.config.vocab_size, self.config.hidden_size, self.options)
 
     @nn.compact
     def __call__(
         self,
-        input_ids,
-        mask,
-        numerics: Numerics,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        options: LayerOptions,
         cache: Cache | None = None,
         beside_teacher: bool = False,
     ):
-        """Args: input_ids [batch, queries]; mask [batch, queries] bool; numerics: for this call's layers.
+        """Compute the hidden states after the final norm.
 
-        Returns: hidden states [batch, queries, d] (a pair of them beside the teacher) and the cache, with the queries
-        in it if there is one.
+        Args:
+          input_ids: [batch, queries] int32.
+          attention_mask: [batch, queries] bool, True at tokens.
+          options: this call's layer options.
+          cache: the tokens before these, or None.
+          beside_teacher: True to compute the teacher's hidden states, too.
+
+        Returns:
+          Hidden states [batch, queries, d], or the student's and the teacher's as a pair; and the
+          cache with the new tokens, or None.
         """
         cfg = self.config
         x = self.embed_tokens(input_ids)
-        x = x * jnp.asarray(cfg.embed_scale, x.dtype) if cfg.embed_scale != 1 else x
-        positions, reach, cache = look_back(mask, cache)
-        turn = rotation(positions, inverse_frequencies(cfg.rope, cfg.head_dim))
-        past = None if cache is None else (cache.keys, cache.values)
-        stacked = stack_beside_teacher if beside_teacher else stack
-        layers = stacked(Layer, cfg.layers, self.remat, (0, 0, nn.broadcast, nn.broadcast))(
-            cfg, numerics, name="layers"
-        )
-        x = (x, x) if beside_teacher else x
-        x, new = layers(x, _windows(cfg.windows, reach.mask.shape[-1]), past, turn, reach)
-        x = jax.tree.map(RMSNorm(cfg.norm_eps, numerics, cfg.norm_offset, name="norm"), x)
-        return x, None if cache is None else remember(cache, *new)
+        if cfg.embed_scale != 1:
+            x = x * jnp.asarray(cfg.embed_scale, x.dtype)
+
+        positions, mask, cache = place_tokens(attention_mask, cache)
+        frequencies = inverse_frequencies(cfg.rope, cfg.head_dim)
+        rotation = cosines_and_sines(positions, frequencies)
+        windows = _window_array(cfg.windows, mask.key_mask.shape[-1])
+        past_key_values = None if cache is None else (cache.keys, cache.values)
+        slot = None if cache is None else cache.length
+
+        stack_layers = stack_beside_teacher if beside_teacher else stack
+        in_axes = (0, 0, nn.broadcast, nn.broadcast, nn.broadcast)
+        layers = stack_layers(Layer, cfg.layers, self.remat, in_axes)(cfg, options, name="layers")
+        if beside_teacher:
+            x = (x, x)
+        x, new_key_values = layers(x, windows, past_key_values, slot, rotation, mask)
+        x = jax.tree.map(RMSNorm(cfg.norm_eps, options, cfg.norm_offset, name="norm"), x)
+        if cache is None:
+            return x, None
+        return x, store(cache, *new_key_values)
 
 
 class Decoder(CausalLM):
     """Llama, Mistral, Gemma, Gemma 2, Qwen 2 or Qwen 3 as a language model."""
 
     embedding_path: ClassVar = ("model", "embed_tokens", "embedding")
+    sharding_rules: ClassVar = DECODER_RULES
 
     def setup(self) -> None:
-        self.model = Backbone(self.config, self._numerics(True), self.remat)
+        self.model = Backbone(self.config, self._options(deterministic=True), self.remat)
 
     def _backbone(self, *args):
         return self.model(*args)
@@ -106,15 +150,26 @@ class Decoder(CausalLM):
 class DecoderClassifier(LastTokenClassifier):
     """The same decoders as classifiers."""
 
+    sharding_rules: ClassVar = DECODER_RULES
+
     def setup(self) -> None:
-        self.model = Backbone(self.config, self._numerics(True), self.remat)
+        self.model = Backbone(self.config, self._options(deterministic=True), self.remat)
 
     def _backbone(self, *args):
         return self.model(*args)
 
 
-def _windows(windows: tuple[int | None, ...], keys: int) -> np.ndarray | None:
-    """Each layer's window, for the scan; None when none is shorter than the keys."""
-    if all(window is None or window >= keys for window in windows):
+def _window_array(windows: tuple[int | None, ...], keys: int) -> np.ndarray | None:
+    """Convert the layers' windows to an array for the scan.
+
+    Args:
+      windows: of each layer; None for all positions.
+      keys: number of keys.
+
+    Returns:
+      [layers] int32; None if no window is shorter than the keys.
+    """
+    lengths = [keys if window is None else window for window in windows]
+    if all(length >= keys for length in lengths):
         return None
-    return np.asarray([keys if window is None else window for window in windows], np.int32)
+    return np.asarray(lengths, np.int32)

@@ -1,174 +1,166 @@
 """GPT-2 (Radford et al., 2019), as a language model and as a classifier."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from transformers import PretrainedConfig
 
-from balora_jax.errors import BadInput
 from balora_jax.models.base import CausalLM, LastTokenClassifier
+from balora_jax.models.gpt2.config import Gpt2Config
+from balora_jax.models.layers.activations import ACTIVATIONS
 from balora_jax.models.layers.attention import attend, merge_heads, split_heads
-from balora_jax.models.layers.cache import Cache, Reach, join, look_back, remember
-from balora_jax.models.layers.dense import ACTIVATIONS, Dense, check_activation, embed, through
-from balora_jax.models.layers.dropout import drop, dropping
+from balora_jax.models.layers.cache import Cache, insert, place_tokens, store
+from balora_jax.models.layers.dense import Dense, activate_and_project, embed
+from balora_jax.models.layers.dropout import dropout, dropout_function
+from balora_jax.models.layers.mask import AttentionMask
 from balora_jax.models.layers.norms import LayerNorm
-from balora_jax.models.layers.options import Numerics
+from balora_jax.models.layers.options import LayerOptions
 from balora_jax.models.layers.stack import stack, stack_beside_teacher
 
 
-@dataclass(frozen=True)
-class Gpt2Config:
-    """The switches of a GPT-2; hashable, so that a model is a static argument of jit."""
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    max_positions: int
-    activation: str
-    norm_eps: float
-    # Attention scores are divided by the root of head_dim.
-    scaled: bool
-    embedding_dropout: float
-    attention_dropout: float
-    hidden_dropout: float
-    # The head is the transposed embedding.
-    tied: bool
-    init_std: float
-    pad_token_id: int | None
-    final_softcap: None = None
-
-    @property
-    def max_length(self) -> int:
-        """Tokens a text may have."""
-        return self.max_positions
-
-
-def gpt2_config(hf: PretrainedConfig) -> Gpt2Config:
-    """The GPT-2 a Hugging Face configuration describes.
-
-    Raises:
-        BadInput: something in it is not supported here.
-    """
-    for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
-        if getattr(hf, name):
-            raise BadInput(f"config.json has {name}; accepted: GPT-2 without it")
-    return Gpt2Config(
-        model_type=hf.model_type,
-        vocab_size=hf.vocab_size,
-        hidden_size=hf.n_embd,
-        intermediate_size=hf.n_inner or 4 * hf.n_embd,
-        layers=hf.n_layer,
-        heads=hf.n_head,
-        kv_heads=hf.n_head,
-        head_dim=hf.n_embd // hf.n_head,
-        max_positions=hf.n_positions,
-        activation=check_activation(hf.activation_function),
-        norm_eps=hf.layer_norm_epsilon,
-        scaled=hf.scale_attn_weights,
-        embedding_dropout=hf.embd_pdrop,
-        attention_dropout=hf.attn_pdrop,
-        hidden_dropout=hf.resid_pdrop,
-        tied=bool(hf.tie_word_embeddings),
-        init_std=hf.initializer_range,
-        pad_token_id=hf.pad_token_id,
-    )
-
-
 class Attention(nn.Module):
-    """Causal self-attention; one kernel makes queries, keys and values."""
+    """Causal self-attention; one kernel projects to queries, keys and values."""
 
     config: Gpt2Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
-    def __call__(self, x: jax.Array, reach: Reach, past: tuple | None):
-        """Returns: [batch, queries, d] and the new keys and values [batch, queries, heads, D]."""
-        cfg, numerics = self.config, self.numerics
-        joint = Dense(3 * cfg.hidden_size, numerics, True, name="c_attn")(x)
-        query, key, value = (split_heads(part, cfg.heads) for part in jnp.split(joint, 3, axis=-1))
-        keys, values = (key, value) if past is None else join(past, key, value, reach.length)
-        scale = cfg.head_dim**-0.5 if cfg.scaled else 1.0
-        dropped = dropping(cfg.attention_dropout, numerics)
-        out = merge_heads(attend(query, keys, values, reach.mask, scale=scale, drop=dropped))
-        out = Dense(cfg.hidden_size, numerics, True, name="c_proj")(out)
-        return drop(out, cfg.hidden_dropout, numerics), (key, value)
+    def __call__(
+        self,
+        x: jax.Array,
+        past_key_values: tuple[jax.Array, jax.Array] | None,
+        slot: jax.Array | None,
+        mask: AttentionMask,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Attend from each position to those its mask allows.
+
+        Args:
+          x: [batch, queries, d].
+          past_key_values: the block's cached keys and values, each [batch, slots, heads, D]; or
+            None.
+          slot: int32 scalar, the cache's slot of the first query; None without a cache.
+          mask: the keys each query may attend to.
+
+        Returns:
+          [batch, queries, d], and the new keys and values, each [batch, queries, heads, D].
+        """
+        cfg = self.config
+        joint = Dense(3 * cfg.hidden_size, self.options, True, name="c_attn")(x)
+        parts = jnp.split(joint, 3, axis=-1)
+        query, key, value = [split_heads(part, cfg.heads) for part in parts]
+
+        keys = key
+        values = value
+        if past_key_values is not None:
+            keys, values = insert(past_key_values, key, value, slot)
+        output = attend(
+            query,
+            keys,
+            values,
+            mask,
+            scale=cfg.head_dim**-0.5 if cfg.scaled else 1.0,
+            dropout=dropout_function(cfg.attention_dropout, self.options),
+        )
+        output = Dense(cfg.hidden_size, self.options, True, name="c_proj")(merge_heads(output))
+        return dropout(output, cfg.hidden_dropout, self.options), (key, value)
 
 
 class MLP(nn.Module):
-    """drop(dense(act(dense(x))))."""
+    """dropout(dense(act(dense(x))))."""
 
     config: Gpt2Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [batch, length, d] to the same shape."""
         cfg = self.config
-        wide = Dense(cfg.intermediate_size, self.numerics, True, name="c_fc")(x)
-        narrow = Dense(cfg.hidden_size, self.numerics, True, name="c_proj")
-        return drop(
-            through(ACTIVATIONS[cfg.activation], narrow, wide), cfg.hidden_dropout, self.numerics
-        )
+        wide = Dense(cfg.intermediate_size, self.options, True, name="c_fc")(x)
+        c_proj = Dense(cfg.hidden_size, self.options, True, name="c_proj")
+        output = activate_and_project(ACTIVATIONS[cfg.activation], c_proj, wide)
+        return dropout(output, cfg.hidden_dropout, self.options)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with its norm before it and the residual around."""
+    """Attention and MLP, each with a norm before it and a residual."""
 
     config: Gpt2Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
-    def __call__(self, x: jax.Array, past: tuple | None, reach: Reach):
-        cfg, numerics = self.config, self.numerics
-        normed = LayerNorm(cfg.norm_eps, numerics, name="ln_1")(x)
-        out, new = Attention(cfg, numerics, name="attn")(normed, reach, past)
-        x = x + out
-        x = x + MLP(cfg, numerics, name="mlp")(LayerNorm(cfg.norm_eps, numerics, name="ln_2")(x))
-        return x, None if past is None else new
+    def __call__(
+        self,
+        x: jax.Array,
+        past_key_values: tuple[jax.Array, jax.Array] | None,
+        slot: jax.Array | None,
+        mask: AttentionMask,
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        """Apply one block; arguments as for `Attention`.
+
+        Returns:
+          [batch, queries, d], and the new keys and values if there is a cache.
+        """
+        cfg = self.config
+        normed = LayerNorm(cfg.norm_eps, self.options, name="ln_1")(x)
+        attention = Attention(cfg, self.options, name="attn")
+        attended, new_key_values = attention(normed, past_key_values, slot, mask)
+        x = x + attended
+        normed = LayerNorm(cfg.norm_eps, self.options, name="ln_2")(x)
+        x = x + MLP(cfg, self.options, name="mlp")(normed)
+        return x, None if past_key_values is None else new_key_values
 
 
 class Backbone(nn.Module):
     """Embeddings, blocks and final norm."""
 
     config: Gpt2Config
-    numerics: Numerics
+    options: LayerOptions
     remat: str
 
     def setup(self) -> None:
-        self.wte = embed(self.config.vocab_size, self.config.hidden_size, self.numerics)
-        self.wpe = embed(self.config.max_positions, self.config.hidden_size, self.numerics)
+        self.wte = embed(self.config.vocab_size, self.config.hidden_size, self.options)
+        self.wpe = embed(self.config.max_positions, self.config.hidden_size, self.options)
 
     @nn.compact
     def __call__(
         self,
-        input_ids,
-        mask,
-        numerics: Numerics,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        options: LayerOptions,
         cache: Cache | None = None,
         beside_teacher: bool = False,
     ):
-        """Args: input_ids [batch, queries]; mask [batch, queries] bool; numerics: for this call's blocks.
+        """Compute the hidden states after the final norm.
 
-        Returns: hidden states [batch, queries, d] (a pair of them beside the teacher) and the cache, with the queries
-        in it if there is one.
+        Args:
+          input_ids: [batch, queries] int32.
+          attention_mask: [batch, queries] bool, True at tokens.
+          options: this call's layer options.
+          cache: the tokens before these, or None.
+          beside_teacher: True to compute the teacher's hidden states, too.
+
+        Returns:
+          Hidden states [batch, queries, d], or the student's and the teacher's as a pair; and the
+          cache with the new tokens, or None.
         """
         cfg = self.config
-        positions, reach, cache = look_back(mask, cache)
+        positions, mask, cache = place_tokens(attention_mask, cache)
         embedded = self.wte(input_ids) + self.wpe(positions)
-        x = drop(embedded, cfg.embedding_dropout, numerics)
-        past = None if cache is None else (cache.keys, cache.values)
-        stacked = stack_beside_teacher if beside_teacher else stack
-        blocks = stacked(Block, cfg.layers, self.remat, (0, nn.broadcast))(cfg, numerics, name="h")
-        x, new = blocks((x, embedded) if beside_teacher else x, past, reach)
-        x = jax.tree.map(LayerNorm(cfg.norm_eps, numerics, name="ln_f"), x)
-        return x, None if cache is None else remember(cache, *new)
+        x = dropout(embedded, cfg.embedding_dropout, options)
+        past_key_values = None if cache is None else (cache.keys, cache.values)
+        slot = None if cache is None else cache.length
+
+        stack_layers = stack_beside_teacher if beside_teacher else stack
+        in_axes = (0, nn.broadcast, nn.broadcast)
+        blocks = stack_layers(Block, cfg.layers, self.remat, in_axes)(cfg, options, name="h")
+        if beside_teacher:
+            x = (x, embedded)
+        x, new_key_values = blocks(x, past_key_values, slot, mask)
+        x = jax.tree.map(LayerNorm(cfg.norm_eps, options, name="ln_f"), x)
+        if cache is None:
+            return x, None
+        return x, store(cache, *new_key_values)
 
 
 class Gpt2(CausalLM):
@@ -177,7 +169,7 @@ class Gpt2(CausalLM):
     embedding_path: ClassVar = ("transformer", "wte", "embedding")
 
     def setup(self) -> None:
-        self.transformer = Backbone(self.config, self._numerics(True), self.remat)
+        self.transformer = Backbone(self.config, self._options(deterministic=True), self.remat)
 
     def _backbone(self, *args):
         return self.transformer(*args)
@@ -190,7 +182,7 @@ class Gpt2Classifier(LastTokenClassifier):
     """GPT-2 as a classifier."""
 
     def setup(self) -> None:
-        self.transformer = Backbone(self.config, self._numerics(True), self.remat)
+        self.transformer = Backbone(self.config, self._options(deterministic=True), self.remat)
 
     def _backbone(self, *args):
         return self.transformer(*args)

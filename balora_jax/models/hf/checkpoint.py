@@ -1,11 +1,12 @@
-"""Hugging Face folders on disk: where one is, what its safetensors files hold, reading one tensor.
+"""Hugging Face folders on disk: their location, their safetensors files, and single tensors.
 
-Headers are read first and tensors one at a time, so a mismatch costs nothing and a load never holds the model twice.
+Headers are read first and tensors one at a time, so a mismatch is found before anything is loaded
+and a load never holds the model twice.
 """
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -17,18 +18,34 @@ from safetensors.numpy import save_file
 
 from balora_jax.errors import BadInput
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
-                   "chat_template*")  # fmt: skip
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-# What a weight may be stored as. safetensors gives bfloat16 to numpy by the name that ml_dtypes registers.
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
+DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+PICKLE_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+# Element types of weights. safetensors reads bfloat16 by the name that ml_dtypes registers.
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 @dataclass(frozen=True)
-class Part:
-    """A tensor to be written; its array is made only when its turn comes."""
+class DeferredTensor:
+    """A tensor to write, whose array is made only when it is written.
+
+    Attributes:
+      name: Hugging Face's name.
+      shape: as stored.
+      dtype: as stored.
+      make: returns the array.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -43,7 +60,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of one tensor before it is read."""
+    """The description of a stored tensor.
+
+    Attributes:
+      file: the file that holds it.
+      shape: as stored.
+      dtype: safetensors' name of the element type.
+    """
 
     file: Path
     shape: tuple[int, ...]
@@ -51,35 +74,43 @@ class Header:
 
 
 def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a model: the folder named, or the hub's snapshot of that id.
+    """Find a model's local folder, or download it from the hub.
 
     Args:
-        source: a folder's path or a hub id.
-        revision: the hub's branch, tag or commit.
+      source: a folder's path or a hub id.
+      revision: the hub's branch, tag or commit.
 
     Returns:
-        The folder. Of a hub's model only configuration, tokenizer and safetensors are fetched.
+      The folder. Of a hub's model, only configuration, tokenizer and safetensors are downloaded.
 
     Raises:
-        BadInput: it is neither a folder nor to be had from the hub.
+      BadInput: `source` is not a folder, and the hub cannot provide it.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=WANTED))
+        folder = snapshot_download(str(source), revision=revision, allow_patterns=DOWNLOADED_FILES)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
         raise BadInput(
             f"{source!s} is neither a folder nor a model the hub could give ({reason})"
         ) from error
+    return Path(folder)
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file's object.
+    """Read a JSON object from a file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The object.
 
     Raises:
-        BadInput: it is not there, or is not a JSON object.
+      BadInput: there is no such file, or it holds no JSON object.
     """
     if not path.is_file():
         raise BadInput(f"{path.parent} has no {path.name}; accepted: a Hugging Face model folder")
@@ -96,76 +127,93 @@ class Checkpoint:
     """The tensors of a folder's safetensors files, by name.
 
     Attributes:
-        headers: {name: Header} of everything stored.
+      folder: the folder.
+      headers: {name: Header} of all stored tensors.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._open: dict[Path, safe_open] = {}
-        single, index = folder / SINGLE, folder / INDEX
-        # As transformers does: the single file, if it is there, whatever an index says.
-        listed = _listed_files(index) if index.is_file() and not single.is_file() else None
-        files = [_single_file(folder)] if listed is None else sorted(set(listed.values()))
-        self.headers: dict[str, Header] = {}
-        for file in files:
-            self.headers.update(self._read_headers(file))
-        if listed is not None:
-            _check_index(index, listed, self.headers)
+        """Read the headers of all files.
 
-    def read(self, name: str) -> np.ndarray:
-        """One tensor as it is stored.
+        Args:
+          folder: a Hugging Face folder.
 
         Raises:
-            BadInput: its type is not a floating-point one.
+          BadInput: the folder has no safetensors, or its files are damaged or incomplete.
+        """
+        self.folder = folder
+        self.headers: dict[str, Header] = {}
+        self._open_files: dict[Path, safe_open] = {}
+
+        # As in transformers, a single file takes precedence over an index.
+        index = folder / INDEX_FILE
+        if index.is_file() and not (folder / SINGLE_FILE).is_file():
+            file_of = _indexed_files(index)
+            for file in sorted(set(file_of.values())):
+                self.headers.update(self._read_headers(file))
+            _check_index(index, file_of, self.headers)
+        else:
+            self.headers.update(self._read_headers(_single_file(folder)))
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor as it is stored.
+
+        Args:
+          name: the tensor's name.
+
+        Returns:
+          The tensor.
+
+        Raises:
+          BadInput: its element type is not a floating-point type.
         """
         header = self.headers[name]
         if header.dtype not in FLOATS:
+            accepted = ", ".join(FLOATS)
             raise BadInput(
-                f"{name} in {header.file} is stored as {header.dtype}; accepted: {', '.join(FLOATS)}"
+                f"{name} in {header.file} is stored as {header.dtype}; accepted: {accepted}"
             )
-        return self._open[header.file].get_tensor(name)
+        return self._open_files[header.file].get_tensor(name)
 
     def _read_headers(self, file: Path) -> dict[str, Header]:
         try:
-            handle = safe_open(file, framework="numpy")
+            open_file = safe_open(file, framework="numpy")
         except (SafetensorError, OSError) as error:
             raise BadInput(
                 f"{file} is not a whole safetensors file: truncated or damaged ({error})"
             ) from error
-        self._open[file] = handle
-        names = list(handle.keys())
-        slices = [handle.get_slice(name) for name in names]
-        headers = [Header(file, tuple(part.get_shape()), part.get_dtype()) for part in slices]
-        return dict(zip(names, headers, strict=True))
+        self._open_files[file] = open_file
+        headers = {}
+        names = list(open_file.keys())
+        for name in names:
+            tensor = open_file.get_slice(name)
+            headers[name] = Header(file, tuple(tensor.get_shape()), tensor.get_dtype())
+        return headers
 
 
 def _single_file(folder: Path) -> Path:
-    if (folder / SINGLE).is_file():
-        return folder / SINGLE
-    pickled = sorted(
-        path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)
-    )
+    if (folder / SINGLE_FILE).is_file():
+        return folder / SINGLE_FILE
+    pickled = sorted(path.name for pattern in PICKLE_FILES for path in folder.glob(pattern))
     if pickled:
         raise BadInput(
-            f"{folder} has {', '.join(pickled)} but no {SINGLE}; pickled weights are refused because loading them can "
-            "run any code, so convert them to safetensors first"
+            f"{folder} has {', '.join(pickled)} but no {SINGLE_FILE}; pickled weights are refused "
+            "because loading them can run any code, so convert them to safetensors first"
         )
     raise BadInput(
-        f"{folder} has neither {SINGLE} nor {INDEX}; accepted: a folder with safetensors weights"
+        f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; accepted: a folder with safetensors "
+        "weights"
     )
 
 
-def _listed_files(index: Path) -> dict[str, Path]:
-    """{tensor name: file} as the index has it; every file inside the folder and there."""
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not all(isinstance(file, str) for file in listed.values()):
+def _indexed_files(index: Path) -> dict[str, Path]:
+    """Read {tensor name: file} from an index; every file is in its folder and exists."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(file, str) for file in weight_map.values()
+    ):
         raise BadInput(f"{index} has no weight_map of tensor names to files")
-    files = set(listed.values())
-    outside = sorted(
-        f
-        for f in files
-        if PurePosixPath(f).name != f or "\\" in f or not f.endswith(".safetensors")
-    )
+    files = set(weight_map.values())
+    outside = sorted(file for file in files if not _is_plain_safetensors(file))
     if outside:
         raise BadInput(
             f"{index} names {', '.join(outside)}; accepted: safetensors files in the same folder"
@@ -173,53 +221,63 @@ def _listed_files(index: Path) -> dict[str, Path]:
     absent = sorted(file for file in files if not (index.parent / file).is_file())
     if absent:
         raise BadInput(f"{index} names {', '.join(absent)}, which the folder does not have")
-    return {name: index.parent / file for name, file in listed.items()}
+    return {name: index.parent / file for name, file in weight_map.items()}
 
 
-def _check_index(index: Path, listed: dict[str, Path], headers: dict[str, Header]) -> None:
-    wrong = sorted(
-        name for name, file in listed.items() if name not in headers or headers[name].file != file
+def _is_plain_safetensors(file: str) -> bool:
+    """Return True if a name has no folder and ends in .safetensors."""
+    has_folder = PurePosixPath(file).name != file or "\\" in file
+    return file.endswith(".safetensors") and not has_folder
+
+
+def _check_index(index: Path, file_of: dict[str, Path], headers: dict[str, Header]) -> None:
+    misplaced = sorted(
+        name for name, file in file_of.items() if name not in headers or headers[name].file != file
     )
-    if wrong:
-        raise BadInput(f"{index} places {', '.join(wrong)} in files that do not hold them")
+    if misplaced:
+        raise BadInput(f"{index} places {', '.join(misplaced)} in files that do not hold them")
 
 
-def write_checkpoint(folder: Path, parts: list[Part], max_bytes: int) -> None:
-    """Writes tensors into a folder, in place of those that are there.
+def write_checkpoint(folder: Path, tensors: Sequence[DeferredTensor], max_bytes: int) -> None:
+    """Write tensors into a folder, in place of those that are there.
 
     Args:
-        folder: an existing folder.
-        parts: the tensors, in order.
-        max_bytes: more than this is split over several files with an index.
+      folder: an existing folder.
+      tensors: in order.
+      max_bytes: the size above which they are split over several files with an index.
     """
-    shards = _shards(parts, max_bytes)
-    count = len(shards)
-    files = (
-        [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-        if count > 1
-        else [SINGLE]
-    )
-    for old in (*folder.glob("model*.safetensors"), folder / INDEX):
+    for old in (*folder.glob("model*.safetensors"), folder / INDEX_FILE):
         old.unlink(missing_ok=True)
+
+    shards = _shards(tensors, max_bytes)
+    files = _file_names(len(shards))
+    weight_map = {}
     for file, shard in zip(files, shards, strict=True):
-        save_file(
-            {part.name: part.make() for part in shard}, folder / file, metadata={"format": "pt"}
-        )
-    if count > 1:
-        placed = {
-            part.name: file for file, shard in zip(files, shards, strict=True) for part in shard
-        }
-        index = {"metadata": {"total_size": sum(part.size for part in parts)}, "weight_map": placed}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        arrays = {tensor.name: tensor.make() for tensor in shard}
+        save_file(arrays, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(arrays, file))
+
+    if len(shards) > 1:
+        total_size = sum(tensor.size for tensor in tensors)
+        index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _shards(parts: list[Part], max_bytes: int) -> list[list[Part]]:
-    shards: list[list[Part]] = [[]]
-    room = max_bytes
-    for part in parts:
-        if part.size > room and shards[-1]:
+def _file_names(count: int) -> list[str]:
+    """Name the files of a checkpoint of that many, as Hugging Face does."""
+    if count == 1:
+        return [SINGLE_FILE]
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+
+
+def _shards(tensors: Sequence[DeferredTensor], max_bytes: int) -> list[list[DeferredTensor]]:
+    """Split tensors, in order, into groups of at most `max_bytes` or of one tensor."""
+    shards: list[list[DeferredTensor]] = [[]]
+    remaining = max_bytes
+    for tensor in tensors:
+        if tensor.size > remaining and shards[-1]:
             shards.append([])
-            room = max_bytes
-        shards[-1].append(part)
-        room -= part.size
+            remaining = max_bytes
+        shards[-1].append(tensor)
+        remaining -= tensor.size
     return shards

@@ -1,24 +1,41 @@
-"""The head of a classifier: which modules it is made of, and what they are called at Hugging Face."""
+"""The modules of a classifier's head, and their tensors under Hugging Face's names."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from balora_jax.models.base import Classifier, Model
-from balora_jax.models.hf.names import parts
+from balora_jax.models.hf.names import tensors_of
 from balora_jax.models.hf.registry import MODEL_TYPES
 
 
 def head_modules(model: Classifier) -> tuple[tuple[str, ...], ...]:
-    """The paths of the modules that make a classifier's head: those that stand between its features and its logits."""
-    features = jnp.zeros((1, model.config.hidden_size))
-    tree = jax.eval_shape(lambda: model.init(jax.random.key(0), features, method="classify"))[
-        "params"
-    ]
-    return tuple((name,) for name in tree)
+    """List the modules between a classifier's features and its logits.
+
+    Args:
+      model: a classifier.
+
+    Returns:
+      The modules' paths.
+    """
+
+    def init_head() -> dict:
+        features = jnp.zeros((1, model.config.hidden_size))
+        return model.init(jax.random.key(0), features, method="classify")
+
+    shapes = jax.eval_shape(init_head)
+    return tuple((name,) for name in shapes["params"])
 
 
 def head_tensors(model: Model, head: dict) -> dict[str, np.ndarray]:
-    """Some modules' parameters, {module: ...}, under Hugging Face's names."""
-    made = parts(MODEL_TYPES[model.config.model_type].names, head)
-    return {part.name: part.make() for part in made}
+    """Convert some modules' parameters to Hugging Face's tensors.
+
+    Args:
+      model: their model.
+      head: {module: parameters}, nested.
+
+    Returns:
+      {Hugging Face's name: tensor}.
+    """
+    naming = MODEL_TYPES[model.config.model_type].naming
+    return {tensor.name: tensor.make() for tensor in tensors_of(naming, head)}

@@ -1,7 +1,8 @@
-"""Hugging Face's tensors and our parameters: one table, read from left to right to load and back to save.
+"""The correspondence of Hugging Face's tensors and our parameters, for loading and for saving.
 
-A path of ours joined by dots is Hugging Face's name, but for what `Names` says: the stacks of layers carry a number
-there, leaves have other names, and dense kernels are stored [out, in].
+A parameter's path, joined by dots, is Hugging Face's name but for the differences that a `Naming`
+describes: there, stacked layers are numbered, leaves have other names, and dense kernels are stored
+[out, in].
 """
 
 import re
@@ -13,12 +14,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from balora_jax.errors import BadInput
-from balora_jax.models.hf.checkpoint import Checkpoint, Part
+from balora_jax.models.hf.checkpoint import Checkpoint, DeferredTensor
 
 Path = tuple[str, ...]
 Place = Callable[[Path, np.ndarray], jax.Array]
-# Our leaf's name -> (theirs, is it stored with its axes reversed).
-LEAVES = {
+
+# Our leaf's name -> (Hugging Face's name, True if its axes are reversed there).
+LEAF_NAMES = {
     "kernel": ("weight", True),
     "filters": ("weight", True),
     "embedding": ("weight", False),
@@ -28,24 +30,35 @@ LEAVES = {
 
 
 @dataclass(frozen=True)
-class Names:
-    """How one family's tensor names differ from our paths."""
+class Naming:
+    """The differences between one family's tensor names and our paths.
 
-    # The module that a checkpoint of the bare model leaves out of its names.
+    Attributes:
+      prefix: the module that a checkpoint of the bare model omits from its names.
+      stack: the module whose parameters are stacked; the layer's number follows its name.
+      ignored: regular expression of tensors that are not read: buffers, heads of other tasks.
+      untransposed: modules whose kernels are stored [in, out].
+      renamed: (the end of our module's path, its replacement), joined by dots.
+    """
+
     prefix: str
-    # The module whose parameters are stacked; its name is followed by the layer's number.
     stack: str
-    # Tensors a checkpoint may hold without our reading them: buffers, and heads of other tasks.
     ignored: str
-    # Modules whose kernels are stored [in, out].
     untransposed: tuple[str, ...] = ()
-    # Our module's end -> theirs, where only that differs.
     renamed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One of our leaves and the tensors it is made of: one, or one a layer."""
+class TableEntry:
+    """One parameter and its tensors: one, or one per layer.
+
+    Attributes:
+      path: the parameter's path.
+      shape: the parameter's shape.
+      names: the tensors' names.
+      stacked: True if the parameter has a leading axis of layers.
+      transposed: True if the tensors' axes are reversed.
+    """
 
     path: Path
     shape: tuple[int, ...]
@@ -55,195 +68,272 @@ class Entry:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """The shape of each tensor in the file."""
+        """The shape of each tensor."""
         shape = self.shape[1:] if self.stacked else self.shape
         return shape[::-1] if self.transposed else shape
 
 
-def name_table(names: Names, params: dict) -> list[Entry]:
-    """The table of one model.
+def name_table(naming: Naming, params: dict) -> list[TableEntry]:
+    """List the tensors of every parameter.
+
+    With two layers, the parameter {"layers": {"mlp": {"kernel": [2, in, out]}}} is stored as
+    layers.0.mlp.weight and layers.1.mlp.weight, each [out, in].
 
     Args:
-        names: the family's.
-        params: the parameters or their shapes.
+      naming: the family's.
+      params: the parameters or their shapes.
 
     Returns:
-        One entry a leaf.
+      One entry per parameter.
     """
     table = []
     for path, leaf in flatten_dict(params).items():
-        theirs, transposed = LEAVES[path[-1]]
-        stacked = names.stack in path
-        numbers = range(leaf.shape[0]) if stacked else (None,)
-        tensors = tuple(f"{_module_name(names, path[:-1], number)}.{theirs}" for number in numbers)
-        transposed = transposed and not (path[-1] == "kernel" and path[-2] in names.untransposed)
-        table.append(Entry(path, tuple(leaf.shape), tensors, stacked, transposed))
+        module = path[:-1]
+        leaf_name, transposed = LEAF_NAMES[path[-1]]
+        if path[-1] == "kernel" and module[-1] in naming.untransposed:
+            transposed = False
+        stacked = naming.stack in path
+        layers = range(leaf.shape[0]) if stacked else (None,)
+        names = tuple(f"{_module_name(naming, module, layer)}.{leaf_name}" for layer in layers)
+        table.append(TableEntry(path, tuple(leaf.shape), names, stacked, transposed))
     return table
 
 
-def _module_name(names: Names, path: Path, layer: int | None) -> str:
-    parts = list(path)
+def _module_name(naming: Naming, module: Path, layer: int | None) -> str:
+    parts = list(module)
     if layer is not None:
-        parts.insert(parts.index(names.stack) + 1, str(layer))
+        parts.insert(parts.index(naming.stack) + 1, str(layer))
     name = ".".join(parts)
-    for ours, theirs in names.renamed:
-        name = name.removesuffix(ours) + theirs if name.endswith(ours) else name
+    for our_end, their_end in naming.renamed:
+        if name.endswith(our_end):
+            name = name.removesuffix(our_end) + their_end
     return name
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A checkpoint held against a table.
+class Match:
+    """The tensors of a checkpoint matched with a model's parameters.
 
     Attributes:
-        entries: the leaves that are read.
-        stored: {the table's name: the file's} of their tensors.
-        fresh: the leaves of heads that the checkpoint does not have in this shape.
+      loaded: the parameters that are read from the checkpoint.
+      fresh: the parameters of heads that the checkpoint lacks or has in another shape.
+      stored_names: {the table's name: the checkpoint's name} of all tensors of the checkpoint.
     """
 
-    entries: list[Entry]
-    stored: dict[str, str]
-    fresh: list[Entry]
+    loaded: list[TableEntry]
+    fresh: list[TableEntry]
+    stored_names: dict[str, str]
 
 
-def compare(
-    names: Names, shapes: dict, checkpoint: Checkpoint, heads: tuple[str, ...] = ()
-) -> Reading:
-    """Finds every tensor of a model in a checkpoint, by the files' headers alone.
+def match_checkpoint(
+    naming: Naming, shapes: dict, checkpoint: Checkpoint, heads: tuple[str, ...] = ()
+) -> Match:
+    """Find every parameter of a model in a checkpoint; reads headers only.
 
     Args:
-        names: the family's.
-        shapes: the parameters' shapes, as `abstract_params` gives them.
-        checkpoint: the folder's tensors.
-        heads: modules (dotted) that may be missing or of another shape.
+      naming: the family's.
+      shapes: the parameters' shapes, as `abstract_params` returns them.
+      checkpoint: the folder's tensors.
+      heads: modules, joined by dots, that may be missing or of another shape.
 
     Returns:
-        What is read from where, and what starts fresh.
+      The parameters to read, and those that start fresh.
 
     Raises:
-        BadInput: tensors are missing, unexpected or misshapen; all are named.
+      BadInput: tensors are missing, unexpected or misshapen; the message names all of them.
     """
-    table = name_table(names, shapes)
-    expected = {name: entry.stored_shape for entry in table for name in entry.names}
-    stored = _known_by(names, expected, checkpoint)
-    shape = {name: checkpoint.headers[file].shape for name, file in stored.items()}
-    fresh = [e for e in table if _in_heads(e, heads) and shape.get(e.names[0]) != e.stored_shape]
+    table = name_table(naming, shapes)
+    expected_shapes = {name: entry.stored_shape for entry in table for name in entry.names}
+    stored_names = _stored_names(naming, expected_shapes, checkpoint)
+    stored_shapes = {
+        name: checkpoint.headers[stored].shape for name, stored in stored_names.items()
+    }
+
+    fresh = []
+    loaded = []
+    for entry in table:
+        fits = stored_shapes.get(entry.names[0]) == entry.stored_shape
+        if _is_in(heads, entry.path) and not fits:
+            fresh.append(entry)
+        else:
+            loaded.append(entry)
+
     excused = {entry.names[0] for entry in fresh}
-    missing = [name for name in expected if name not in stored and name not in excused]
-    wrong = [
-        name
-        for name in expected
-        if name in shape and shape[name] != expected[name] and name not in excused
-    ]
+    required = {name: shape for name, shape in expected_shapes.items() if name not in excused}
+    problems = _problems(naming, required, expected_shapes, stored_shapes)
+    if problems:
+        raise BadInput(f"{checkpoint.folder} does not fit its config.json; {'; '.join(problems)}")
+    return Match(loaded, fresh, stored_names)
+
+
+def _problems(
+    naming: Naming,
+    required: dict[str, tuple[int, ...]],
+    expected: dict[str, tuple[int, ...]],
+    stored: dict[str, tuple[int, ...]],
+) -> list[str]:
+    """Describe the tensors that are missing, unexpected and misshapen, in a clause for each kind.
+
+    Args:
+      naming: the family's.
+      required: {name: shape} of the tensors that must be stored.
+      expected: {name: shape} of all tensors that may be stored.
+      stored: {name: shape} of the tensors that are stored.
+
+    Returns:
+      The clauses; none if all is well.
+    """
+    missing = [name for name in required if name not in stored]
     unexpected = [
-        name for name in stored if name not in expected and not re.fullmatch(names.ignored, name)
+        name for name in stored if name not in expected and not re.fullmatch(naming.ignored, name)
     ]
-    misshapen = [f"{name} {list(shape[name])} instead of {list(expected[name])}" for name in wrong]
-    kinds = (
-        ("missing", _grouped(missing)),
-        ("unexpected", _grouped(unexpected)),
-        ("misshapen", misshapen),
-    )
-    found = [f"{kind}: {', '.join(listed)}" for kind, listed in kinds if listed]
-    if found:
-        raise BadInput(f"{checkpoint.folder} does not fit its config.json; {'; '.join(found)}")
-    return Reading([entry for entry in table if entry not in fresh], stored, fresh)
+    misshapen = [
+        f"{name} {list(stored[name])} instead of {list(shape)}"
+        for name, shape in required.items()
+        if name in stored and stored[name] != shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"missing: {', '.join(_grouped_by_layer(missing))}")
+    if unexpected:
+        problems.append(f"unexpected: {', '.join(_grouped_by_layer(unexpected))}")
+    if misshapen:
+        problems.append(f"misshapen: {', '.join(misshapen)}")
+    return problems
 
 
 def read_leaf(
-    entry: Entry, reading: Reading, checkpoint: Checkpoint, dtype: np.dtype
+    entry: TableEntry, match: Match, checkpoint: Checkpoint, dtype: np.dtype
 ) -> np.ndarray:
-    """One leaf's value, stacked and transposed, in the given type."""
-    out = np.empty(entry.shape, dtype)
+    """Read one parameter.
+
+    Args:
+      entry: the parameter.
+      match: the checkpoint's tensors, as `match_checkpoint` found them.
+      checkpoint: the folder's tensors.
+      dtype: the element type to convert to.
+
+    Returns:
+      The parameter's value, its layers stacked, its axes in our order.
+    """
+    value = np.empty(entry.shape, dtype)
     for layer, name in enumerate(entry.names):
-        value = checkpoint.read(reading.stored[name])
-        target = out[layer] if entry.stacked else out
-        np.copyto(target, value.T if entry.transposed else value, casting="unsafe")
-    return out
+        tensor = checkpoint.read(match.stored_names[name])
+        if entry.transposed:
+            tensor = tensor.T
+        target = value[layer] if entry.stacked else value
+        np.copyto(target, tensor, casting="unsafe")
+    return value
 
 
 def read_params(
-    reading: Reading,
+    match: Match,
     checkpoint: Checkpoint,
     dtype: np.dtype,
     place: Place,
-    start: Callable[[Entry], np.ndarray],
+    initialize: Callable[[TableEntry], np.ndarray],
 ) -> dict:
-    """The parameters, each placed before the next is read.
+    """Read all parameters; each is placed before the next one is read.
 
     Args:
-        reading: what `compare` found.
-        checkpoint: the folder's tensors.
-        dtype: what they are turned into.
-        place: puts one leaf, given its path and value, where it belongs.
-        start: the value of a leaf that starts fresh.
+      match: as `match_checkpoint` returned it.
+      checkpoint: the folder's tensors.
+      dtype: the element type to convert to.
+      place: puts one parameter, given its path and value, on its devices.
+      initialize: returns the value of a parameter that starts fresh.
 
     Returns:
-        The parameters.
+      The parameters; a nested dict.
     """
-    flat = {
-        entry.path: place(entry.path, read_leaf(entry, reading, checkpoint, dtype))
-        for entry in reading.entries
-    }
-    fresh = {entry.path: place(entry.path, start(entry).astype(dtype)) for entry in reading.fresh}
-    return unflatten_dict({**flat, **fresh})
+    flat = {}
+    for entry in match.loaded:
+        flat[entry.path] = place(entry.path, read_leaf(entry, match, checkpoint, dtype))
+    for entry in match.fresh:
+        flat[entry.path] = place(entry.path, initialize(entry).astype(dtype))
+    return unflatten_dict(flat)
 
 
-def parts(names: Names, params: dict) -> list[Part]:
-    """Hugging Face's tensors, each made only when it is written.
+def tensors_of(naming: Naming, params: dict) -> list[DeferredTensor]:
+    """List Hugging Face's tensors; the array of each is made only when it is needed.
 
     Args:
-        names: the family's.
-        params: the parameters.
+      naming: the family's.
+      params: the parameters.
 
     Returns:
-        One part a tensor, in the order of the table.
+      One tensor per name, in the order of the table.
     """
     flat = flatten_dict(params)
-    return [
-        Part(
-            name,
-            entry.stored_shape,
-            np.dtype(flat[entry.path].dtype),
-            _maker(entry, flat[entry.path], layer),
-        )
-        for entry in name_table(names, params)
-        for layer, name in enumerate(entry.names)
-    ]
+    tensors = []
+    for entry in name_table(naming, params):
+        leaf = flat[entry.path]
+        for layer, name in enumerate(entry.names):
+            make = _tensor_maker(entry, leaf, layer)
+            dtype = np.dtype(leaf.dtype)
+            tensors.append(DeferredTensor(name, entry.stored_shape, dtype, make))
+    return tensors
 
 
-def _maker(entry: Entry, leaf: jax.Array, layer: int) -> Callable[[], np.ndarray]:
+def _tensor_maker(entry: TableEntry, leaf: jax.Array, layer: int) -> Callable[[], np.ndarray]:
     def make() -> np.ndarray:
         value = np.asarray(leaf[layer] if entry.stacked else leaf)
-        return np.ascontiguousarray(value.T if entry.transposed else value)
+        if entry.transposed:
+            value = value.T
+        return np.ascontiguousarray(value)
 
     return make
 
 
-def _in_heads(entry: Entry, heads: tuple[str, ...]) -> bool:
-    return any(".".join(entry.path).startswith(f"{head}.") for head in heads)
+def _is_in(modules: tuple[str, ...], path: Path) -> bool:
+    """Return True if the path lies in one of the modules, given as dotted names."""
+    return any(".".join(path).startswith(f"{module}.") for module in modules)
 
 
-def _known_by(names: Names, expected: dict, checkpoint: Checkpoint) -> dict[str, str]:
-    """{the table's name: the file's} for everything stored; older files say gamma and beta, bare ones no prefix."""
-    bare = not any(name.startswith(f"{names.prefix}.") for name in checkpoint.headers)
-    known = {}
+def _stored_names(
+    naming: Naming, expected: dict[str, tuple[int, ...]], checkpoint: Checkpoint
+) -> dict[str, str]:
+    """Map the table's names to the checkpoint's.
+
+    Older checkpoints call a norm's parameters gamma and beta; those of a bare model omit the
+    prefix.
+
+    Args:
+      naming: the family's.
+      expected: the table's names.
+      checkpoint: the folder's tensors.
+
+    Returns:
+      {the table's name: the checkpoint's name} of all tensors of the checkpoint.
+    """
+    prefix = f"{naming.prefix}."
+    is_bare = not any(name.startswith(prefix) for name in checkpoint.headers)
+    stored_names = {}
     for stored in checkpoint.headers:
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", stored)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-        prefixed = f"{names.prefix}.{name}"
-        known[prefixed if bare and prefixed in expected else name] = stored
-    return known
+        if is_bare and prefix + name in expected:
+            name = prefix + name
+        stored_names[name] = stored
+    return stored_names
 
 
-def _grouped(names: list[str]) -> list[str]:
-    """The same names, those that differ by a layer's number alone written once: a.{0,1,2}.b."""
+def _grouped_by_layer(names: list[str]) -> list[str]:
+    """Join names that differ by a layer's number alone.
+
+    [a.0.b, a.1.b, c] becomes [a.{0,1}.b, c].
+    """
     groups: dict[str, list[str]] = {}
     for name in names:
         number = re.search(r"(?<=\.)\d+(?=\.)", name)
-        shape = name if number is None else f"{name[: number.start()]}{{}}{name[number.end() :]}"
-        groups.setdefault(shape, []).append("" if number is None else number.group())
-    return [
-        shape.replace("{}", numbers[0] if len(numbers) == 1 else f"{{{','.join(numbers)}}}", 1)
-        for shape, numbers in groups.items()
-    ]
+        if number is None:
+            groups.setdefault(name, [])
+        else:
+            pattern = f"{name[: number.start()]}{{}}{name[number.end() :]}"
+            groups.setdefault(pattern, []).append(number.group())
+
+    grouped = []
+    for pattern, numbers in groups.items():
+        listed = ",".join(numbers)
+        replacement = listed if len(numbers) == 1 else f"{{{listed}}}"
+        grouped.append(pattern.replace("{}", replacement, 1))
+    return grouped

@@ -1,4 +1,4 @@
-"""Models in and out of Hugging Face folders."""
+"""Load models from Hugging Face folders, and save them as such."""
 
 import dataclasses
 import json
@@ -25,19 +25,26 @@ from balora_jax.models.hf.checkpoint import (
     resolve_folder,
     write_checkpoint,
 )
-from balora_jax.models.hf.names import Entry, Place, Reading, compare, parts, read_params
+from balora_jax.models.hf.names import (
+    Match,
+    Place,
+    TableEntry,
+    match_checkpoint,
+    read_params,
+    tensors_of,
+)
 from balora_jax.models.hf.registry import CAUSAL_LM, MODEL_TYPES, Task
 
 
 class Loaded(NamedTuple):
-    """A model as it was loaded.
+    """A loaded model.
 
     Attributes:
-        model: the Linen module.
-        params: its parameters.
-        notes: sentences a person should read, such as that the head starts fresh.
-        fresh: the paths of the head's modules that start fresh.
-        stored_labels: the labels of the checkpoint's own head, where they are not as many as asked for.
+      model: the Linen module.
+      params: its parameters.
+      notes: sentences for a person to read, such as that the head starts fresh.
+      fresh: the paths of the head's modules that start fresh.
+      stored_labels: the number of labels of the checkpoint's head if the model has another number.
     """
 
     model: Model
@@ -57,23 +64,25 @@ def load_pretrained(
     place: Place | None = None,
     key: jax.Array | None = None,
 ) -> tuple[Model, dict]:
-    """A pre-trained model and its parameters; what `load_checkpoint` notes becomes a warning.
+    """Load a pre-trained model; notes such as a fresh head become warnings.
 
     Args:
-        source: a Hugging Face folder (config.json and safetensors) or a hub id.
-        task: "causal-lm", "seq2seq-lm" or "sequence-classification".
-        dtype: what the parameters are stored in and the model computes in; `model.clone(dtype=...)` changes
-            the latter.
-        num_labels: outputs of a classification head; those of the checkpoint when not given.
-        revision: the hub's branch, tag or commit.
-        place: puts one leaf, given its path and numpy value, on its devices; jnp.asarray when not given.
-        key: where a head that the checkpoint lacks starts; jax.random.key(0) when not given.
+      source: a Hugging Face folder (config.json and safetensors) or a hub id.
+      task: "causal-lm", "seq2seq-lm" or "sequence-classification".
+      dtype: element type of the parameters and of the computation; `model.clone(dtype=...)`
+        changes the latter.
+      num_labels: outputs of the classification head; those of the checkpoint if None.
+      revision: the hub's branch, tag or commit.
+      place: puts one parameter, given its path and numpy value, on its devices; jnp.asarray if
+        None.
+      key: random key of a head that the checkpoint lacks; jax.random.key(0) if None.
 
     Returns:
-        The Linen module and its parameters, named as Hugging Face does, layers stacked on the leading axis.
+      The Linen module and its parameters, named as Hugging Face's, with layers stacked on the
+      leading axis.
 
     Raises:
-        BadInput: the folder, its configuration or its weights cannot be used.
+      BadInput: the folder, its configuration or its weights cannot be used.
     """
     loaded = load_checkpoint(
         source,
@@ -99,29 +108,69 @@ def load_checkpoint(
     place: Place | None = None,
     key: jax.Array | None = None,
 ) -> Loaded:
-    """As `load_pretrained`, with notes to show a person instead of warnings."""
+    """Load a pre-trained model together with notes on how it was loaded.
+
+    Args:
+      source: as for `load_pretrained`, like the other arguments.
+      task: the model's task.
+      dtype: element type of the parameters and of the computation.
+      num_labels: outputs of the classification head.
+      revision: the hub's branch, tag or commit.
+      place: puts one parameter on its devices.
+      key: random key of a head that the checkpoint lacks.
+
+    Returns:
+      The model, its parameters and the notes.
+
+    Raises:
+      BadInput: the folder, its configuration or its weights cannot be used.
+    """
     folder = resolve_folder(source, revision)
     model = load_model(folder, task=task, dtype=dtype, num_labels=num_labels)
-    kind, does = MODEL_TYPES[model.config.model_type], _task(model.config.model_type, task)
+    model_type = MODEL_TYPES[model.config.model_type]
+    head = _task(model.config.model_type, task).head
     checkpoint = Checkpoint(folder)
-    model = _tied(model, kind.tied_by_weights, "lm_head.weight" not in checkpoint.headers)
-    reading = compare(kind.names, abstract_params(model), checkpoint, does.head)
-    key = jax.random.key(0) if key is None else key
+    if model_type.tied_by_weights:
+        model = _with_tied(model, "lm_head.weight" not in checkpoint.headers)
+    match = match_checkpoint(model_type.naming, abstract_params(model), checkpoint, head)
 
-    def start(entry: Entry) -> np.ndarray:
-        return _fresh(entry, key, model.config.init_std)
+    if key is None:
+        key = jax.random.key(0)
+    if place is None:
+        place = _place_by_default
 
-    place = place or (lambda path, value: jnp.asarray(value))
-    params = read_params(reading, checkpoint, jnp.dtype(dtype), place, start)
-    names = [name for entry in reading.fresh for name in entry.names]
-    notes = (
-        [f"{folder} has no such head for {model.labels} labels; starting fresh: {', '.join(names)}"]
-        if names
-        else []
+    def initialize(entry: TableEntry) -> np.ndarray:
+        return _initial_value(entry, key, model.config.init_std)
+
+    params = read_params(match, checkpoint, jnp.dtype(dtype), place, initialize)
+    return Loaded(
+        model=model,
+        params=params,
+        notes=_notes(folder, model, match),
+        fresh=_fresh_modules(head, match),
+        stored_labels=_stored_labels(match, checkpoint),
     )
-    modules = [tuple(module.split(".")) for module in does.head]
-    fresh = tuple(m for m in modules if any(entry.path[: len(m)] == m for entry in reading.fresh))
-    return Loaded(model, params, notes, fresh, _stored_labels(reading, checkpoint))
+
+
+def _place_by_default(path: tuple[str, ...], value: np.ndarray) -> jax.Array:
+    return jnp.asarray(value)
+
+
+def _notes(folder: Path, model: Model, match: Match) -> list[str]:
+    if not match.fresh:
+        return []
+    names = ", ".join(name for entry in match.fresh for name in entry.names)
+    return [f"{folder} has no such head for {model.labels} labels; starting fresh: {names}"]
+
+
+def _fresh_modules(head: tuple[str, ...], match: Match) -> tuple[tuple[str, ...], ...]:
+    """Return the paths of the head's modules that have a fresh parameter."""
+    fresh = []
+    for module in head:
+        path = tuple(module.split("."))
+        if any(entry.path[: len(path)] == path for entry in match.fresh):
+            fresh.append(path)
+    return tuple(fresh)
 
 
 def load_model(
@@ -132,28 +181,54 @@ def load_model(
     num_labels: int | None = None,
     revision: str | None = None,
 ) -> Model:
-    """The model a folder's config.json describes, without its weights; arguments as for `load_pretrained`."""
-    hf = _hf_config(resolve_folder(source, revision))
-    module, config = _task(hf.model_type, task).module, MODEL_TYPES[hf.model_type].parse(hf)
-    labels = {"labels": num_labels or hf.num_labels} if issubclass(module, Classifier) else {}
-    return module(config, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), **labels)
+    """Create the model that a folder's config.json describes, without its weights.
+
+    Args:
+      source: as for `load_pretrained`, like the other arguments.
+      task: the model's task.
+      dtype: element type of fresh parameters and of the computation.
+      num_labels: outputs of the classification head.
+      revision: the hub's branch, tag or commit.
+
+    Returns:
+      The Linen module.
+
+    Raises:
+      BadInput: the folder or its configuration cannot be used.
+    """
+    hf_config = _hf_config(resolve_folder(source, revision))
+    module = _task(hf_config.model_type, task).module
+    config = MODEL_TYPES[hf_config.model_type].parse(hf_config)
+    dtype = jnp.dtype(dtype)
+    if issubclass(module, Classifier):
+        labels = num_labels or hf_config.num_labels
+        return module(config, dtype=dtype, param_dtype=dtype, labels=labels)
+    return module(config, dtype=dtype, param_dtype=dtype)
 
 
 def init_params(model: Model, key: jax.Array) -> dict:
-    """Fresh random parameters, stored in the model's param_dtype.
+    """Create random parameters.
 
     Args:
-        model: the module.
-        key: a random key.
+      model: the module.
+      key: a random key.
 
     Returns:
-        The parameters, as `load_pretrained` has them.
+      The parameters, of the model's param_dtype; a nested dict, as `load_pretrained` returns it.
     """
-    return jax.jit(model.init)(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    input_ids = jnp.zeros((1, 1), jnp.int32)
+    return jax.jit(model.init)(key, input_ids)["params"]
 
 
 def abstract_params(model: Model) -> dict:
-    """The parameters' shapes and types alone, as jax.ShapeDtypeStruct."""
+    """Compute the parameters' shapes and element types.
+
+    Args:
+      model: the module.
+
+    Returns:
+      A nested dict of jax.ShapeDtypeStruct.
+    """
     return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
 
 
@@ -169,130 +244,157 @@ def save_pretrained(
     revision: str | None = None,
     max_bytes: int = 5 * 10**9,
 ) -> Path:
-    """Writes a Hugging Face folder: config.json, safetensors, and the tokenizer of the source.
+    """Write a Hugging Face folder: config.json, safetensors, and the tokenizer of the source.
 
     Args:
-        folder: where; weights that are there are replaced.
-        params: the whole model's parameters, in the type they are to be stored in.
-        source: the folder or hub id they come from, whose configuration and tokenizer are copied.
-        task, num_labels: what the model does, as when it was loaded.
-        label_names: the classes' names, for config.json; Hugging Face's LABEL_0, ... where the source has none.
-        pad_token_id: what batches are filled up with, for config.json where the source has none: without it,
-            Hugging Face's decoders classify one text at a time.
-        revision: the hub's branch, tag or commit.
-        max_bytes: more than this is split over several files with an index.
+      folder: the folder to write; weights in it are replaced.
+      params: the whole model's parameters, of the element type to store.
+      source: the folder or hub id they come from, whose configuration and tokenizer are copied.
+      task: the model's task, as when it was loaded.
+      num_labels: outputs of the classification head, as when it was loaded.
+      label_names: the classes' names, for config.json; LABEL_0, ... if empty.
+      pad_token_id: the token of padding, for config.json if the source has none: without it,
+        Hugging Face's decoders classify one text at a time.
+      revision: the hub's branch, tag or commit.
+      max_bytes: the size above which the weights are split over several files with an index.
 
     Returns:
-        The folder.
+      The folder.
 
     Raises:
-        BadInput: the parameters are not those of the source's configuration, or the folder is the source.
+      BadInput: the parameters do not fit the source's configuration, or the folder is the source.
     """
-    folder, origin = Path(folder), resolve_folder(source, revision)
+    folder = Path(folder)
+    origin = resolve_folder(source, revision)
     if folder.resolve() == origin.resolve():
         raise BadInput(
             f"{folder} is the folder the model comes from; accepted: another folder to save into"
         )
     model = load_model(origin, task=task, num_labels=num_labels)
-    kind = MODEL_TYPES[model.config.model_type]
-    _check_params(
-        params, abstract_params(_tied(model, kind.tied_by_weights, "lm_head" not in params))
-    )
+    model_type = MODEL_TYPES[model.config.model_type]
+    if model_type.tied_by_weights:
+        model = _with_tied(model, "lm_head" not in params)
+    _check_params(params, abstract_params(model))
+
     folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(folder, parts(kind.names, params), max_bytes)
+    write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
     for pattern in ("generation_config.json", *TOKENIZER_FILES):
         for path in origin.glob(pattern):
             shutil.copyfile(path, folder / path.name)
+
     dtype = jax.tree.leaves(params)[0].dtype
-    config = _saved_config(read_json(origin / "config.json"), model, task, dtype, label_names)
+    config = _config_to_save(read_json(origin / "config.json"), model, task, dtype, label_names)
     if pad_token_id is not None and model.config.pad_token_id is None:
         config["pad_token_id"] = pad_token_id
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def _saved_config(
+def _config_to_save(
     config: dict, model: Model, task: str, dtype: np.dtype, label_names: Sequence[str]
 ) -> dict:
-    config = {key: value for key, value in config.items() if key != "torch_dtype"}
-    config |= {
-        "dtype": str(dtype),
-        "architectures": [_task(model.config.model_type, task).architecture],
-    }
-    if isinstance(model, Classifier) and (
-        label_names or len(config.get("id2label", ())) != model.labels
-    ):
-        labels = {
-            str(i): name
-            for i, name in enumerate(label_names or [f"LABEL_{i}" for i in range(model.labels)])
-        }
-        config |= {"id2label": labels, "label2id": {label: int(i) for i, label in labels.items()}}
+    """Adapt the source's config.json to the saved model's element type, task and labels."""
+    config = dict(config)
+    config.pop("torch_dtype", None)
+    config["dtype"] = str(dtype)
+    config["architectures"] = [_task(model.config.model_type, task).architecture]
+    if not isinstance(model, Classifier):
+        return config
+
+    other_number = len(config.get("id2label", ())) != model.labels
+    if label_names or other_number:
+        if not label_names:
+            label_names = [f"LABEL_{i}" for i in range(model.labels)]
+        config["id2label"] = {str(i): name for i, name in enumerate(label_names)}
+        config["label2id"] = {name: i for i, name in enumerate(label_names)}
     return config
 
 
 def _hf_config(folder: Path) -> PretrainedConfig:
-    raw = read_json(folder / "config.json")
-    kind = raw.get("model_type")
-    if kind not in MODEL_TYPES:
+    """Read a folder's config.json with transformers.
+
+    Raises:
+      BadInput: it is missing, invalid, of an unknown model type, or of quantized weights.
+    """
+    config = read_json(folder / "config.json")
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        accepted = ", ".join(MODEL_TYPES)
+        raise BadInput(f"{folder}/config.json's model_type is {model_type!r}; accepted: {accepted}")
+    if "quantization_config" in config:
         raise BadInput(
-            f"{folder}/config.json's model_type is {kind!r}; accepted: {', '.join(MODEL_TYPES)}"
-        )
-    if "quantization_config" in raw:
-        raise BadInput(
-            f"{folder}/config.json has a quantization_config; accepted: weights that are not quantized"
+            f"{folder}/config.json has a quantization_config; accepted: weights that are not "
+            "quantized"
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(
-            f"{folder}/config.json is not a valid {kind} configuration ({reason})"
+            f"{folder}/config.json is not a valid {model_type} configuration ({reason})"
         ) from error
 
 
 def _task(model_type: str, task: str) -> Task:
     tasks = MODEL_TYPES[model_type].tasks
     if task not in tasks:
+        accepted = ", ".join(tasks)
         raise BadInput(
-            f"task is {task!r}, which {model_type} models do not do here; accepted: {', '.join(tasks)}"
+            f"task is {task!r}, which {model_type} models do not do here; accepted: {accepted}"
         )
     return tasks[task]
 
 
-def _tied(model: Model, by_weights: bool, tied: bool) -> Model:
-    """The model with its head tied or not as the weights have it, where it is they that tell."""
-    return model.clone(config=dataclasses.replace(model.config, tied=tied)) if by_weights else model
+def _with_tied(model: Model, tied: bool) -> Model:
+    """Return the model with its head tied to the embedding, or not."""
+    return model.clone(config=dataclasses.replace(model.config, tied=tied))
 
 
-def _stored_labels(reading: Reading, checkpoint: Checkpoint) -> int | None:
-    """The rows of the checkpoint's last head layer, if it is there and does not fit."""
-    for entry in reading.fresh:
-        if entry.names[0] in reading.stored and entry.path[-1] == "kernel":
-            return checkpoint.headers[reading.stored[entry.names[0]]].shape[0]
+def _stored_labels(match: Match, checkpoint: Checkpoint) -> int | None:
+    """Return the labels of the checkpoint's head if it has one that does not fit, else None."""
+    for entry in match.fresh:
+        name = entry.names[0]
+        if name in match.stored_names and entry.path[-1] == "kernel":
+            header = checkpoint.headers[match.stored_names[name]]
+            return header.shape[0]
     return None
 
 
-def _fresh(entry: Entry, key: jax.Array, std: float) -> np.ndarray:
-    """A kernel starts normal, a bias at zero, a scale at one; each leaf from its own key."""
-    if entry.path[-1] != "kernel":
-        return np.full(entry.shape, 1.0 if entry.path[-1] == "scale" else 0.0, np.float32)
+def _initial_value(entry: TableEntry, key: jax.Array, std: float) -> np.ndarray:
+    """Initialize a parameter of a fresh head.
+
+    Args:
+      entry: the parameter.
+      key: the head's random key; each parameter derives its own from it.
+      std: standard deviation of a kernel.
+
+    Returns:
+      A normal kernel, a bias of zeros or a scale of ones; float32.
+    """
+    leaf = entry.path[-1]
+    if leaf == "scale":
+        return np.ones(entry.shape, np.float32)
+    if leaf != "kernel":
+        return np.zeros(entry.shape, np.float32)
     key = jax.random.fold_in(key, zlib.crc32(".".join(entry.path).encode()))
     return np.asarray(std * jax.random.normal(key, entry.shape))
 
 
-def _check_params(params: dict, shapes: dict) -> None:
-    def described(tree: dict) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
-            for path, leaf in leaves
-        }
-
-    given, wanted = described(params), described(shapes)
-    wrong = sorted(
-        name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name)
-    )
+def _check_params(params: dict, expected: dict) -> None:
+    """Raise BadInput if parameters are missing, unexpected or misshapen; it names all of them."""
+    shapes = _shapes_by_name(params)
+    expected_shapes = _shapes_by_name(expected)
+    names = shapes.keys() | expected_shapes.keys()
+    wrong = sorted(name for name in names if shapes.get(name) != expected_shapes.get(name))
     if wrong:
         raise BadInput(
             f"the parameters to save are missing, unexpected or misshapen: {', '.join(wrong)}"
         )
+
+
+def _shapes_by_name(tree: dict) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        shapes[name] = tuple(leaf.shape)
+    return shapes

@@ -1,20 +1,23 @@
-"""Where tokens stand, which of them a query may see, and the keys and values of those already read."""
+"""Token positions, and the cache of keys and values for decoding."""
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from balora_jax.models.layers.mask import AttentionMask
+
 
 @struct.dataclass
 class Cache:
-    """Keys and values of the tokens so far, in slots filled from the left.
+    """Keys and values of the tokens read so far, in slots filled from the left.
 
     Attributes:
-        keys, values: [layers, batch, slots, kv_heads, head_dim].
-        positions: [batch, slots] int32, each token's place in its own text.
-        filled: [batch, slots] bool, True where a slot holds a counted token.
-        length: int32 scalar, the next free slot.
+      keys: [layers, batch, slots, kv_heads, D].
+      values: [layers, batch, slots, kv_heads, D].
+      positions: [batch, slots] int32, each token's position in its text.
+      filled: [batch, slots] bool, True where a slot holds a token and not padding.
+      length: int32 scalar, the next free slot.
     """
 
     keys: jax.Array
@@ -24,25 +27,22 @@ class Cache:
     length: jax.Array
 
 
-@struct.dataclass
-class Reach:
-    """Which keys each query may see.
-
-    Attributes:
-        mask: [batch, queries, keys] bool.
-        distance: [batch, queries, keys] int32, how far back a key lies.
-        length: how many keys of the cache come before the queries.
-    """
-
-    mask: jax.Array
-    distance: jax.Array
-    length: jax.Array | int
-
-
 def empty_cache(
     layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: DTypeLike
 ) -> Cache:
-    """A cache with nothing in it, for at most `slots` tokens a row, padding included."""
+    """Create a cache without tokens.
+
+    Args:
+      layers: layers of the model.
+      batch: rows.
+      slots: tokens a row can hold, padding included.
+      kv_heads: heads of the keys and values.
+      head_dim: D, the size of a head.
+      dtype: element type of the keys and values.
+
+    Returns:
+      The cache, all zeros.
+    """
     shape = (layers, batch, slots, kv_heads, head_dim)
     return Cache(
         keys=jnp.zeros(shape, dtype),
@@ -53,82 +53,85 @@ def empty_cache(
     )
 
 
-def token_positions(mask: jax.Array) -> jax.Array:
-    """Each counted token's place among the counted ones, so that padding on either side changes nothing.
+def token_positions(attention_mask: jax.Array) -> jax.Array:
+    """Number the tokens of each row, so that padding on either side changes no position.
 
     Args:
-        mask: [batch, length] bool.
+      attention_mask: [batch, length] bool, True at tokens.
 
     Returns:
-        [batch, length] int32; 0 before the first counted token.
+      [batch, length] int32: the number of tokens before each one; 0 before the first token.
     """
-    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
+    return jnp.maximum(jnp.cumsum(attention_mask.astype(jnp.int32), axis=-1) - 1, 0)
 
 
-def causal_mask(
-    query_positions: jax.Array, key_positions: jax.Array, key_counted: jax.Array
-) -> jax.Array:
-    """Which keys a query may see: counted ones that are not later than itself.
+def place_tokens(
+    attention_mask: jax.Array, cache: Cache | None
+) -> tuple[jax.Array, AttentionMask, Cache | None]:
+    """Compute the positions of new tokens and the causal mask of their attention.
 
     Args:
-        query_positions: [batch, queries] int32.
-        key_positions: [batch, keys] int32.
-        key_counted: [batch, keys] bool.
+      attention_mask: [batch, queries] bool, True where a new position holds a token.
+      cache: the tokens before them, or None.
 
     Returns:
-        [batch, queries, keys] bool.
+      The new tokens' positions [batch, queries] int32; their attention mask, over the new tokens
+      or, with a cache, over its slots; and the cache with the new positions but not yet the new
+      keys and values (`store` adds those).
     """
-    return key_counted[:, None, :] & (key_positions[:, None, :] <= query_positions[:, :, None])
-
-
-def look_back(mask: jax.Array, cache: Cache | None) -> tuple[jax.Array, Reach, Cache | None]:
-    """The places of new tokens and what they may see.
-
-    Args:
-        mask: [batch, queries] bool, True where a new token counts.
-        cache: what was read before, or None.
-
-    Returns:
-        The new tokens' positions [batch, queries], their reach, and the cache with the new tokens' places in it, which
-        waits for their keys and values (`remember`).
-    """
-    positions = token_positions(mask)
+    positions = token_positions(attention_mask)
     if cache is None:
-        return positions, _reach(positions, positions, mask, 0), None
-    positions = positions + jnp.sum(cache.filled, axis=-1, keepdims=True, dtype=jnp.int32)
+        return positions, AttentionMask.causal(positions, positions, attention_mask), None
+
+    cached_tokens = jnp.sum(cache.filled, axis=-1, keepdims=True, dtype=jnp.int32)
+    positions = positions + cached_tokens
     start = (0, cache.length)
-    every = jax.lax.dynamic_update_slice(cache.positions, positions, start)
-    filled = jax.lax.dynamic_update_slice(cache.filled, mask, start)
-    return (
-        positions,
-        _reach(positions, every, filled, cache.length),
-        cache.replace(positions=every, filled=filled),
-    )
+    key_positions = jax.lax.dynamic_update_slice(cache.positions, positions, start)
+    filled = jax.lax.dynamic_update_slice(cache.filled, attention_mask, start)
+    mask = AttentionMask.causal(positions, key_positions, filled)
+    return positions, mask, cache.replace(positions=key_positions, filled=filled)
 
 
-def _reach(
-    positions: jax.Array, keys: jax.Array, counted: jax.Array, length: jax.Array | int
-) -> Reach:
-    return Reach(
-        causal_mask(positions, keys, counted), positions[:, :, None] - keys[:, None, :], length
-    )
+def store(cache: Cache, keys: jax.Array, values: jax.Array) -> Cache:
+    """Write the new tokens' keys and values into the next free slots.
 
+    Args:
+      cache: as `place_tokens` returned it.
+      keys: [layers, batch, queries, kv_heads, D].
+      values: [layers, batch, queries, kv_heads, D].
 
-def remember(cache: Cache, keys: jax.Array, values: jax.Array) -> Cache:
-    """The cache with the new tokens' keys and values [layers, batch, queries, kv_heads, D] in the next free slots."""
+    Returns:
+      The cache with the new tokens.
+    """
     start = (0, 0, cache.length, 0, 0)
+    keys = keys.astype(cache.keys.dtype)
+    values = values.astype(cache.values.dtype)
     return cache.replace(
-        keys=jax.lax.dynamic_update_slice(cache.keys, keys.astype(cache.keys.dtype), start),
-        values=jax.lax.dynamic_update_slice(cache.values, values.astype(cache.values.dtype), start),
+        keys=jax.lax.dynamic_update_slice(cache.keys, keys, start),
+        values=jax.lax.dynamic_update_slice(cache.values, values, start),
         length=cache.length + keys.shape[2],
     )
 
 
-def join(
-    past: tuple, key: jax.Array, value: jax.Array, length: jax.Array | int
+def insert(
+    past_key_values: tuple[jax.Array, jax.Array],
+    key: jax.Array,
+    value: jax.Array,
+    slot: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """One layer's cached keys and values [batch, slots, kv_heads, D] with the new ones at `length`."""
-    start = (0, length, 0, 0)
-    keys = jax.lax.dynamic_update_slice(past[0], key.astype(past[0].dtype), start)
-    values = jax.lax.dynamic_update_slice(past[1], value.astype(past[1].dtype), start)
+    """Insert new keys and values among one layer's cached ones.
+
+    Args:
+      past_key_values: the cached keys and values, each [batch, slots, kv_heads, D].
+      key: [batch, queries, kv_heads, D], the new keys.
+      value: [batch, queries, kv_heads, D], the new values.
+      slot: int32 scalar, the slot of the first new token.
+
+    Returns:
+      All keys and all values, each [batch, slots, kv_heads, D], of the new ones' element type.
+    """
+    past_keys, past_values = past_key_values
+    start = (0, slot, 0, 0)
+    keys = jax.lax.dynamic_update_slice(past_keys, key.astype(past_keys.dtype), start)
+    values = jax.lax.dynamic_update_slice(past_values, value.astype(past_values.dtype), start)
     return keys.astype(key.dtype), values.astype(value.dtype)

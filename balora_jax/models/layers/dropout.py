@@ -1,4 +1,4 @@
-"""Dropout whose mask is a hash of each element's place: next to no work, so nothing of it is ever kept."""
+"""Dropout whose mask is a hash of each element's index, so cheap that no mask is ever kept."""
 
 import functools
 import math
@@ -8,60 +8,99 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from balora_jax.models.layers.options import Numerics, recomputed
+from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.layers.recompute import recomputed
 
 
 class DropoutKey(nn.Module):
-    """A key of its own for every place that drops."""
+    """A submodule without parameters, so that every use of dropout has a key of its own.
+
+    Its name is part of the key: renaming the class would change every mask.
+    """
 
     def __call__(self) -> jax.Array:
+        """Draw this use's key."""
         return self.make_rng("dropout")
 
 
-def drop(x: jax.Array, rate: float, numerics: Numerics) -> jax.Array:
-    """x with a share of its elements zeroed and the rest scaled up, in training; called within a compact method."""
-    act = dropping(rate, numerics)
-    return x if act is None else act(x)
-
-
-def dropping(rate: float, numerics: Numerics) -> Callable[[jax.Array], jax.Array] | None:
-    """The function that drops at a rate, or None when nothing is dropped; called within a compact method."""
-    if not (rate and numerics.training):
-        return None
-    return recomputed(functools.partial(dropped, key=DropoutKey()(), rate=rate))
-
-
-def dropped(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
-    """x with a share of its elements zeroed and the rest scaled up (Srivastava et al., JMLR 15, 2014).
-
-    Which ones is a hash of the key and the element's index. jax.random's bits, at twenty rounds an element, take a
-    quarter of a small encoder's step; these are fused into what reads them, and the backward pass makes them again.
-    The mask is the same however x is laid out over devices.
+def dropout(x: jax.Array, rate: float, options: LayerOptions) -> jax.Array:
+    """Drop elements of `x` in training; to be called within a compact method.
 
     Args:
-        x: any shape, of fewer than 2**32 elements.
-        key: a jax.random key.
-        rate: the probability of dropping an element, in [0, 1); kept to 2**-32.
+      x: any shape.
+      rate: probability of dropping an element.
+      options: the model's layer options, of which `training` counts.
 
     Returns:
-        An array of x's shape and type.
+      An array of x's shape and element type.
     """
-    keep = _hashed(x.shape, jax.random.bits(key, (2,))) >= jnp.uint32(rate * 2**32)
+    function = dropout_function(rate, options)
+    if function is None:
+        return x
+    return function(x)
+
+
+def dropout_function(rate: float, options: LayerOptions) -> Callable[[jax.Array], jax.Array] | None:
+    """Draw a key and return the dropout with it; to be called within a compact method.
+
+    Args:
+      rate: probability of dropping an element.
+      options: the model's layer options, of which `training` counts.
+
+    Returns:
+      A pure function of an array, or None if nothing is dropped.
+    """
+    if not (rate and options.training):
+        return None
+    key = DropoutKey()()
+    return recomputed(functools.partial(hash_dropout, key=key, rate=rate))
+
+
+def hash_dropout(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
+    """Zero a share of the elements and scale up the rest (Srivastava et al., JMLR 15, 2014).
+
+    A hash of the key and of the element's index decides. The random bits of jax.random, at twenty
+    rounds an element, take a quarter of a small encoder's step; the hash is fused into its reader,
+    and the backward pass recomputes it. The mask does not depend on how x is laid out over devices.
+
+    Args:
+      x: any shape, of fewer than 2**32 elements.
+      key: a jax.random key.
+      rate: probability of dropping an element, in [0, 1); resolved to 2**-32.
+
+    Returns:
+      An array of x's shape and element type.
+    """
+    threshold = jnp.uint32(rate * 2**32)
+    keep = _hashed_indices(x.shape, jax.random.bits(key, (2,))) >= threshold
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def _hashed(shape: tuple[int, ...], words: jax.Array) -> jax.Array:
-    """A uint32 for each element: its index in row-major order, mixed with each word in turn."""
-    strides = (math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    axes = (
-        jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(n)
-        for axis, n in enumerate(strides)
-    )
-    return _mixed(_mixed(sum(axes, jnp.uint32(0)) ^ words[0]) ^ words[1])
+def _hashed_indices(shape: tuple[int, ...], words: jax.Array) -> jax.Array:
+    """Hash every element's index in row-major order, with each of two words.
+
+    Args:
+      shape: of the array.
+      words: [2] uint32.
+
+    Returns:
+      An array of that shape, uint32.
+    """
+    index = jnp.uint32(0)
+    for axis in range(len(shape)):
+        stride = jnp.uint32(math.prod(shape[axis + 1 :]))
+        index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+    hashed = _mix_bits(index ^ words[0])
+    return _mix_bits(hashed ^ words[1])
 
 
-def _mixed(x: jax.Array) -> jax.Array:
-    """A bijection of 32-bit words in which each bit of x moves every bit of the result (Wellons, `lowbias32`)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+def _mix_bits(x: jax.Array) -> jax.Array:
+    """Permute the 32-bit words so that each input bit affects every output bit.
+
+    Wellons' `lowbias32` hash.
+    """
+    x = x ^ (x >> 16)
+    x = x * jnp.uint32(0x7FEB352D)
+    x = x ^ (x >> 15)
+    x = x * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -1,28 +1,25 @@
-"""What all layers of a model share: how they compute, and what they make twice."""
+"""Settings that all layers of a model share."""
 
-import functools
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-# For elementwise functions: the backward pass computes them again from their arguments, which costs less than keeping
-# what they go through. The arguments of a scanned layer are kept by the scan, so there is nothing to guard from reuse.
-recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
-
 
 @dataclass(frozen=True)
-class Numerics:
-    """What all layers of a model share: how they compute, store, drop out and start."""
+class LayerOptions:
+    """Element types, dropout and initialization of a model's layers.
 
-    # What activations and matrix products are in.
+    Attributes:
+      dtype: element type of activations and matrix products.
+      param_dtype: element type of fresh parameters.
+      lora_dropout: probability of dropping an input of an adapter; applies in training only.
+      training: True where dropout is active.
+      init_std: standard deviation of fresh kernels and embeddings.
+    """
+
     dtype: DTypeLike = jnp.float32
-    # What fresh parameters are stored in.
     param_dtype: DTypeLike = jnp.float32
-    # Probability of dropping an input of the adapter; acts in training only.
     lora_dropout: float = 0.0
-    # Whether anything is dropped.
     training: bool = False
-    # Standard deviation of fresh kernels and embeddings.
     init_std: float = 0.02

@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al., 2104.09864), with Llama 3's and the linear stretching of its angles."""
+"""Rotary position embedding (Su et al., arXiv 2104.09864) with two ways of scaling its angles."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rope:
-    """How positions become angles; the fields after `factor` are Llama 3's alone."""
+    """The rotation's frequencies: its base and how they are scaled for longer texts.
+
+    Attributes:
+      theta: the base of the frequencies.
+      kind: "default" (not scaled), "linear" (all scaled) or "llama3" (low ones scaled).
+      factor: what scaled frequencies are divided by.
+      low_freq_factor: llama3: frequencies with fewer periods than this in the original length are
+        scaled in full.
+      high_freq_factor: llama3: frequencies with more periods than this are not scaled.
+      original_max_positions: llama3: the length before scaling, in tokens.
+    """
 
     theta: float
     kind: str = "default"
@@ -21,55 +31,58 @@ class Rope:
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-    """Radians a position, for each pair of a head's dimensions.
+    """Compute the angle by which each pair of a head's dimensions turns from token to token.
 
     Args:
-        rope: the kind of rotation.
-        head_dim: D, the size of a head.
+      rope: the rotation.
+      head_dim: D, the size of a head.
 
     Returns:
-        [D / 2] float32.
+      [D / 2] float32, radians a position.
     """
-    frequencies = rope.theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    exponents = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
+    frequencies = rope.theta**-exponents
     if rope.kind == "linear":
         frequencies = frequencies / rope.factor
     if rope.kind == "llama3":
-        frequencies = _llama3(frequencies, rope)
+        frequencies = _scale_low_frequencies(frequencies, rope)
     return frequencies.astype(np.float32)
 
 
-def _llama3(frequencies: np.ndarray, rope: Rope) -> np.ndarray:
-    """Slow angles are divided by the factor, fast ones kept, those between blended."""
-    turns = rope.original_max_positions * frequencies / (2 * math.pi)
-    kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+def _scale_low_frequencies(frequencies: np.ndarray, rope: Rope) -> np.ndarray:
+    """Divide low frequencies by the factor, keep high ones, and interpolate between (Llama 3)."""
+    periods = rope.original_max_positions * frequencies / (2 * math.pi)
+    kept = (periods - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     kept = np.clip(kept, 0.0, 1.0)
     return kept * frequencies + (1 - kept) * frequencies / rope.factor
 
 
-def rotation(positions: jax.Array, frequencies: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines of each position's angles.
+def cosines_and_sines(positions: jax.Array, frequencies: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Compute the cosine and the sine of each position's angles.
 
     Args:
-        positions: [batch, length] int32.
-        frequencies: [D / 2] float32.
+      positions: [batch, length] int32.
+      frequencies: [D / 2] float32, radians a position.
 
     Returns:
-        Two arrays [batch, length, 1, D / 2], float32.
+      Two arrays [batch, length, 1, D / 2], float32.
     """
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:
-    """Turns the pairs (x_i, x_{i + D/2}) of every head by its position's angles.
+    """Rotate the pairs (x_i, x_{i + D/2}) of every head by its position's angles.
 
     Args:
-        x: [batch, length, heads, D].
-        cosines, sines: [batch, length, 1, D / 2] float32.
+      x: [batch, length, heads, D].
+      cosines: [batch, length, 1, D / 2] float32.
+      sines: [batch, length, 1, D / 2] float32.
 
     Returns:
-        The shape and type of x.
+      An array of x's shape and element type.
     """
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = (first * cosines - second * sines, second * cosines + first * sines)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    rotated_first = first * cosines - second * sines
+    rotated_second = second * cosines + first * sines
+    return jnp.concatenate((rotated_first, rotated_second), axis=-1).astype(x.dtype)

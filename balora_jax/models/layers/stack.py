@@ -1,4 +1,4 @@
-"""Layers of one kind on top of each other: one traced, its parameters stacked on the leading axis."""
+"""Repeated layers: traced once, with their parameters stacked on the leading axis."""
 
 import dataclasses
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from balora_jax.models.layers.options import Numerics
+from balora_jax.models.layers.options import LayerOptions
 
-# What the backward pass keeps of a layer: "none" recomputes nothing, "full" everything, and "dots" everything but
-# the products with weights (attention scores, quadratic in length, are recomputed).
+# Values of a layer that the backward pass may keep. "none" (no entry here) keeps all of them,
+# "full" none, and "dots" the products with weights: attention scores are recomputed.
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -17,61 +17,74 @@ REMAT_POLICIES = {
 
 
 def stack(layer: type[nn.Module], length: int, remat: str, in_axes: tuple) -> type[nn.Module]:
-    """A layer repeated: layers(x, *inputs) -> (x, outputs stacked on axis 0).
+    """Repeat a layer: layers(x, *inputs) -> (x, the layers' outputs stacked on axis 0).
 
     Args:
-        layer: a module whose call takes x and `in_axes` more, and returns x and its output.
-        length: how many.
-        remat: "none", "dots" or "full".
-        in_axes: for each further input 0 (each layer has its own slice) or nn.broadcast.
+      layer: a module class whose call takes x and further inputs, and returns x and an output.
+      length: number of layers.
+      remat: recomputation in the backward pass: "none", "dots" or "full".
+      in_axes: for each further input, 0 (each layer has its own slice) or nn.broadcast.
 
     Returns:
-        The module class of the stack.
+      The module class of the stack.
     """
-    return _scanned(_rematted(layer, remat), length, in_axes)
+    return _scanned(_rematerialized(layer, remat), length, in_axes)
 
 
 def stack_beside_teacher(
     layer: type[nn.Module], length: int, remat: str, in_axes: tuple
 ) -> type[nn.Module]:
-    """`stack` for two at once: layers((student, teacher), *inputs) -> ((student, teacher), None).
+    """Repeat a layer for student and teacher: layers((student, teacher), *inputs) -> (pair, None).
 
-    Both go through a layer before the next one's weights are fetched, so these are fetched once. The teacher takes its
-    adapters from the collection `teacher` and drops nothing.
+    Both pass through a layer before the next one, so each layer's weights are fetched once. The
+    teacher's adapters are in the collection `teacher`, and nothing of it is dropped.
+
+    Args:
+      layer: a module class with the attributes `config` and `options`; see `stack`.
+      length: number of layers.
+      remat: recomputation in the student's backward pass.
+      in_axes: as for `stack`; the further inputs are shared by student and teacher.
+
+    Returns:
+      The module class of the stack.
     """
 
-    class Pair(nn.Module):
+    class LayerPair(nn.Module):
         config: Any
-        numerics: Numerics
+        options: LayerOptions
 
         def setup(self) -> None:
-            self.own = _rematted(layer, remat)(self.config, self.numerics)
-            nn.share_scope(self, self.own)
+            self.student_layer = _rematerialized(layer, remat)(self.config, self.options)
+            nn.share_scope(self, self.student_layer)
 
-        def __call__(self, states: tuple, *inputs):
-            student, teacher = states
-            student, _ = self.own(student, *inputs)
-            still = layer(
-                self.config, dataclasses.replace(self.numerics, training=False), parent=None
-            )
-            # No gradient reaches the teacher, so there is nothing to keep of it or to compute again.
-            weights = {
+        def __call__(self, hidden_states: tuple, *inputs):
+            student, teacher = hidden_states
+            student, _ = self.student_layer(student, *inputs)
+
+            # No gradient reaches the teacher, so it needs no recomputation.
+            without_dropout = dataclasses.replace(self.options, training=False)
+            teacher_layer = layer(self.config, without_dropout, parent=None)
+            teacher_variables = {
                 "params": self.variables["params"],
                 "lora": self.variables.get("teacher", {}),
             }
-            return (student, still.apply(weights, teacher, *inputs)[0]), None
+            teacher, _ = teacher_layer.apply(teacher_variables, teacher, *inputs)
+            return (student, teacher), None
 
-    return _scanned(Pair, length, in_axes)
+    return _scanned(LayerPair, length, in_axes)
 
 
-def _rematted(layer: type[nn.Module], remat: str) -> type[nn.Module]:
-    return (
-        layer
-        if remat == "none"
-        else nn.remat(layer, prevent_cse=False, policy=REMAT_POLICIES[remat])
-    )
+def _rematerialized(layer: type[nn.Module], remat: str) -> type[nn.Module]:
+    if remat == "none":
+        return layer
+    return nn.remat(layer, prevent_cse=False, policy=REMAT_POLICIES[remat])
 
 
 def _scanned(layer: type[nn.Module], length: int, in_axes: tuple) -> type[nn.Module]:
-    axes, keys = {"params": 0, "lora": 0, "teacher": 0}, {"params": True, "dropout": True}
-    return nn.scan(layer, variable_axes=axes, split_rngs=keys, in_axes=in_axes, length=length)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0, "lora": 0, "teacher": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=in_axes,
+        length=length,
+    )

@@ -1,204 +1,207 @@
-"""T5's configuration, its buckets of distance and its blocks (Raffel et al., 1910.10683)."""
+"""T5's buckets of relative position, and its blocks (Raffel et al., arXiv 1910.10683)."""
 
 import dataclasses
 import math
-from dataclasses import dataclass
 
 import jax
 import numpy as np
 from flax import linen as nn
-from transformers import PretrainedConfig
 
+from balora_jax.models.layers.activations import ACTIVATIONS
 from balora_jax.models.layers.attention import attend, merge_heads, split_heads
-from balora_jax.models.layers.dense import ACTIVATIONS, Dense, check_activation, through
-from balora_jax.models.layers.dropout import drop, dropping
+from balora_jax.models.layers.dense import Dense, activate_and_project
+from balora_jax.models.layers.dropout import dropout, dropout_function
+from balora_jax.models.layers.mask import AttentionMask
 from balora_jax.models.layers.norms import RMSNorm
-from balora_jax.models.layers.options import Numerics
-
-
-@dataclass(frozen=True)
-class T5Config:
-    """The switches of a T5; hashable, so that a model is a static argument of jit."""
-
-    model_type: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    decoder_layers: int
-    heads: int
-    head_dim: int
-    activation: str
-    gated: bool
-    norm_eps: float
-    dropout: float
-    classifier_dropout: float
-    # Distances that are told apart, and from which on they are not.
-    buckets: int
-    max_distance: int
-    # The decoder's output is divided by the root of its size before the head (T5 1.0).
-    scaled: bool
-    # The head is the transposed embedding.
-    tied: bool
-    init_std: float
-    pad_token_id: int | None
-    eos_token_id: int | None
-    start_token_id: int
-    final_softcap: None = None
-
-    @property
-    def max_length(self) -> None:
-        """Tokens a text may have: any number, positions being relative."""
-        return None
-
-
-def t5_config(hf: PretrainedConfig) -> T5Config:
-    """The T5 a Hugging Face configuration describes."""
-    scaled = bool(getattr(hf, "scale_decoder_outputs", hf.tie_word_embeddings))
-    start = getattr(hf, "decoder_start_token_id", None)
-    eos = hf.eos_token_id[0] if isinstance(hf.eos_token_id, list) else hf.eos_token_id
-    return T5Config(
-        model_type=hf.model_type,
-        vocab_size=hf.vocab_size,
-        hidden_size=hf.d_model,
-        intermediate_size=hf.d_ff,
-        layers=hf.num_layers,
-        decoder_layers=hf.num_decoder_layers,
-        heads=hf.num_heads,
-        head_dim=hf.d_kv,
-        activation=check_activation(hf.dense_act_fn),
-        gated=hf.is_gated_act,
-        norm_eps=hf.layer_norm_epsilon,
-        dropout=hf.dropout_rate,
-        classifier_dropout=hf.classifier_dropout,
-        buckets=hf.relative_attention_num_buckets,
-        max_distance=hf.relative_attention_max_distance,
-        scaled=scaled,
-        tied=scaled,
-        init_std=hf.initializer_factor * hf.d_model**-0.5,
-        pad_token_id=hf.pad_token_id,
-        eos_token_id=eos,
-        start_token_id=start if start is not None else hf.pad_token_id or 0,
-    )
+from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.t5.config import T5Config
 
 
 def position_buckets(
-    distance: np.ndarray, buckets: int, farthest: int, *, both_ways: bool
+    distance: np.ndarray, buckets: int, max_distance: int, *, both_ways: bool
 ) -> np.ndarray:
-    """The bucket of every distance, key minus query: half of them one wide, the others wider and wider.
+    """Map distances to buckets: half of them of width one, the others of logarithmic width.
 
     Args:
-        distance: int, of any shape.
-        buckets: how many.
-        farthest: the distance from which on all share the last bucket.
-        both_ways: half of the buckets are for later keys; otherwise those share the first bucket.
+      distance: int, any shape: position of the key minus that of the query.
+      buckets: number of buckets.
+      max_distance: the distance from which on all share the last bucket.
+      both_ways: True to give half of the buckets to later keys; otherwise those share the first
+        bucket.
 
     Returns:
-        int, of the same shape.
+      int, of the same shape.
     """
     offset = 0
     if both_ways:
         buckets //= 2
         offset = np.where(distance > 0, buckets, 0)
-    far = np.abs(distance) if both_ways else np.maximum(-distance, 0)
+        distance = np.abs(distance)
+    else:
+        distance = np.maximum(-distance, 0)
+
+    # Distances below `exact` have a bucket each; the others are spread by their logarithm.
     exact = buckets // 2
-    ratio = np.log(np.maximum(far, exact).astype(np.float32) / np.float32(exact)) / np.float32(
-        math.log(farthest / exact)
-    )
-    wide = exact + (ratio * np.float32(buckets - exact)).astype(int)
-    return offset + np.where(far < exact, far, np.minimum(wide, buckets - 1))
+    log_distance = np.log(np.maximum(distance, exact).astype(np.float32) / np.float32(exact))
+    max_log_distance = np.float32(math.log(max_distance / exact))
+    share = log_distance / max_log_distance
+    far_bucket = exact + (share * np.float32(buckets - exact)).astype(int)
+    far_bucket = np.minimum(far_bucket, buckets - 1)
+    return offset + np.where(distance < exact, distance, far_bucket)
 
 
 class Attention(nn.Module):
-    """Attention whose scores are not scaled; the scale is in the queries' kernel from the start."""
+    """Attention without a factor of the scores: the initial query kernel holds it."""
 
     config: T5Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: jax.Array, mask: jax.Array, bias: jax.Array | None
+        self, x: jax.Array, context: jax.Array, mask: AttentionMask, bias: jax.Array | None
     ) -> jax.Array:
-        """[batch, queries, d] looking at context [batch, keys, d] -> [batch, queries, d]."""
-        cfg, numerics = self.config, self.numerics
-        small = dataclasses.replace(numerics, init_std=numerics.init_std * cfg.head_dim**-0.5)
+        """Attend from x to the context.
 
-        def project(x, name, numerics):
-            return split_heads(Dense(cfg.heads * cfg.head_dim, numerics, name=name)(x), cfg.heads)
+        Args:
+          x: [batch, queries, d].
+          context: [batch, keys, d].
+          mask: the keys each query may attend to.
+          bias: [1, heads, queries, keys] float32, added to the scores; or None.
 
-        query = project(x, "q", small)
-        key, value = project(context, "k", numerics), project(context, "v", numerics)
-        out = attend(
-            query, key, value, mask, scale=1.0, bias=bias, drop=dropping(cfg.dropout, numerics)
-        )
-        return Dense(cfg.hidden_size, numerics, name="o")(merge_heads(out))
+        Returns:
+          [batch, queries, d].
+        """
+        cfg = self.config
+        query_init_std = self.options.init_std * cfg.head_dim**-0.5
+        query_options = dataclasses.replace(self.options, init_std=query_init_std)
+        query = self._project(x, "q", query_options)
+        key = self._project(context, "k", self.options)
+        value = self._project(context, "v", self.options)
+        weights_dropout = dropout_function(cfg.dropout, self.options)
+        output = attend(query, key, value, mask, scale=1.0, bias=bias, dropout=weights_dropout)
+        return Dense(cfg.hidden_size, self.options, name="o")(merge_heads(output))
+
+    def _project(self, x: jax.Array, name: str, options: LayerOptions) -> jax.Array:
+        cfg = self.config
+        dense = Dense(cfg.heads * cfg.head_dim, options, name=name)
+        return split_heads(dense(x), cfg.heads)
 
 
 class FeedForward(nn.Module):
-    """wo(act(wi x)), or wo(act(wi_0 x) * wi_1 x)."""
+    """wo(act(wi x)); if gated, wo(act(wi_0 x) * wi_1 x); with dropout before wo."""
 
     config: T5Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        cfg, numerics = self.config, self.numerics
+        """Map [batch, length, d] to the same shape."""
+        cfg = self.config
         names = ("wi_0", "wi_1") if cfg.gated else ("wi",)
-        wide = [Dense(cfg.intermediate_size, numerics, name=name)(x) for name in names]
-        thinned = dropping(cfg.dropout, numerics) or (lambda x: x)
+        wide = [Dense(cfg.intermediate_size, self.options, name=name)(x) for name in names]
+        drop_elements = dropout_function(cfg.dropout, self.options)
 
-        def act(first: jax.Array, *second: jax.Array) -> jax.Array:
-            return thinned(math.prod(second, start=ACTIVATIONS[cfg.activation](first)))
+        def activation(first: jax.Array, *second: jax.Array) -> jax.Array:
+            product = ACTIVATIONS[cfg.activation](first)
+            for factor in second:
+                product = product * factor
+            if drop_elements is None:
+                return product
+            return drop_elements(product)
 
-        return through(act, Dense(cfg.hidden_size, numerics, name="wo"), *wide)
+        wo = Dense(cfg.hidden_size, self.options, name="wo")
+        return activate_and_project(activation, wo, *wide)
 
 
 class Sublayer(nn.Module):
-    """x + drop(inner(norm(x))); the inner module is named as its kind."""
+    """x + dropout(inner(norm(x))).
+
+    Attributes:
+      kind: name of the inner module: "SelfAttention", "EncDecAttention" or "DenseReluDense".
+    """
 
     config: T5Config
-    numerics: Numerics
+    options: LayerOptions
     kind: str
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: jax.Array | None = None, mask=None, bias=None
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        mask: AttentionMask | None = None,
+        bias: jax.Array | None = None,
     ) -> jax.Array:
-        """Args: context: what attention looks at; None: the normed x itself."""
-        cfg, numerics = self.config, self.numerics
-        normed = RMSNorm(cfg.norm_eps, numerics, name="layer_norm")(x)
+        """Apply the sublayer.
+
+        Args:
+          x: [batch, length, d].
+          context: [batch, keys, d], for attention; the norm of x if None.
+          mask: the keys each query may attend to, for attention.
+          bias: [1, heads, queries, keys] float32, for attention; or None.
+
+        Returns:
+          [batch, length, d].
+        """
+        cfg = self.config
+        normed = RMSNorm(cfg.norm_eps, self.options, name="layer_norm")(x)
         if self.kind == "DenseReluDense":
-            out = FeedForward(cfg, numerics, name=self.kind)(normed)
+            output = FeedForward(cfg, self.options, name=self.kind)(normed)
         else:
-            attention = Attention(cfg, numerics, name=self.kind)
-            out = attention(normed, normed if context is None else context, mask, bias)
-        return x + drop(out, cfg.dropout, numerics)
+            attention = Attention(cfg, self.options, name=self.kind)
+            output = attention(normed, normed if context is None else context, mask, bias)
+        return x + dropout(output, cfg.dropout, self.options)
 
 
 class Sublayers(nn.Module):
-    """Self-attention, in the decoder attention to the encoder, and the feed-forward layer; numbered."""
+    """Self-attention, in the decoder also attention to the encoder, and feed-forward; numbered."""
 
     config: T5Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, bias: jax.Array, encoded: tuple | None
+        self,
+        x: jax.Array,
+        mask: AttentionMask,
+        bias: jax.Array,
+        encoded: tuple[jax.Array, AttentionMask] | None,
     ) -> jax.Array:
-        cfg, numerics = self.config, self.numerics
-        x = Sublayer(cfg, numerics, "SelfAttention", name="0")(x, None, mask, bias)
+        """Apply one block; arguments as for `Block`."""
+        cfg = self.config
+        x = Sublayer(cfg, self.options, "SelfAttention", name="0")(x, None, mask, bias)
         if encoded is None:
-            return Sublayer(cfg, numerics, "DenseReluDense", name="1")(x)
-        x = Sublayer(cfg, numerics, "EncDecAttention", name="1")(x, *encoded)
-        return Sublayer(cfg, numerics, "DenseReluDense", name="2")(x)
+            return Sublayer(cfg, self.options, "DenseReluDense", name="1")(x)
+        context, context_mask = encoded
+        x = Sublayer(cfg, self.options, "EncDecAttention", name="1")(x, context, context_mask)
+        return Sublayer(cfg, self.options, "DenseReluDense", name="2")(x)
 
 
 class Block(nn.Module):
-    """One layer."""
+    """One layer of the encoder or decoder."""
 
     config: T5Config
-    numerics: Numerics
+    options: LayerOptions
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask, bias, encoded: tuple | None) -> tuple[jax.Array, None]:
-        return Sublayers(self.config, self.numerics, name="layer")(x, mask, bias, encoded), None
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: AttentionMask,
+        bias: jax.Array,
+        encoded: tuple[jax.Array, AttentionMask] | None,
+    ) -> tuple[jax.Array, None]:
+        """Apply one block.
+
+        Args:
+          x: [batch, length, d].
+          mask: the keys each query of the self-attention may attend to.
+          bias: [1, heads, length, length] float32, the self-attention's bias.
+          encoded: in the decoder, the encoder's output [batch, keys, d] and the mask of attention
+            to it; None in the encoder.
+
+        Returns:
+          [batch, length, d], and None, the block's output in a scan.
+        """
+        sublayers = Sublayers(self.config, self.options, name="layer")
+        return sublayers(x, mask, bias, encoded), None

@@ -1,4 +1,4 @@
-"""DeBERTa's relative positions by themselves."""
+"""DeBERTa's relative positions: buckets, rows of the table, and skewing."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +12,12 @@ from balora_jax.models.deberta.config import deberta_config
 
 
 @pytest.mark.parametrize(
-    ("buckets", "farthest"), [(256, 512), (256, 4096), (32, 128), (64, 300), (8, 64)]
+    ("buckets", "max_distance"), [(256, 512), (256, 4096), (32, 128), (64, 300), (8, 64)]
 )
-def test_buckets_equal_pytorch(buckets, farthest):
-    distance = np.arange(1 - farthest, farthest)
-    theirs = make_log_bucket_position(torch.tensor(distance), buckets, farthest).long().numpy()
-    np.testing.assert_array_equal(_bucket(distance, buckets // 2, farthest), theirs)
+def test_buckets_equal_pytorch(buckets, max_distance):
+    distance = np.arange(1 - max_distance, max_distance)
+    theirs = make_log_bucket_position(torch.tensor(distance), buckets, max_distance).long().numpy()
+    np.testing.assert_array_equal(_bucket(distance, buckets // 2, max_distance), theirs)
 
 
 @pytest.mark.parametrize("name", ["deberta-v3", "deberta-no-buckets", "deberta-far"])
@@ -31,7 +31,7 @@ def test_rows_rise_with_distance_and_stay_in_the_table(name):
     assert rows[39] == config.span
 
 
-def test_skew_takes_each_row_at_its_own_distance():
+def test_skew_selects_each_rows_own_distances():
     table = np.random.default_rng(0).normal(size=(2, 3, 5, 9))
     expected = np.empty((2, 3, 5, 5))
     for i in range(5):

@@ -1,4 +1,4 @@
-"""The decoder against transformers in PyTorch, float32."""
+"""Decoders: parity with PyTorch in float32, padding, recomputation and element types."""
 
 from functools import partial
 
@@ -46,7 +46,7 @@ def test_head_on_hidden_states_gives_the_logits(name, tiny):
     np.testing.assert_allclose(logits, run(model, {"params": params}, ids, mask), atol=1e-5)
 
 
-def test_without_a_mask_every_token_counts(tiny):
+def test_no_attention_mask_means_no_padding(tiny):
     model, params = load_pretrained(tiny("llama", CASES["llama"]).folder)
     ids, _ = padded_batch(model.config.vocab_size)
     ones = run(model, {"params": params}, ids, np.ones(ids.shape, np.int32))

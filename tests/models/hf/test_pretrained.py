@@ -1,4 +1,4 @@
-"""Folders read and written: what is refused and how, and that transformers reads what we write."""
+"""Hugging Face folders: loading, saving for transformers to read, and refusals."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ IDS = np.random.default_rng(0).integers(3, 67, (2, 9))
 
 @pytest.fixture
 def llama(tiny, tmp_path):
-    """A copy of the tiny Llama's folder, to be spoilt."""
+    """A copy of the tiny Llama's folder, for tests that damage it."""
     return shutil.copytree(tiny("llama", CASES["llama"]).folder, tmp_path / "llama")
 
 
@@ -84,14 +84,14 @@ def test_bfloat16_weights_are_kept_to_the_bit(tiny, tmp_path):
     assert relative(run(model, {"params": whole}, IDS), theirs) < 1e-4
 
 
-def test_tokenizer_goes_along(real_model, tmp_path):
+def test_tokenizer_is_copied(real_model, tmp_path):
     source = real_model("stories260k")
     saved = save_pretrained(tmp_path / "saved", load_pretrained(source)[1], source=source)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (saved / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_a_model_from_scratch_goes_to_pytorch(tiny, tmp_path):
+def test_pytorch_reads_a_model_from_scratch(tiny, tmp_path):
     source = tmp_path / "config"
     CASES["llama-tied"].save_pretrained(source)
     model = load_model(source)
@@ -121,7 +121,7 @@ def test_older_configurations_are_read(llama):
     )
 
 
-def test_leaves_go_where_they_are_placed(llama):
+def test_every_leaf_passes_through_place(llama):
     seen = {}
 
     def place(path, value):
@@ -146,20 +146,20 @@ def test_harmless_extra_tensors_are_ignored(tiny, tmp_path):
 
 
 def test_every_misfit_is_named_at_once(llama):
-    def spoil(tensors):
+    def damage(tensors):
         tensors["model.layers.1.mlp.extra.weight"] = np.ones(3, np.float32)
         tensors["model.norm.weight"] = np.ones(31, np.float32)
         del tensors["model.layers.2.self_attn.q_proj.weight"], tensors["lm_head.weight"]
         for layer in range(3):
             del tensors[f"model.layers.{layer}.mlp.up_proj.weight"]
 
-    edit_tensors(llama, spoil)
+    edit_tensors(llama, damage)
     with pytest.raises(BadInput) as caught:
         load_pretrained(llama)
     message = str(caught.value)
     assert (
-        "missing: lm_head.weight, model.layers.{0,1,2}.mlp.up_proj.weight, model.layers.2.self_attn.q_proj"
-        in message
+        "missing: lm_head.weight, model.layers.{0,1,2}.mlp.up_proj.weight, "
+        "model.layers.2.self_attn.q_proj" in message
     )
     assert "unexpected: model.layers.1.mlp.extra.weight" in message
     assert "misshapen: model.norm.weight [31] instead of [32]" in message
@@ -231,7 +231,8 @@ BAD_FOLDERS = {
     ),
     "model type": (
         lambda f: edit_config(f, model_type="mamba"),
-        "model_type is 'mamba'; accepted: llama, mistral, gemma, gemma2, qwen2, qwen3, gpt2, t5, bert, roberta",
+        "model_type is 'mamba'; accepted: llama, mistral, gemma, gemma2, qwen2, qwen3, gpt2, t5, "
+        "bert, roberta",
     ),
     "no model type": (lambda f: edit_config(f, model_type=None), "model_type is None; accepted"),
     "quantized": (
@@ -252,7 +253,8 @@ BAD_FOLDERS = {
         lambda f: edit_config(
             f, rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 1.0}}
         ),
-        "rope_parameters differ by layer; accepted: one rotation for all layers|not a valid llama configuration",
+        "rope_parameters differ by layer; accepted: one rotation for all layers|"
+        "not a valid llama configuration",
     ),
     "field type": (
         lambda f: edit_config(f, hidden_size="big"),
@@ -267,8 +269,8 @@ BAD_FOLDERS = {
 
 @pytest.mark.parametrize("name", BAD_FOLDERS)
 def test_bad_folders_get_one_sentence(name, llama):
-    spoil, message = BAD_FOLDERS[name]
-    spoil(llama)
+    damage, message = BAD_FOLDERS[name]
+    damage(llama)
     with pytest.raises(BadInput, match=message) as caught:
         load_pretrained(llama)
     assert "\n" not in str(caught.value)

@@ -1,14 +1,40 @@
-"""Decoding through the cache against reading the whole text at once."""
+"""Token positions, and decoding through the cache against reading the whole text at once."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 from decoder_cases import CASES
 
 from balora_jax.models import load_pretrained
+from balora_jax.models.layers.cache import place_tokens, token_positions
 
 
-def test_piecewise_reading_gives_the_logits_of_the_whole(tiny):
-    model, params = load_pretrained(tiny("gemma2", CASES["gemma2"]).folder)
+@pytest.mark.parametrize(
+    ("attention_mask", "positions"),
+    [
+        ([1, 1, 1, 1], [0, 1, 2, 3]),
+        ([0, 0, 1, 1], [0, 0, 0, 1]),
+        ([1, 1, 0, 0], [0, 1, 1, 1]),
+        ([0, 0, 0, 0], [0, 0, 0, 0]),
+    ],
+)
+def test_positions_number_the_tokens(attention_mask, positions):
+    ours = token_positions(jnp.asarray([attention_mask], bool))
+    np.testing.assert_array_equal(ours[0], positions)
+
+
+def test_a_query_sees_tokens_up_to_itself():
+    attention_mask = jnp.asarray([[False, True, True, True]])
+    _, mask, cache = place_tokens(attention_mask, None)
+    assert cache is None
+    expected = np.tril(np.ones((4, 4), bool)) & np.asarray(attention_mask)
+    np.testing.assert_array_equal(mask.dense()[0, 1:], expected[1:])
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_piecewise_reading_gives_the_logits_of_the_whole(name, tiny):
+    model, params = load_pretrained(tiny(name, CASES[name]).folder)
     variables = {"params": params}
     ids = np.random.default_rng(0).integers(3, 67, (2, 14))
     mask = np.ones(ids.shape, bool)

@@ -11,10 +11,10 @@ from pytorch_reference import run
 from balora_jax.adapters import merge
 from balora_jax.adapters.linen import check_lora_paths
 from balora_jax.models import load_pretrained
-from balora_jax.models.layers.dense import Dense, through
-from balora_jax.models.layers.options import Numerics
+from balora_jax.models.layers.dense import Dense, activate_and_project
+from balora_jax.models.layers.options import LayerOptions
 
-# The shapes of an adapter from 40 to 6.
+# The shapes of an adapter for a kernel [40, 6].
 AB = (("a", (40, 3)), ("b", (3, 6)))
 IDS = np.random.default_rng(0).integers(3, 67, (2, 9))
 
@@ -66,7 +66,7 @@ def test_dropout_differs_by_key_and_only_acts_in_training(tiny):
 
 
 def test_dropout_keeps_the_expected_side_path():
-    dense = Dense(6, Numerics(lora_dropout=0.25))
+    dense = Dense(6, LayerOptions(lora_dropout=0.25))
     x = jax.random.normal(jax.random.key(0), (5, 8))
     keys = jax.random.split(jax.random.key(1), 3)
     params = {"kernel": jnp.zeros((8, 6))}
@@ -112,38 +112,43 @@ def gated(gate, up):
     return jnp.tanh(gate) * up
 
 
-class Through(nn.Module):
-    """An activation of two arguments, then a dense layer; kept is whether its outcome is."""
+class ActivatedDense(nn.Module):
+    """An activation of two arguments, then a dense layer.
+
+    Attributes:
+      kept: True to keep the activation's value for the backward pass.
+    """
 
     kept: bool
 
     @nn.compact
     def __call__(self, gate, up):
-        dense = Dense(6, Numerics(), use_bias=True, name="dense")
-        return dense(gated(gate, up)) if self.kept else through(gated, dense, gate, up)
+        dense = Dense(6, LayerOptions(), use_bias=True, name="dense")
+        return dense(gated(gate, up)) if self.kept else activate_and_project(gated, dense, gate, up)
 
 
-def test_an_activation_ahead_of_a_layer_is_made_again_and_changes_nothing():
+def test_a_recomputed_activation_changes_nothing_and_is_not_kept():
     rng = np.random.default_rng(0)
-    gate, up, toward = (
+    gate, up, cotangent = (
         jnp.asarray(rng.normal(size=(50, width)), jnp.float32) for width in (40, 40, 6)
     )
-    params = Through(True).init(jax.random.key(0), gate, up)["params"]
+    params = ActivatedDense(True).init(jax.random.key(0), gate, up)["params"]
     lora = {"dense": {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in AB}}
 
-    def backward_of(kept):
-        return jax.vjp(
-            lambda *all: Through(kept).apply({"params": all[0], "lora": all[1]}, *all[2:]), *given
-        )
+    def value_and_backward(kept):
+        def apply(params, lora, gate, up):
+            return ActivatedDense(kept).apply({"params": params, "lora": lora}, gate, up)
 
-    given = (params, lora, gate, up)
-    (plain, plain_backward), (again, again_backward) = backward_of(True), backward_of(False)
-    np.testing.assert_allclose(again, plain, rtol=1e-6)
+        return jax.vjp(apply, params, lora, gate, up)
+
+    plain, plain_backward = value_and_backward(True)
+    recomputed, recomputed_backward = value_and_backward(False)
+    np.testing.assert_allclose(recomputed, plain, rtol=1e-6)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
-        again_backward(toward),
-        plain_backward(toward),
+        recomputed_backward(cotangent),
+        plain_backward(cotangent),
     )
-    wide = [leaf for leaf in jax.tree.leaves(again_backward) if leaf.shape == gate.shape]
+    wide = [leaf for leaf in jax.tree.leaves(recomputed_backward) if leaf.shape == gate.shape]
     assert len(wide) == 2
     assert all(any((leaf == argument).all() for argument in (gate, up)) for leaf in wide)

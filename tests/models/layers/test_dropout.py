@@ -1,4 +1,4 @@
-"""Dropout: the share, the scale, no pattern within a mask or between two, the same gradient and mask everywhere."""
+"""Dropout: its share and scale, independence of its masks, and its gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,19 @@ from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
 from balora_jax.models.layers.attention import attend
-from balora_jax.models.layers.dropout import drop, dropped, dropping
-from balora_jax.models.layers.options import Numerics
+from balora_jax.models.layers.dropout import dropout, dropout_function, hash_dropout
+from balora_jax.models.layers.mask import AttentionMask
+from balora_jax.models.layers.options import LayerOptions
 
 SHAPE = (256, 384)
 
 
 def kept(key: int, rate: float, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    return np.asarray(dropped(jnp.ones(shape), jax.random.key(key), rate)) > 0
+    return np.asarray(hash_dropout(jnp.ones(shape), jax.random.key(key), rate)) > 0
 
 
 def correlation(left: np.ndarray, right: np.ndarray) -> float:
-    """In standard deviations of what independent elements would have."""
+    """Correlation in standard deviations of that of independent elements."""
     return float(np.corrcoef(left.ravel(), right.ravel())[0, 1] * left.size**0.5)
 
 
@@ -29,15 +30,15 @@ def test_drops_its_share_in_every_row_and_column(rate, key):
     mask = kept(key, rate)
     deviation = (rate * (1 - rate)) ** 0.5
     for axis in (None, 0, 1):
-        counted = mask.size if axis is None else mask.shape[axis]
+        elements = mask.size if axis is None else mask.shape[axis]
         shares = mask.mean(axis)
-        assert np.abs(shares - (1 - rate)).max() < 5 * deviation / counted**0.5
+        assert np.abs(shares - (1 - rate)).max() < 5 * deviation / elements**0.5
     assert np.isclose(np.var(mask.mean(1)) * mask.shape[1], deviation**2, rtol=0.5)
 
 
-def test_scales_what_is_kept_and_keeps_the_type():
+def test_scales_kept_elements_and_keeps_the_element_type():
     x = jnp.full((64, 64), 3.0, jnp.bfloat16)
-    y = dropped(x, jax.random.key(0), 0.25)
+    y = hash_dropout(x, jax.random.key(0), 0.25)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.unique(np.asarray(y, np.float32)), [0.0, 4.0])
 
@@ -52,7 +53,7 @@ def test_neighbors_are_independent(step):
 
 def test_masks_of_different_keys_are_independent():
     keys = jax.random.split(jax.random.key(3), 24)
-    masks = [np.asarray(dropped(jnp.ones(SHAPE), key, 0.1)) > 0 for key in keys]
+    masks = [np.asarray(hash_dropout(jnp.ones(SHAPE), key, 0.1)) > 0 for key in keys]
     masks += [kept(key, 0.1) for key in range(24)]
     pairs = [correlation(a, b) for i, a in enumerate(masks) for b in masks[:i]]
     assert np.abs(pairs).max() < 5
@@ -62,25 +63,27 @@ def test_masks_of_different_keys_are_independent():
 def test_one_key_gives_one_mask():
     np.testing.assert_array_equal(kept(1, 0.4), kept(1, 0.4))
     assert (kept(1, 0.4) != kept(2, 0.4)).any()
-    # Dropping more drops what dropping less did, too.
+    # A higher rate drops all elements that a lower rate drops.
     assert not (kept(1, 0.4) & ~kept(1, 0.2)).any()
 
 
 def test_gradient_is_the_mask():
     key = jax.random.key(5)
     x = jax.random.normal(jax.random.key(6), SHAPE)
-    gradient = jax.grad(lambda x: dropped(x, key, 0.3).sum())(x)
-    np.testing.assert_allclose(gradient, dropped(jnp.ones(SHAPE), key, 0.3), rtol=1e-6)
+    gradient = jax.grad(lambda x: hash_dropout(x, key, 0.3).sum())(x)
+    np.testing.assert_allclose(gradient, hash_dropout(jnp.ones(SHAPE), key, 0.3), rtol=1e-6)
 
 
 class Dropping(nn.Module):
-    """Attention with dropout, then dropout of what comes out."""
+    """Attention with dropout of its weights, then dropout of its output."""
 
     @nn.compact
     def __call__(self, x):
-        numerics = Numerics(training=True)
-        mask = jnp.ones((x.shape[0], 1, x.shape[1]), bool)
-        return drop(attend(x, x, x, mask, scale=1.0, drop=dropping(0.1, numerics)), 0.1, numerics)
+        options = LayerOptions(training=True)
+        mask = AttentionMask.padding(jnp.ones(x.shape[:2], bool))
+        weights_dropout = dropout_function(0.1, options)
+        attended = attend(x, x, x, mask, scale=1.0, dropout=weights_dropout)
+        return dropout(attended, 0.1, options)
 
 
 def test_backward_pass_keeps_no_mask_and_no_scores():
@@ -94,14 +97,14 @@ def test_backward_pass_keeps_no_mask_and_no_scores():
 def test_mask_does_not_depend_on_the_mesh():
     mesh = jax.make_mesh((4, 2), ("data", "fsdp"), devices=jax.devices()[:8])
     x, key = jnp.ones(SHAPE), jax.random.key(9)
-    whole = jax.jit(lambda x: dropped(x, key, 0.2))
+    whole = jax.jit(lambda x: hash_dropout(x, key, 0.2))
     spread = whole(jax.device_put(x, NamedSharding(mesh, PartitionSpec("data", "fsdp"))))
     np.testing.assert_array_equal(spread, whole(x))
 
 
 def test_scalars_and_one_element():
-    assert dropped(jnp.float32(2.0), jax.random.key(0), 0.5).shape == ()
-    draws = jax.vmap(lambda key: dropped(jnp.float32(1.0), key, 0.5))(
+    assert hash_dropout(jnp.float32(2.0), jax.random.key(0), 0.5).shape == ()
+    draws = jax.vmap(lambda key: hash_dropout(jnp.float32(1.0), key, 0.5))(
         jax.random.split(jax.random.key(1), 2000)
     )
     assert abs(float(draws.mean()) - 1) < 5 / 2000**0.5

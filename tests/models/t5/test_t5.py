@@ -1,4 +1,4 @@
-"""T5 from text to text, and the buckets of its bias."""
+"""T5 from text to text against PyTorch, and the buckets of its relative positions."""
 
 from functools import partial
 
@@ -21,7 +21,8 @@ TASK = "seq2seq-lm"
 
 def batch():
     rng = np.random.default_rng(0)
-    ids, answers = rng.integers(3, 67, (3, 21)), rng.integers(3, 67, (3, 9))
+    ids = rng.integers(3, 67, (3, 21))
+    answers = rng.integers(3, 67, (3, 9))
     mask = np.arange(21) < np.asarray([[21], [15], [3]])
     return np.where(mask, ids, 0), mask, np.asarray(shift_right(answers, 0))
 
@@ -44,7 +45,7 @@ def test_logits_equal_pytorch(name, language_model):
     np.testing.assert_allclose(head(model, params).logits(hidden), ours, atol=1e-4)
 
 
-def test_an_answer_to_what_was_encoded(language_model):
+def test_decoding_from_an_encoded_text_gives_the_same_logits(language_model):
     model, params = load_pretrained(language_model("t5").folder, task=TASK)
     ids, mask, answers = batch()
     encoded = jax.jit(partial(model.apply, method="encode"))({"params": params}, ids, mask)
@@ -52,7 +53,7 @@ def test_an_answer_to_what_was_encoded(language_model):
     np.testing.assert_allclose(ours, run(model, {"params": params}, ids, mask, answers), atol=1e-4)
 
 
-def test_a_head_of_its_own_is_kept(language_model, tmp_path):
+def test_an_untied_head_is_kept(language_model, tmp_path):
     reference = language_model("t5-gated")
     torch.manual_seed(5)
     untied = AutoModelForSeq2SeqLM.from_pretrained(
@@ -90,13 +91,13 @@ def test_answers_equal_pytorch(language_model):
     assert len(np.unique(theirs)) > 2
 
 
-@pytest.mark.parametrize(("buckets", "farthest"), [(32, 128), (8, 14), (64, 256), (32, 20)])
+@pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (8, 14), (64, 256), (32, 20)])
 @pytest.mark.parametrize("both_ways", [True, False])
-def test_buckets_equal_pytorch(buckets, farthest, both_ways):
+def test_buckets_equal_pytorch(buckets, max_distance, both_ways):
     distance = np.arange(-3000, 3001)
     theirs = T5Attention._relative_position_bucket(
-        torch.tensor(distance), both_ways, buckets, farthest
+        torch.tensor(distance), both_ways, buckets, max_distance
     )
     np.testing.assert_array_equal(
-        position_buckets(distance, buckets, farthest, both_ways=both_ways), theirs
+        position_buckets(distance, buckets, max_distance, both_ways=both_ways), theirs
     )
