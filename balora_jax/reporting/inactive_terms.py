@@ -5,7 +5,7 @@ from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntrop
 from balora_jax.regularizers.nlu import Covariance, NuclearShare
 from balora_jax.regularizers.terms import REGULARIZERS, Terms
 from balora_jax.training.setup import TrainSetup
-from balora_jax.training.weights import section_schedule
+from balora_jax.training.term_schedules import section_schedule
 
 
 def inactive_terms(config: RunConfig, setup: TrainSetup, *, steps: int, counted: int) -> list[str]:

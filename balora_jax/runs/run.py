@@ -8,10 +8,19 @@ from jax.sharding import Mesh
 from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
+from balora_jax.runs.causal_lm import CausalLM
+from balora_jax.runs.classification import Classification
+from balora_jax.runs.seq2seq_lm import Seq2SeqLM
 from balora_jax.runs.task import Task
-from balora_jax.runs.tasks import TASKS
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.sharding import check_batch, make_mesh
+
+# The kinds of run by model.task: each makes a Task of (config, tokenizer).
+TASKS = {
+    "causal-lm": CausalLM,
+    "seq2seq-lm": Seq2SeqLM,
+    "sequence-classification": Classification,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.sharding import Rules, batch_sharding, leaf_sharding, put, tree_shardings
 from balora_jax.training.state import Path, TrainState, init_state, partition, trainable_mask
 from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
-from balora_jax.training.weights import weights_at
+from balora_jax.training.term_schedules import weights_at
 
 CLASSIFICATION = "sequence-classification"
 # The losses of models that write, by model.task.

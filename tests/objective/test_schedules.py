@@ -15,7 +15,7 @@ from balora_jax.config import (
     TermConfig,
 )
 from balora_jax.objective.schedules import adaptive
-from balora_jax.training.weights import section_schedule, weights_at
+from balora_jax.training.term_schedules import section_schedule, weights_at
 
 STEPS = 200
 

@@ -22,7 +22,7 @@ from term_cases import PAPER, WEIGHTS, only
 from balora_jax.config import ConsistencyConfig, RegularizersConfig
 from balora_jax.objective import streamed
 from balora_jax.objective.spectrum import head_factor
-from balora_jax.training.weights import weights_at
+from balora_jax.training.term_schedules import weights_at
 
 BY_TOKEN = {version: only("consistency", "diversity", version=version) for version in PAPER}
 
