@@ -115,9 +115,9 @@ def require_plugins(recorded: Sequence[PluginFile]) -> None:
             continue
         if unrecorded:
             raise BadInput(
-                f"the plugin {unrecorded[0].path} (sha256 {unrecorded[0].sha256[:12]}) is not the one the "
-                f"run was made with, {plugin.path} (sha256 {plugin.sha256[:12]}); "
-                "accepted: a file of the same text"
+                f"the plugin {unrecorded[0].path} (sha256 {unrecorded[0].sha256[:12]}) "
+                f"is not the one the run was made with, {plugin.path} "
+                f"(sha256 {plugin.sha256[:12]}); accepted: a file of the same text"
             )
         raise BadInput(
             f"the run was made with the plugin {plugin.path}, which is code and is loaded from the "

@@ -83,7 +83,7 @@ class TextEvaluator(abc.ABC):
 
     @property
     def first_metric(self) -> str:
-        """The name of the metric that selects checkpoints: the first one of the first held-out set."""
+        """The metric that selects the best checkpoint: the first one of the first held-out set."""
         first_set = next(iter(self._held_out), "")
         return _metric_name(first_set, self.task.metrics[0], len(self._held_out) > 1)
 

@@ -106,7 +106,7 @@ class _Plan:
         return array if self.mesh is None else self._placed(array, ("data", "fsdp"))
 
     def kernel(self, head: Head, dtype: jnp.dtype) -> jax.Array:
-        """Return the kernel [d, V] of the head in the dtype of the hidden states, divided over V."""
+        """Return the kernel [d, V] in the dtype of the hidden states, divided over V."""
         kernel = head.kernel.astype(dtype)
         if self.mesh is None:
             return kernel

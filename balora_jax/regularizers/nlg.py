@@ -1,8 +1,8 @@
 """The regularizers of a language model: consistency, diversity and SVD over the counted tokens.
 
 All read whole logits [..., V] and a mask [...], True where the position predicts a counted token.
-They compute in float32 and return a float32 scalar to be minimized. Without counted tokens the value
-and the gradient are 0.
+They compute in float32 and return a float32 scalar to be minimized. Without counted tokens the
+value and the gradient are 0.
 """
 
 from dataclasses import dataclass
@@ -213,7 +213,7 @@ class NegativeEntropy:
 
 @dataclass(frozen=True)
 class LeadingShare:
-    """The SVD term of a batch: minus the sum of the leading singular values of its logits over a norm.
+    """The SVD term of a batch: minus the k largest singular values of its logits over a norm.
 
     Attributes:
       k: the number of leading singular values.

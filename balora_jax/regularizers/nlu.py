@@ -131,7 +131,7 @@ def svd(logits: jax.Array, *, k: int) -> jax.Array:
 
 @dataclass(frozen=True)
 class UnitDistance:
-    """The consistency term mse of each example: the mean over D of (z_F / |z_F| - z_P / |z_P|)^2."""
+    """The consistency term of each example, form mse: mean_D (z_F / |z_F| - z_P / |z_P|)^2."""
 
     def __call__(
         self, logits: jax.Array, teacher_logits: jax.Array, targets: jax.Array
@@ -151,7 +151,7 @@ class Covariance:
 
 @dataclass(frozen=True)
 class NuclearShare:
-    """The SVD term of a batch: minus the k largest singular values of its logits over the sum of all.
+    """The SVD term of a batch: minus the k largest singular values of its logits over all.
 
     Attributes:
       k: the number of leading singular values.

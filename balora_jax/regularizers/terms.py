@@ -1,7 +1,7 @@
 """The table of terms, with the name, presentation and function of every regularizer.
 
-Schedules, objectives, metrics, progress, plots and notices read this table, and none of them names a
-term. `register_term` adds a row.
+Schedules, objectives, metrics, progress, plots and notices read this table, and none of them
+names a term. `register_term` adds a row.
 
 Notation: l(t) the weight of a term at step t, Z_F the student's logits, Z_P the teacher's, V the
 vocabulary or D the classes (the last axis), N the examples.

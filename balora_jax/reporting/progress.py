@@ -1,4 +1,4 @@
-"""Progress of a run: two live lines on a terminal, or ten printed lines in all without one."""
+"""Progress of a run: two live lines on a terminal, about ten printed lines otherwise."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from balora_jax.training.records import HeldOutRecord, Record, StepRecord
 
 
 class _BarAndNumbers(Progress):
-    """A progress bar with a line of numbers below it, so that both fit 80 columns."""
+    """A progress bar with a line of numbers below it; each fits 80 columns."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """Yield the bar, then a line of numbers for each task."""
@@ -20,7 +20,7 @@ class _BarAndNumbers(Progress):
 
 
 class ProgressLine:
-    """The progress display, for `Loop.show`: parts of the loss, tokens per second, the time left."""
+    """The progress display for `Loop.show`: loss and its parts, tokens per second, time left."""
 
     def __init__(self, steps: int, *, done: int = 0, console: Console | None = None) -> None:
         """Prepare the display.

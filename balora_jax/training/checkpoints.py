@@ -1,4 +1,4 @@
-"""Checkpoints of a run: trainable weights, optimizer, random key and data position, nothing frozen."""
+"""Checkpoints: trainable weights, optimizer, random key and data position, nothing frozen."""
 
 import dataclasses
 import pathlib
@@ -12,8 +12,8 @@ from orbax.checkpoint import checkpoint_managers as managers
 from balora_jax.errors import BadInput
 from balora_jax.training.state import TrainState
 
-# A folder of its own, one level down: the manager deletes unfinished checkpoints from its own folder
-# when it opens.
+# A folder of its own, one level down: when the manager opens, it deletes unfinished checkpoints
+# from its own folder.
 INITIAL = "initial"
 
 

@@ -12,8 +12,8 @@ from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
 
 CONFIG = "config.yaml"
-# Options that a resumed run may change. They decide where and how often the run writes and measures;
-# every other option changes the trained weights.
+# Options that a resumed run may change: they decide where and how often the run writes and
+# measures. All other options change the trained weights.
 CHANGEABLE = frozenset(
     {
         "output.dir",

@@ -14,10 +14,10 @@ from balora_jax.config import MeshConfig
 from balora_jax.errors import BadInput
 
 AXES = ("data", "fsdp", "tensor")
-# The first pattern found in a leaf's path gives the mesh axes of the leaf's last dimensions. A and B
-# are sharded as their kernel is: A's input side as the kernel's rows, B's output side as its columns.
-# Both are also sharded over fsdp in every case. Otherwise every device would hold half of the
-# adapters, of their gradients and of the optimizer's state.
+# The first pattern found in a leaf's path gives the mesh axes of the leaf's last dimensions. A and
+# B are sharded as their kernel is: A's input side as the kernel's rows, B's output side as the
+# kernel's columns. Both are also sharded over fsdp in every case. Otherwise every device would hold
+# half of the adapters, of their gradients and of the optimizer's state.
 COLUMN_PARALLEL = r"(q_proj|k_proj|v_proj|gate_proj|up_proj|lm_head)"
 ROW_PARALLEL = r"(o_proj|down_proj)"
 BOTH = ("tensor", "fsdp")
@@ -81,7 +81,7 @@ def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...]) -> NamedShardin
 def _fitting(
     mesh: Mesh, axes: str | tuple[str, ...] | None, size: int
 ) -> str | tuple[str, ...] | None:
-    """The longest leading part of the axes whose product divides the size; None if there is none."""
+    """The longest leading part of the axes whose sizes divide the dimension, or None."""
     names = (axes,) if isinstance(axes, str) else axes or ()
     while names and size % math.prod(mesh.shape[name] for name in names):
         names = names[:-1]
@@ -108,7 +108,7 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of batches [micro-batches, examples, ...]: examples over data and fsdp."""
+    """Return the sharding of batches [micro-batches, examples, ...], over data and fsdp."""
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 

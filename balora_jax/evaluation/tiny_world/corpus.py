@@ -18,8 +18,8 @@ from balora_jax.evaluation.tiny_world.world import (
     World,
 )
 
-# How often each fact is stated and asked for, how often each sum and each occupation occurs, and the
-# number of reviews.
+# How often each fact is stated and asked for, how often each sum and each occupation occurs, and
+# the number of reviews.
 FACT_TIMES = (150, 50)
 SUM_TIMES = 50
 PRONOUN_TIMES = 800

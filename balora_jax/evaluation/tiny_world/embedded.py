@@ -7,7 +7,7 @@ MODEL = ASSETS / "model"
 
 
 def quickstart() -> list[str]:
-    """Return the arguments of `balora train` for the quickstart, with the installed package's paths."""
+    """Return the arguments of `balora train` for the quickstart, with absolute paths."""
     paths = {
         "model.source": MODEL,
         "data.train": ASSETS / "train.jsonl",

@@ -1,4 +1,6 @@
-"""Make the tiny model: python -m balora_jax.evaluation.tiny_world.make --out DIR [--seed 0]
+"""Make the tiny model and its data.
+
+    python -m balora_jax.evaluation.tiny_world.make --out DIR [--seed 0]
 
 Writes DIR/model (a Hugging Face folder in bfloat16), DIR/train.jsonl and DIR/test.jsonl (the
 fine-tuning set) and DIR/measured.json (the measures of the probes). The model is pre-trained by a
@@ -34,7 +36,7 @@ ARCHITECTURE = {
     "head_dim": 32,
     "hidden_act": "silu",
     "max_position_embeddings": 256,
-    # Larger than the usual 0.02: with that, a model this narrow takes twice as long to start learning.
+    # Larger than the usual 0.02, with which a model this narrow takes twice as long to start.
     "initializer_range": 0.05,
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,

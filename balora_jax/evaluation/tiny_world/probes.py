@@ -1,7 +1,8 @@
-"""Probes of the planted defects in a model: facts, pronouns, the class prior, answers, labels, entropy.
+"""Probes of the planted defects in a model.
 
-Each probe is read from one forward pass. An answer is right if each of its tokens is the likeliest
-one after the tokens before it, as in greedy generation.
+They measure facts, pronouns, the class prior, answers, wrong labels and entropy. Each probe is read
+from one forward pass. An answer is right if each of its tokens is the likeliest one after the
+tokens before it, as in greedy generation.
 """
 
 import functools
@@ -63,9 +64,9 @@ class Measure:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The interval with 95 % of samples of `draws` draws from the planted share; None without one.
+        """The 95 % sampling interval of a share of `draws` draws from the planted share.
 
-        The normal approximation of the binomial distribution.
+        By the normal approximation of the binomial distribution. None if no share was planted.
         """
         if self.planted is None:
             return None

@@ -1,4 +1,4 @@
-"""The fine-tuning task: questions on sums and reviews, with wrong labels in the training set only."""
+"""The fine-tuning task: questions on sums and reviews, with wrong labels in training alone."""
 
 import itertools
 import json
