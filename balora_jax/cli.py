@@ -122,7 +122,7 @@ COMMANDS = {
     "quickstart": Command(
         quickstart,
         "fine-tune the embedded tiny model, with no network, "
-        "and see what became of what was planted in it",
+        "and measure its planted defects before and after",
     ),
     "compare": Command(
         compare,
@@ -141,7 +141,7 @@ COMMANDS = {
         merge,
         "write a run's model with the adapters folded in (--run DIR [--checkpoint N] [--out DIR])",
     ),
-    "doctor": Command(doctor, "say what is installed and found here, and test that it works"),
+    "doctor": Command(doctor, "show the installed packages and the devices, and run a self-test"),
 }
 
 

@@ -113,7 +113,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 def split(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split arguments into those of some options and the rest.
 
-    split(["--a", "1", "2", "--b=3"], ["a"])  ->  ["--a", "1", "2"], ["--b=3"]
+        split(["--a", "1", "2", "--b=3"], ["a"])  ->  ["--a", "1", "2"], ["--b=3"]
 
     Args:
       arguments: the command line.

@@ -97,11 +97,11 @@ class RunConfig:
             )
         else:
             label_options = ("task", "labels", "scores")
-            given = [name for name in label_options if getattr(data, name) is not None]
+            configured = [name for name in label_options if getattr(data, name) is not None]
             require(
-                len(given) == 1,
+                len(configured) == 1,
                 "data.task, data.labels and data.scores",
-                given,
+                configured,
                 "exactly one of the three",
             )
         require(

@@ -29,7 +29,7 @@ class Chunks(NamedTuple):
 
         Args:
           mask: bool [shards, tokens], True where counted.
-          size: tokens a shard in each chunk, at least 1; at most all tokens are used.
+          size: tokens a shard in each chunk, at least 1; reduced to the number of tokens if larger.
         """
         chex.assert_rank(mask, 2)
         order = jnp.argsort(~mask, axis=1, stable=True)

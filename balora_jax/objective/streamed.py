@@ -65,10 +65,10 @@ class _Plan:
 
     @property
     def head_axes(self) -> tuple[str, ...]:
-        """The mesh axes that the vocabulary is divided over: fsdp and tensor, if they divide it.
+        """The mesh axes that the vocabulary is divided over: fsdp and tensor, or tensor, or none.
 
-        Then the tokens of a chunk move to the parts of the head, instead of the head to the tokens,
-        and no device ever holds the whole head.
+        With fsdp the tokens of a chunk move to the parts of the head, instead of the head to the
+        tokens, and no device ever holds the whole head.
         """
         for axes in (("fsdp", "tensor"), ("tensor",)):
             if self.vocabulary % math.prod(self.mesh.shape[axis] for axis in axes) == 0:
@@ -157,11 +157,12 @@ def _stream(plan, hidden, teacher_hidden, head, targets, mask, weights, with_gra
       targets: int [shards, tokens].
       mask: bool [shards, tokens], True where counted.
       weights: the weight of each term per token: [].
-      with_gradient: whether to compute the gradient.
+      with_gradient: True to compute the gradient.
 
     Returns:
-      L_task plus the weighted terms []; the mean of each over the counted tokens, by name; and the
-      gradient of the former with respect to `hidden` [shards, tokens, d], or None.
+      (loss, means, gradient): L_task plus the weighted terms []; the mean of L_task and of every
+      term over the counted tokens, by name; and the gradient of the loss with respect to `hidden`
+      [shards, tokens, d], or None.
     """
     terms = dict(plan.terms)
     chunks = plan.chunks(mask)

@@ -109,9 +109,11 @@ def softmax_entropy(logits: jax.Array) -> jax.Array:
     return jnp.log(total) - jnp.sum(exponentials * shifted, axis=-1) / total
 
 
-def _named(terms: Terms, kind: type) -> str | None:
+def _named(terms: Terms, function_type: type) -> str | None:
     """The name of the first term whose function has a type; None if there is none."""
-    return next((name for name, term in terms.items() if isinstance(term.function, kind)), None)
+    return next(
+        (name for name, term in terms.items() if isinstance(term.function, function_type)), None
+    )
 
 
 def token_terms(

@@ -182,7 +182,7 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
 
 
 def _load_model(options: GenerateOptions) -> PromptedModel:
-    """Load a model that is no run's, with its tokenizer."""
+    """Load the model of --model, without adapters, and its tokenizer."""
     model, params = models.load_pretrained(options.model)
     tokenizer = data.load_tokenizer(options.model)
     template = options.template or NO_TEMPLATE

@@ -475,7 +475,11 @@ def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch]
 def select(tree: Tree, modules: Sequence[Path]) -> Tree:
     """Return the part of a tree inside some modules.
 
-    select({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"head": {"w": 1}}
+        select({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"head": {"w": 1}}
+
+    Args:
+      tree: a nested dict.
+      modules: the paths of the modules.
     """
     flat = traverse_util.flatten_dict(tree)
     chosen = {path: leaf for path, leaf in flat.items() if _inside(path, modules)}
@@ -485,7 +489,11 @@ def select(tree: Tree, modules: Sequence[Path]) -> Tree:
 def without(tree: Tree, modules: Sequence[Path]) -> Tree:
     """Return the part of a tree outside some modules.
 
-    without({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"body": {"w": 2}}
+        without({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"body": {"w": 2}}
+
+    Args:
+      tree: a nested dict.
+      modules: the paths of the modules.
     """
     flat = traverse_util.flatten_dict(tree)
     chosen = {path: leaf for path, leaf in flat.items() if not _inside(path, modules)}
@@ -495,8 +503,12 @@ def without(tree: Tree, modules: Sequence[Path]) -> Tree:
 def update(tree: Tree, part: Tree) -> Tree:
     """Return a tree with the leaves of `part` in place of its own leaves.
 
-    update({"head": {"w": 1}, "body": {"w": 2}}, {"head": {"w": 3}})
-      ->  {"head": {"w": 3}, "body": {"w": 2}}
+        update({"head": {"w": 1}, "body": {"w": 2}}, {"head": {"w": 3}})
+          ->  {"head": {"w": 3}, "body": {"w": 2}}
+
+    Args:
+      tree: a nested dict.
+      part: a nested dict with some of its leaves.
     """
     flat = traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part)
     return traverse_util.unflatten_dict(flat)

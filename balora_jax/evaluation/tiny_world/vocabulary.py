@@ -26,7 +26,10 @@ PIECE = r"▁?[A-Za-z]+|▁?\d+|▁?[^▁A-Za-z\d]|▁"
 def pieces(text: str) -> list[str]:
     """Split a text into words, numbers and marks; a space belongs to the word after it.
 
-    pieces("Ada has 2.")  ->  ["▁Ada", "▁has", "▁2", "."]
+        pieces("Ada has 2.")  ->  ["▁Ada", "▁has", "▁2", "."]
+
+    Args:
+      text: any text.
     """
     return re.findall(PIECE, "▁" + text.replace(" ", "▁"))
 
