@@ -1,4 +1,7 @@
-"""Fine-tune a model: python train.py --config configs/X.yaml [--section.key value ...]; the same as `balora train`."""
+"""Fine-tune a model; the same as `balora train`.
+
+Usage: python train.py --config configs/X.yaml [--section.key value ...]
+"""
 
 import sys
 

@@ -6,7 +6,7 @@ __all__ = ["load_pretrained", "register_term"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use, so that the command line's help and errors need not wait for jax.
+    # Imported at first use, so that help and errors of the command line need not wait for jax.
     if name == "load_pretrained":
         from balora_jax.models import load_pretrained
 

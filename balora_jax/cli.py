@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -12,8 +13,21 @@ from balora_jax.config.plugins import load_plugins
 from balora_jax.errors import BadInput, Diverged
 
 
+class Command(NamedTuple):
+    """A command of the command line.
+
+    Attributes:
+      function: runs the command, given the arguments after its name.
+      help: its line in the help, with the main options.
+    """
+
+    function: Callable[[Sequence[str]], None]
+    help: str
+
+
+# Each command imports its module when it runs, so that help and errors need not wait for jax.
 def train(arguments: Sequence[str]) -> None:
-    """fine-tune a model, or go on with a run (--config FILE [--section.key value ...])"""
+    """Run `balora train`."""
     config = read_config(arguments)
     from balora_jax.runs.finetune import finetune
 
@@ -21,15 +35,15 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def quickstart(arguments: Sequence[str]) -> None:
-    """fine-tune the embedded tiny model, with no network, and see what became of what was planted in it"""
+    """Run `balora quickstart`: train on the tiny model and data that come with the package."""
     from balora_jax.evaluation.tiny_world import embedded
 
     train([*embedded.quickstart(), *arguments])
 
 
 def compare(arguments: Sequence[str]) -> None:
-    """run methods side by side (--out DIR [--methods M ...] [--seeds N ...] [--learning_rates R ...], and train's)"""
-    parser = ArgumentParser(prog="balora compare", description=compare.__doc__, exit_on_error=False)
+    """Run `balora compare`."""
+    parser = _parser("compare")
     parser.add_argument(
         "--out", type=str, required=True, help="a folder for the runs and the table"
     )
@@ -54,19 +68,19 @@ def compare(arguments: Sequence[str]) -> None:
         default=[],
         help="the best of them for each method",
     )
-    own, run = split(arguments, ("out", "methods", "seeds", "learning_rates", "help"))
-    options = parse(parser, own)
-    from balora_jax.runs.compare import compare as run_all
+    names = ("out", "methods", "seeds", "learning_rates", "help")
+    compare_arguments, train_arguments = split(arguments, names)
+    options = parse(parser, compare_arguments)
+    from balora_jax.runs.compare import compare as compare_methods
 
-    print(
-        run_all(
-            options.out, options.methods, options.seeds, options.learning_rates, run
-        ).read_text()
+    path = compare_methods(
+        options.out, options.methods, options.seeds, options.learning_rates, train_arguments
     )
+    print(path.read_text())
 
 
 def export(arguments: Sequence[str]) -> None:
-    """write a run's adapter in PEFT's format (--run DIR [--checkpoint N] [--out DIR])"""
+    """Run `balora export`."""
     options = _read_run_options("export", "adapter", arguments)
     from balora_jax.runs.export import export_run
 
@@ -74,7 +88,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def merge(arguments: Sequence[str]) -> None:
-    """write a run's model with the adapters folded in (--run DIR [--checkpoint N] [--out DIR])"""
+    """Run `balora merge`."""
     options = _read_run_options("merge", "merged", arguments)
     from balora_jax.runs.export import merge_run
 
@@ -82,72 +96,102 @@ def merge(arguments: Sequence[str]) -> None:
 
 
 def generate(arguments: Sequence[str]) -> None:
-    """continue prompts (--run DIR or --model SOURCE, --prompt TEXT or --prompts FILE, --compare)"""
-    from balora_jax.runs.generate import GenerateOptions, complete
+    """Run `balora generate`."""
+    from balora_jax.runs.generate import GenerateOptions, generate_texts
 
     parser = ArgumentParser(
         prog="balora generate", description="Continue prompts.", exit_on_error=False
     )
     parser.add_class_arguments(GenerateOptions)
-    complete(GenerateOptions(**vars(parse(parser, arguments))))
+    options = parse(parser, arguments)
+    generate_texts(GenerateOptions(**vars(options)))
 
 
 def doctor(arguments: Sequence[str]) -> None:
-    """say what is installed and found here, and test that it works"""
-    parse(
-        ArgumentParser(prog="balora doctor", description=doctor.__doc__, exit_on_error=False),
-        arguments,
-    )
+    """Run `balora doctor`."""
+    parse(_parser("doctor"), arguments)
     from balora_jax.runs.doctor import diagnose
 
     diagnose()
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "train": train,
-    "quickstart": quickstart,
-    "compare": compare,
-    "generate": generate,
-    "export": export,
-    "merge": merge,
-    "doctor": doctor,
+COMMANDS = {
+    "train": Command(
+        train, "fine-tune a model, or resume a run (--config FILE [--section.key value ...])"
+    ),
+    "quickstart": Command(
+        quickstart,
+        "fine-tune the embedded tiny model, with no network, "
+        "and measure its planted defects before and after",
+    ),
+    "compare": Command(
+        compare,
+        "run methods side by side "
+        "(--out DIR [--methods M ...] [--seeds N ...] [--learning_rates R ...], and train's)",
+    ),
+    "generate": Command(
+        generate,
+        "continue prompts (--run DIR or --model SOURCE, --prompt TEXT or --prompts FILE, "
+        "--compare)",
+    ),
+    "export": Command(
+        export, "write a run's adapter in PEFT's format (--run DIR [--checkpoint N] [--out DIR])"
+    ),
+    "merge": Command(
+        merge,
+        "write a run's model with the adapters folded in (--run DIR [--checkpoint N] [--out DIR])",
+    ),
+    "doctor": Command(doctor, "show the installed packages and the devices, and run a self-test"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; exits with 2 on bad input and on a loss that is not finite."""
-    name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    """Run one command; exit with code 2 on bad input or a loss that is not finite.
+
+    Args:
+      arguments: the command's name and its arguments; those of the process by default.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
-        print("usage: balora COMMAND [--help] [options]\n")
-        print(
-            "\n".join(
-                f"  {command:11} {function.__doc__}" for command, function in COMMANDS.items()
-            )
-        )
+        _print_help()
         return
-    # jax's decompositions on CPU go through OpenBLAS, whose threads spin against XLA's own: on small matrices a
-    # decomposition then takes up to eighty times as long. Read when scipy is loaded, so set before jax is.
+    # jax's decompositions on CPU use OpenBLAS, whose threads compete with XLA's: small matrices
+    # take up to eighty times as long. OpenBLAS reads this when scipy is loaded, so before jax.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # The hub's client and the checkpoint library log each of their attempts; what comes of them is said in a sentence.
+    # These libraries log each of their attempts; the errors that matter are reported here.
     for library in ("huggingface_hub", "absl"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         if name not in COMMANDS:
             raise BadInput(f"there is no command {name!r}; accepted: {', '.join(COMMANDS)}")
-        COMMANDS[name](load_plugins(rest))
+        COMMANDS[name].function(load_plugins(rest))
     except (BadInput, Diverged) as error:
         print(f"balora: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        # Training itself takes Ctrl-C as a request to save and stop; this is before or after it.
+        # During training Ctrl-C is a request to save and stop; this is before or after it.
         print("balora: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _read_run_options(command: str, kind: str, arguments: Sequence[str]) -> Namespace:
-    parser = ArgumentParser(
-        prog=f"balora {command}", description=COMMANDS[command].__doc__, exit_on_error=False
+def _print_help() -> None:
+    print("usage: balora COMMAND [--help] [options]\n")
+    for name, command in COMMANDS.items():
+        print(f"  {name:11} {command.help}")
+
+
+def _parser(name: str) -> ArgumentParser:
+    """An empty parser for a command."""
+    return ArgumentParser(
+        prog=f"balora {name}", description=COMMANDS[name].help, exit_on_error=False
     )
+
+
+def _read_run_options(command: str, subfolder: str, arguments: Sequence[str]) -> Namespace:
+    """Parse the options of `balora export` and `balora merge`."""
+    parser = _parser(command)
     parser.add_argument("--run", type=str, required=True, help="the run's folder")
     parser.add_argument(
         "--checkpoint", type=str, default="latest", help="a step, latest, or best (held out)"
@@ -156,6 +200,6 @@ def _read_run_options(command: str, kind: str, arguments: Sequence[str]) -> Name
         "--out",
         type=str,
         default=None,
-        help=f"where to write; {kind}/ in the run's folder by default",
+        help=f"where to write; {subfolder}/ in the run's folder by default",
     )
     return parse(parser, arguments)

@@ -1,12 +1,12 @@
-"""The one exception a person's input can cause."""
+"""The two exceptions that end a command with a message."""
 
 
 class BadInput(ValueError):
-    """What was given cannot be used: one sentence saying what, where, and what is accepted.
+    """Input that cannot be used; one sentence names it, its place, and the accepted values.
 
-    The command line prints it and exits with code 2; nothing has been written by then.
+    The command line prints the sentence and exits with code 2. Nothing has been written by then.
     """
 
 
 class Diverged(RuntimeError):
-    """Training left the finite numbers; the message names the step and the loss's parts."""
+    """A loss that is not finite; the message names the step and the parts of the loss."""

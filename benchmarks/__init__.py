@@ -2,5 +2,5 @@
 
 import os
 
-# As on the command line of the package (`balora_jax.cli`); before jax is loaded.
+# As in `balora_jax.cli`. It must be set before jax is loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

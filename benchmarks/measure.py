@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turn, and where their numbers go."""
+"""Timing and result files of the benchmarks."""
 
 import json
 import pathlib
@@ -12,23 +12,36 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def seconds_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Times each call, round by round, so that a machine's moods fall on all alike.
+    """Time several calls, round by round, so that changes of the machine's speed affect all alike.
 
-    A call is timed right after one like it, as a step of a run follows a step: what ran in between has the caches, and
-    the system has taken back the memory that the call freed.
+    Every timed call follows an untimed one of its kind, as a step of a run follows a step.
+    Otherwise the calls in between would have filled the caches, and the operating system would have
+    taken back the memory that the call freed.
+
+    Args:
+      calls: the functions to time, by name.
+      repeats: the number of rounds.
+
+    Returns:
+      The seconds of each timed call, by name.
     """
     seconds = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             jax.block_until_ready(call())
-            began = time.perf_counter()
+            start = time.perf_counter()
             jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def write(name: str, result: dict[str, Any]) -> None:
-    """Writes benchmarks/results/NAME.json, with the device that the numbers are of."""
+    """Write benchmarks/results/NAME.json.
+
+    Args:
+      name: NAME.
+      result: the numbers; the device is added.
+    """
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"device": jax.devices()[0].device_kind, **result}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")

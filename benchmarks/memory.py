@@ -1,21 +1,25 @@
-"""Compiled memory of the training step, from shapes alone: cross-entropy alone against BA-LoRA.
+"""Memory of the compiled training step, from shapes alone: cross-entropy against BA-LoRA.
 
-    python -m benchmarks.memory --topology v5e:4x4     (a TPU that need not be here; needs the extra tpu)
-    python -m benchmarks.memory --models small --length 256 --rank 32 --dtype float32 --remat none     (this host)
+On a TPU that need not be present (needs the extra tpu), or on this host:
 
-Prints a table and writes benchmarks/results/memory_PLACE.json. Sizes are a device's, of the compiler's own plan.
+    python -m benchmarks.memory --topology v5e:4x4
+    python -m benchmarks.memory --models small --length 256 --rank 32 --dtype float32 --remat none
+
+Prints a table and writes benchmarks/results/memory_PLACE.json. The sizes are those of one device,
+as planned by the compiler.
 """
 
 import argparse
 import os
 
 LINE = (
-    "{model:14} {objective:14} temporaries {temporaries_gb:7.3f} GB  arguments {arguments_gb:7.3f} GB  "
-    "compiled in {seconds:5.1f} s  {ratio:.3f} x cross-entropy"
+    "{model:14} {objective:14} temporaries {temporaries_gb:7.3f} GB  "
+    "arguments {arguments_gb:7.3f} GB  compiled in {seconds:5.1f} s  {ratio:.3f} x cross-entropy"
 )
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,7 +33,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--remat", default="full")
     options = parser.parse_args()
-    # libtpu asks a TPU machine about itself unless it is told.
+    # Without these libtpu asks a metadata server for the description of the machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
@@ -41,7 +45,15 @@ def main() -> None:
 
 
 def compare(name: str, options: argparse.Namespace) -> list[dict]:
-    """Cross-entropy alone, then BA-LoRA; temporaries and arguments in GB a device."""
+    """Compile a model's step with the cross-entropy alone, then with BA-LoRA.
+
+    Args:
+      name: the model, one of `sizes.CONFIGS`.
+      options: the command line's.
+
+    Returns:
+      A row for each objective; temporaries and arguments in GB a device.
+    """
     from balora_jax.runs.setup import batch_shapes, build_setup
     from benchmarks import sizes
 
@@ -66,6 +78,7 @@ def compare(name: str, options: argparse.Namespace) -> list[dict]:
 
 
 def _mesh(topology: str | None):
+    """The mesh of a topology, or of this host, and its number of devices."""
     import jax
 
     from balora_jax.config import MeshConfig
@@ -80,6 +93,7 @@ def _mesh(topology: str | None):
 
 
 def _compile(setup, batch) -> dict:
+    """Compile a step and return the memory of its program and the time of compilation."""
     from balora_jax.training.compiled_step import CompiledStep
 
     compiled = CompiledStep(setup)

@@ -1,8 +1,9 @@
-"""The same BA-LoRA step in PyTorch + PEFT, written from the paper's formulas as the official code has them.
+"""The BA-LoRA step in PyTorch + PEFT, after the formulas of the paper and of its official code.
 
-A second model is the teacher, logits are whole, the singular values come from svd_lowrank(q = k + 5, niter = 2). Run by
-step_time.py in a process of its own, so that its peak memory is its own: for every line "step" it makes a step, for
-every line "product" one matrix product of a layer; it answers with one JSON object, the peak memory so far.
+The teacher is a second model, logits are whole, and the singular values come from
+svd_lowrank(q = k + 5, niter = 2). `step_time` runs this file in a process of its own, to measure
+its peak memory. For every input line "step" it runs a step, and for every line "product" one matrix
+product of a layer. It answers each line with one JSON object, the peak memory so far.
 """
 
 import argparse
@@ -15,56 +16,67 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from benchmarks.sizes import CLASSES, CONFIGS, writes
+from benchmarks.sizes import CLASSES, CONFIGS, is_language_model
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
+# The weight of each term.
 TERMS = {"consistency": 0.025, "diversity": 0.005, "svd": 0.005}
 
 
 def language_loss(
     logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Task plus the 2026 regularizers over all positions, whole logits [tokens, V]."""
-    top_k, k = 20, 10
+    """Compute the task loss plus the regularizers of the 2026 version, all positions counted.
+
+    Args:
+      logits: [tokens, V], the student's.
+      teacher: [tokens, V], the teacher's.
+      targets: int [tokens].
+    """
+    top_k = 20
+    k = 10
     top = F.log_softmax(logits.topk(top_k, dim=-1).values, dim=-1)
     entropy = -(top.exp() * top).sum(-1).mean()
     _, values, _ = torch.svd_lowrank(logits, q=k + 5, niter=2)
     svd = -values[:k].sum() / torch.linalg.norm(logits)
-    return (
-        _task_and_kl(logits, teacher, targets) - TERMS["diversity"] * entropy + TERMS["svd"] * svd
-    )
+    task_and_kl = _task_and_kl(logits, teacher, targets)
+    return task_and_kl - TERMS["diversity"] * entropy + TERMS["svd"] * svd
 
 
 def classifier_loss(
     logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Task plus the 2026 regularizers over a batch of logits [N, D]."""
-    k, (examples, classes) = 5, logits.shape
+    """Compute the task loss plus the regularizers of the 2026 version for a classifier.
+
+    Args:
+      logits: [N, D], the student's.
+      teacher: [N, D], the teacher's.
+      targets: int [N].
+    """
+    k = 5
+    examples, classes = logits.shape
     centered = logits - logits.mean(0)
     covariance = centered.T @ centered / (examples - 1)
     diversity = (covariance - torch.diag(covariance.diag())).square().sum() / classes
     values = torch.linalg.svdvals(logits)
     svd = -values[:k].sum() / values.sum()
-    return (
-        _task_and_kl(logits, teacher, targets) + TERMS["diversity"] * diversity + TERMS["svd"] * svd
-    )
+    task_and_kl = _task_and_kl(logits, teacher, targets)
+    return task_and_kl + TERMS["diversity"] * diversity + TERMS["svd"] * svd
 
 
 def _task_and_kl(
     logits: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
+    """The cross-entropy plus the weighted consistency term."""
     temperature = 2.0
-    student, wanted = (
-        F.log_softmax(logits / temperature, dim=-1),
-        F.softmax(teacher / temperature, dim=-1),
-    )
-    kl = F.kl_div(student, wanted, reduction="batchmean") * temperature**2
+    log_q = F.log_softmax(logits / temperature, dim=-1)
+    p = F.softmax(teacher / temperature, dim=-1)
+    kl = F.kl_div(log_q, p, reduction="batchmean") * temperature**2
     return F.cross_entropy(logits, targets) + TERMS["consistency"] * kl
 
 
 def main() -> None:
+    """Answer the lines of standard input."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--batch", type=int, required=True)
@@ -73,28 +85,29 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    language = writes(options.model)
+    language = is_language_model(options.model)
     auto = AutoModelForCausalLM if language else AutoModelForSequenceClassification
     teacher = auto.from_config(CONFIGS[options.model]).to(device).eval().requires_grad_(False)
     student = auto.from_config(CONFIGS[options.model]).to(device)
     student.load_state_dict(teacher.state_dict())
     student = get_peft_model(student, _lora(options.rank, language)).train()
-    trained = [p for p in student.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0)
+    trainable = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-4, weight_decay=0.0)
     tokens = torch.randint(
         CONFIGS[options.model].vocab_size, (options.batch, options.length + 1), device=device
     )
-    inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
+    inputs = tokens[:, :-1]
+    targets = tokens[:, 1:].reshape(-1)
     if not language:
         targets = torch.randint(CLASSES, (options.batch,), device=device)
     loss = language_loss if language else classifier_loss
 
     def step() -> None:
         with torch.no_grad():
-            wanted = teacher(input_ids=inputs).logits.flatten(0, -2)
+            teacher_logits = teacher(input_ids=inputs).logits.flatten(0, -2)
         logits = student(input_ids=inputs).logits.flatten(0, -2)
-        loss(logits, wanted, targets).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        loss(logits, teacher_logits, targets).backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if device == "cuda":
@@ -103,9 +116,9 @@ def main() -> None:
     config = CONFIGS[options.model]
     left = torch.randn(options.batch * options.length, config.hidden_size, device=device)
     right = torch.randn(config.intermediate_size, config.hidden_size, device=device)
-    makes = {"step": step, "product": lambda: left @ right.T}
+    commands = {"step": step, "product": lambda: left @ right.T}
     for line in sys.stdin:
-        makes[line.strip()]()
+        commands[line.strip()]()
         print(json.dumps({"peak_bytes": _peak(device)}), flush=True)
 
 
@@ -120,6 +133,7 @@ def _lora(rank: int, language: bool) -> LoraConfig:
 
 
 def _peak(device: str) -> int:
+    """The peak memory of the process, or of its GPU, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,6 +1,6 @@
-"""The models that are measured, by name: their configuration, their setup, random weights.
+"""The benchmarked models by name: their configurations, runs and random weights.
 
-Language models stream their objective; a classifier's step is given the teacher's logits with the
+Language models stream their objective. The step of a classifier gets the teacher's logits with the
 batch, as in training.
 """
 
@@ -30,36 +30,59 @@ from balora_jax.training.setup import TrainSetup
 from balora_jax.training.state import TrainState
 
 STEPS = 1000
-# Of a classifier: those of MNLI.
+# The classes of a classifier, as in MNLI.
 CLASSES = 3
 CONFIGS: dict[str, PretrainedConfig] = {
     "llama-2-7b": LlamaConfig(max_position_embeddings=4096, tie_word_embeddings=False),
     "mistral-7b": MistralConfig(),
     "gemma-7b": GemmaConfig(),
     "small": LlamaConfig(
-        vocab_size=32000, hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8,
+        vocab_size=32000,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=8,
+        num_attention_heads=8,
         num_key_value_heads=8,
     ),
     "smollm2-135m": LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e5},
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e5},
     ),
     "minilm": BertConfig(
-        hidden_size=384, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=12, num_labels=CLASSES,
+        hidden_size=384,
+        intermediate_size=1536,
+        num_hidden_layers=6,
+        num_attention_heads=12,
+        num_labels=CLASSES,
     ),
-}  # fmt: skip
+}
 
 
-def writes(name: str) -> bool:
-    """Return True if the model named is a language model, and not a classifier."""
+def is_language_model(name: str) -> bool:
+    """Return True if a model is a language model, not a classifier.
+
+    Args:
+      name: one of CONFIGS.
+    """
     return CAUSAL_LM in MODEL_TYPES[CONFIGS[name].model_type].tasks
 
 
 def make_model(name: str, *, dtype: str) -> Any:
-    """A model of a named size, stored in `dtype`."""
+    """Make a model.
+
+    Args:
+      name: one of CONFIGS.
+      dtype: the dtype of weights and products.
+    """
     model_type = MODEL_TYPES[CONFIGS[name].model_type]
-    task = model_type.tasks[CAUSAL_LM if writes(name) else CLASSIFICATION]
-    labels = {} if writes(name) else {"labels": CLASSES}
+    task = model_type.tasks[CAUSAL_LM if is_language_model(name) else CLASSIFICATION]
+    labels = {} if is_language_model(name) else {"labels": CLASSES}
     return task.module(
         model_type.parse(CONFIGS[name]),
         dtype=jnp.dtype(dtype),
@@ -77,17 +100,17 @@ def make_config(
     remat: str = "none",
     regularized: bool = True,
 ) -> RunConfig:
-    """The configuration of a BA-LoRA run: delta-form PiSSA adapters, the paper's terms or none.
+    """Make the configuration of a BA-LoRA run with PiSSA adapters in the delta form.
 
     Args:
-      name: of a size.
-      rank: of the adapters.
-      batch: examples an update sees.
-      dtype: of frozen weights and products.
-      remat: as in the configuration.
-      regularized: False leaves out the terms.
+      name: one of CONFIGS.
+      rank: the rank of the adapters.
+      batch: examples of an update.
+      dtype: the dtype of frozen weights and products.
+      remat: training.remat.
+      regularized: False to leave out the regularizers.
     """
-    task = "causal-lm" if writes(name) else "sequence-classification"
+    task = "causal-lm" if is_language_model(name) else "sequence-classification"
     regularizers = RegularizersConfig()
     if not regularized:
         off = {
@@ -95,8 +118,8 @@ def make_config(
             for term, section in regularizers.terms.items()
         }
         regularizers = RegularizersConfig(**off)
-    targets = AdapterConfig().targets if writes(name) else "all-linear"
-    labels = None if writes(name) else CLASSES
+    targets = AdapterConfig().targets if is_language_model(name) else "all-linear"
+    labels = None if is_language_model(name) else CLASSES
     return RunConfig(
         model=ModelConfig(source=name, task=task, dtype=dtype),
         adapter=AdapterConfig(rank=rank, targets=targets),
@@ -108,27 +131,28 @@ def make_config(
 
 
 def materialize(setup: TrainSetup, shapes: Batch) -> tuple[TrainState, Params, Batch]:
-    """Random weights, adapters near their start, and random tokens, all counted.
+    """Make random weights, adapters near their start, and random tokens, all counted.
 
-    Made by numpy: programs that make them would count in the process's memory.
+    They are made by numpy, because jax programs for them would add to the peak memory of the
+    process.
 
     Args:
       setup: a setup on one device.
-      shapes: of a batch, [examples, ...].
+      shapes: the shapes of a batch, [examples, ...].
 
     Returns:
-      (state, frozen, batch [1, examples, ...]).
+      The state, the frozen parameters, and the batch [1, examples, ...].
     """
     rng = np.random.default_rng(0)
     config = setup.model.config
 
-    def filled(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    def random_leaf(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if getattr(path[-1], "key", None) == "scale":
             return jnp.full(leaf.shape, 1 - getattr(config, "norm_offset", 0), leaf.dtype)
         return jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32), leaf.dtype)
 
-    trainable = jax.tree_util.tree_map_with_path(filled, setup.state.trainable)
-    frozen = jax.tree_util.tree_map_with_path(filled, setup.frozen)
+    trainable = jax.tree_util.tree_map_with_path(random_leaf, setup.state.trainable)
+    frozen = jax.tree_util.tree_map_with_path(random_leaf, setup.frozen)
     if frozen.head_factor is not None:
         factor = jax.jit(head_factor)(models.head(setup.model, frozen.base))
         frozen = frozen.replace(head_factor=factor)
@@ -141,9 +165,9 @@ def materialize(setup: TrainSetup, shapes: Batch) -> tuple[TrainState, Params, B
 
 def _random_batch(shapes: Batch, vocabulary: int, rng: np.random.Generator) -> Batch:
     tokens = rng.integers(vocabulary, size=shapes.input_ids.shape, dtype=np.int32)
-    writes_tokens = len(shapes.targets.shape) == 2
+    predicts_tokens = len(shapes.targets.shape) == 2
     targets = np.roll(tokens, -1, -1)
-    if not writes_tokens:
+    if not predicts_tokens:
         targets = rng.integers(CLASSES, size=shapes.targets.shape, dtype=np.int32)
     token_type_ids = None
     if shapes.token_type_ids is not None:

@@ -1,14 +1,23 @@
 """Seconds and memory of one training step, ours and PyTorch + PEFT's, in one run.
 
-    python -m benchmarks.step_time [--model small] [--batch 4] [--length 256] [--rank 32] [--repeats 5] [--no-pytorch]
+    python -m benchmarks.step_time [--model small] [--batch 4] [--length 256] [--rank 32]
+        [--repeats 5] [--no-pytorch]
     python -m benchmarks.step_time --model minilm --batch 32 --length 128 --rank 8
 
-Times in turn, round by round, so that a machine's moods fall on all alike: LoRA alone (streamed cross-entropy), the
-teacher's forward pass alone with its head, BA-LoRA from whole logits (`plain`), BA-LoRA streamed, and the same step in
-PyTorch + PEFT in a process of its own; at the end one matrix product of a layer in both, since a step on CPU is little
-else. A classifier (minilm) has one form of BA-LoRA, and its teacher's logits come with the batch: a run computes them
-once, before it begins. PyTorch's teacher runs in every step. Random weights and tokens, every position counted, dropout
-as the model's configuration has it. Prints medians and ratios, writes benchmarks/results/step_time_MODEL.json.
+Times several forms in turn, round by round, so that changes of the machine's speed affect all of
+them alike:
+
+    lora      LoRA alone, the streamed cross-entropy
+    teacher   the teacher's forward pass with its head
+    plain     BA-LoRA from whole logits
+    ba-lora   BA-LoRA, streamed
+    pytorch   the BA-LoRA step in PyTorch + PEFT, in a process of its own
+
+At the end it times one matrix product of a layer in jax and PyTorch, since a step on CPU is little
+else. A classifier (minilm) has one form of BA-LoRA, and its teacher's logits come with the batch,
+because a run computes them once, before training. The teacher of PyTorch runs in every step.
+Weights and tokens are random, every position is counted, and dropout is that of the model's
+configuration. Prints medians and ratios, and writes benchmarks/results/step_time_MODEL.json.
 """
 
 import argparse
@@ -22,7 +31,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# transformers loads PyTorch wherever it is installed. This process runs without, as an installation without it does.
+# transformers loads PyTorch if it is installed. This process runs without it, as a plain
+# installation does.
 sys.modules.setdefault("torch", None)
 
 import jax
@@ -39,6 +49,7 @@ FORMS = ("lora", "teacher", "plain", "ba-lora")
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,14 +66,17 @@ def main() -> None:
     parser.add_argument("--no-pytorch", action="store_true")
     options = parser.parse_args()
     calls = our_calls(options)
-    # Before the others are compiled: the process's peak is this step's.
+    # This step runs before the others are compiled, so that the peak memory is its own.
     jax.block_until_ready(calls["ba-lora"]())
     peaks = {"ba-lora": _peak()}
     with PyTorch(options) as pytorch:
-        theirs = {} if options.no_pytorch else {"pytorch": functools.partial(pytorch.make, "step")}
-        seconds = measure.seconds_in_turn(calls | theirs, options.repeats)
-        rates = {} if options.no_pytorch else product_rates(options, pytorch)
-        peaks |= {name: pytorch.peak_bytes for name in theirs}
+        if not options.no_pytorch:
+            calls["pytorch"] = functools.partial(pytorch.run, "step")
+        seconds = measure.seconds_in_turn(calls, options.repeats)
+        rates = {}
+        if not options.no_pytorch:
+            rates = product_rates(options, pytorch)
+            peaks["pytorch"] = pytorch.peak_bytes
     table = {
         name: {"seconds": statistics.median(times), "fastest": min(times)}
         for name, times in seconds.items()
@@ -82,26 +96,38 @@ def main() -> None:
 
 
 def show(table: dict[str, dict[str, float]], tokens: int) -> None:
-    """Prints the table and its ratios."""
+    """Print the table and its ratios.
+
+    Args:
+      table: seconds, fastest and perhaps peak_bytes of each form.
+      tokens: tokens of a batch.
+    """
     for name, row in table.items():
         memory = f"{row['peak_bytes'] / 2**30:6.2f} GiB peak" if "peak_bytes" in row else ""
-        speed = f"{row['seconds']:8.3f} s (fastest {row['fastest']:.3f}) {tokens / row['seconds']:10,.0f} tokens/s"
-        print(f"{name:10} {speed} {memory}")
+        times = f"{row['seconds']:8.3f} s (fastest {row['fastest']:.3f})"
+        speed = f"{tokens / row['seconds']:10,.0f} tokens/s"
+        print(f"{name:10} {times} {speed} {memory}")
     for name, ratio in compare(table).items():
         print(f"{name}: {ratio:.3f}")
 
 
 def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
-    """What the numbers are published for: of medians, and of each form's fastest step."""
+    """Compute the ratios of the medians (seconds), of the fastest steps, and of the peak memory.
+
+    Args:
+      table: seconds, fastest and perhaps peak_bytes of each form.
+
+    Returns:
+      The ratios by name.
+    """
     ratios = {}
-    for kind in ("seconds", "fastest"):
-        of = {name: row[kind] for name, row in table.items()}
-        if {"lora", "teacher"} <= of.keys():
-            ratios[f"ba-lora / (lora + teacher), {kind}"] = of["ba-lora"] / (
-                of["lora"] + of["teacher"]
-            )
-        for other in of.keys() & {"plain", "pytorch"}:
-            ratios[f"ba-lora / {other}, {kind}"] = of["ba-lora"] / of[other]
+    for column in ("seconds", "fastest"):
+        times = {name: row[column] for name, row in table.items()}
+        if {"lora", "teacher"} <= times.keys():
+            parts = times["lora"] + times["teacher"]
+            ratios[f"ba-lora / (lora + teacher), {column}"] = times["ba-lora"] / parts
+        for other in times.keys() & {"plain", "pytorch"}:
+            ratios[f"ba-lora / {other}, {column}"] = times["ba-lora"] / times[other]
     if "pytorch" in table:
         peak = table["ba-lora"]["peak_bytes"] / table["pytorch"]["peak_bytes"]
         ratios["ba-lora / pytorch, peak memory"] = peak
@@ -109,24 +135,38 @@ def compare(table: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def product_rates(options: argparse.Namespace, pytorch: "PyTorch") -> dict[str, float]:
-    """GFLOP/s of jax and of PyTorch at all tokens times the kernel of a layer's MLP, the fastest of 20."""
+    """Measure the speed of jax and PyTorch at one matrix product of a layer's MLP.
+
+    Args:
+      options: the command line's.
+      pytorch: the process of PyTorch.
+
+    Returns:
+      GFLOP/s of the fastest of 20 products, by library.
+    """
     config = sizes.CONFIGS[options.model]
-    tokens, width, inner = (
-        options.batch * options.length,
-        config.hidden_size,
-        config.intermediate_size,
-    )
-    left, right = jnp.ones((tokens, width), options.dtype), jnp.ones((width, inner), options.dtype)
+    tokens = options.batch * options.length
+    width = config.hidden_size
+    inner = config.intermediate_size
+    left = jnp.ones((tokens, width), options.dtype)
+    right = jnp.ones((width, inner), options.dtype)
     calls = {
         "jax": functools.partial(jax.jit(jnp.matmul), left, right),
-        "PyTorch": functools.partial(pytorch.make, "product"),
+        "PyTorch": functools.partial(pytorch.run, "product"),
     }
     seconds = measure.seconds_in_turn(calls, 20)
     return {name: 2e-9 * tokens * width * inner / min(times) for name, times in seconds.items()}
 
 
 def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """A call for each form, of the same weights and batch."""
+    """Make a call for each form, with the same weights and batch.
+
+    Args:
+      options: the command line's.
+
+    Returns:
+      The calls by form.
+    """
     model = sizes.make_model(options.model, dtype=options.dtype)
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
@@ -143,7 +183,7 @@ def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
     setups = {"ba-lora": setup_of(), "lora": setup_of(regularized=False)}
     teacher = _classifier_teacher(model)
-    if sizes.writes(options.model):
+    if sizes.is_language_model(options.model):
         setups["plain"] = setup_of(whole_logits=True)
         teacher = _teacher(model)
     config = sizes.make_config(
@@ -162,11 +202,12 @@ def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
 
 def _teacher(model: Any) -> Callable:
-    """The base's forward pass with its head, each token's logits reduced to one number."""
+    """The forward pass of the base with its head; the logits of each token become one number."""
 
     @jax.jit
     def forward(frozen, batch):
-        ids, mask = batch.input_ids[0], batch.attention_mask[0]
+        ids = batch.input_ids[0]
+        mask = batch.attention_mask[0]
         hidden = model.apply({"params": frozen.base}, ids, mask, method="hidden_states")
         head = models.head(model, frozen.base)
         chunks = hidden.reshape(-1, 256, hidden.shape[-1])
@@ -176,7 +217,7 @@ def _teacher(model: Any) -> Callable:
 
 
 def _classifier_teacher(model: Any) -> Callable:
-    """The base's features: its head is among the trained leaves, and costs nothing."""
+    """The forward pass of the base up to its features; the head costs little."""
 
     @jax.jit
     def forward(frozen, batch):
@@ -187,36 +228,57 @@ def _classifier_teacher(model: Any) -> Callable:
 
 
 def _peak() -> int:
+    """The peak memory in bytes: the device's, or the process's if the device has no statistics."""
     stats = jax.devices()[0].memory_stats()
-    return (
-        stats["peak_bytes_in_use"]
-        if stats
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    if stats:
+        return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class PyTorch:
-    """The same step in PyTorch + PEFT, in a process of its own that makes what it is told to, line by line."""
+    """The step in PyTorch + PEFT, in a process of its own (`pytorch_step`).
+
+    Attributes:
+      peak_bytes: the peak memory of the process after the last command.
+    """
 
     def __init__(self, options: argparse.Namespace) -> None:
+        """Prepare the command line of the process.
+
+        Args:
+          options: the command line's. With --no-pytorch no process is started.
+        """
         names = ("model", "batch", "length", "rank")
         arguments = [text for name in names for text in (f"--{name}", str(getattr(options, name)))]
         self._command = [sys.executable, "-m", "benchmarks.pytorch_step", *arguments]
-        self._wanted, self.peak_bytes = not options.no_pytorch, 0
+        self._enabled = not options.no_pytorch
+        self.peak_bytes = 0
 
     def __enter__(self) -> "PyTorch":
-        if self._wanted:
-            # What suits jax is not what suits PyTorch.
-            own = {
-                name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"
-            }
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": own}
-            self._process = subprocess.Popen(self._command, **pipes)
+        """Start the process."""
+        if self._enabled:
+            # The limit on OpenBLAS's threads is for jax alone.
+            environment = dict(os.environ)
+            environment.pop("OPENBLAS_NUM_THREADS", None)
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
         return self
 
-    def make(self, what: str) -> None:
-        """Returns when a `step` or a `product` is made."""
-        self._process.stdin.write(f"{what}\n")
+    def run(self, command: str) -> None:
+        """Run a command in the process and wait for its end.
+
+        Args:
+          command: step or product.
+
+        Raises:
+          RuntimeError: the process has ended.
+        """
+        self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -226,7 +288,8 @@ class PyTorch:
         self.peak_bytes = json.loads(line)["peak_bytes"]
 
     def __exit__(self, *_: Any) -> None:
-        if self._wanted:
+        """End the process."""
+        if self._enabled:
             self._process.stdin.close()
             self._process.wait()
 

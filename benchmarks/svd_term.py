@@ -1,11 +1,18 @@
-"""Accuracy and time of the SVD term and its gradient, by each method, on spectra of known shape.
+"""Accuracy and time of the SVD term and its gradient by each method, on known spectra.
+
+On a CPU, or on an accelerator:
 
     python -m benchmarks.svd_term [--sizes 512x576x49152 1024x512x32000] [--repeats 3]
-    python -m benchmarks.svd_term --sizes 2048x4096x32000 --methods exact subspace randomized       (an accelerator)
+    python -m benchmarks.svd_term --sizes 2048x4096x32000 --methods exact subspace randomized
 
-A size is tokens x width x vocabulary. Methods: `whole`, a decomposition of Z [tokens, V], the definition; `exact`, one
-of H R^T [tokens, d]; `subspace`, what training uses; `randomized`, the official code's svd_lowrank(q = k + 5,
-niter = 2) of Z. Values and gradients (of the hidden states) are compared with float64. Prints a table and writes
+A size is tokens x width x vocabulary. The methods are
+
+    whole       a full decomposition of Z [tokens, V], the definition
+    exact       a full decomposition of H R^T [tokens, d]
+    subspace    the method of training
+    randomized  svd_lowrank(q = k + 5, niter = 2) of Z, as in the official code
+
+Values, and gradients of the hidden states, are compared with float64. Prints a table and writes
 benchmarks/results/svd_term.json.
 """
 
@@ -36,6 +43,7 @@ LINE = (
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,27 +55,38 @@ def main() -> None:
     rows = []
     for size in options.sizes:
         tokens, width, vocabulary = (int(number) for number in size.split("x"))
-        kernel = (
-            np.random.default_rng(0).normal(size=(width, vocabulary)).astype(np.float32)
-            / width**0.5
-        )
+        rng = np.random.default_rng(0)
+        kernel = rng.normal(size=(width, vocabulary)).astype(np.float32) / width**0.5
+        sizes = {"tokens": tokens, "width": width, "vocabulary": vocabulary}
         for spectrum in options.spectra:
-            found = compare(kernel, tokens, spectrum, options.methods, options.repeats)
-            for method, row in found.items():
-                sizes = {"tokens": tokens, "width": width, "vocabulary": vocabulary}
-                rows.append({**sizes, "spectrum": spectrum, "method": method, **row})
-                print(LINE.format(**rows[-1]), flush=True)
+            results = compare(kernel, tokens, spectrum, options.methods, options.repeats)
+            for method, numbers in results.items():
+                row = {**sizes, "spectrum": spectrum, "method": method, **numbers}
+                rows.append(row)
+                print(LINE.format(**row), flush=True)
     measure.write("svd_term", {"options": vars(options), "rows": rows})
 
 
 def compare(
     kernel: np.ndarray, tokens: int, spectrum: str, methods: list[str], repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Relative errors of value and gradient, and median seconds, of each method."""
+    """Measure every method on one spectrum.
+
+    Args:
+      kernel: float32 [width, V], the head.
+      tokens: the number of hidden states.
+      spectrum: one of SPECTRA.
+      methods: some of METHODS.
+      repeats: timed calls of each method.
+
+    Returns:
+      The relative errors of value and gradient, and the median seconds, by method.
+    """
     factor = np.linalg.qr(kernel.T.astype(np.float64), mode="r")
     hidden = _states(factor, tokens, SPECTRA[spectrum])
     value, gradient = _in_float64(hidden.astype(np.float64), factor)
-    states, head = jnp.asarray(hidden), Head(jnp.asarray(kernel))
+    states = jnp.asarray(hidden)
+    head = Head(jnp.asarray(kernel))
     calls = {
         name: functools.partial(_term(name), states, head, jax.jit(head_factor)(head))
         for name in methods
@@ -75,10 +94,10 @@ def compare(
     seconds = measure.seconds_in_turn(calls, repeats)
     rows = {}
     for name, call in calls.items():
-        found, slope = jax.device_get(call())
-        error = np.linalg.norm(slope - gradient) / np.linalg.norm(gradient)
+        call_value, call_gradient = jax.device_get(call())
+        error = np.linalg.norm(call_gradient - gradient) / np.linalg.norm(gradient)
         rows[name] = {
-            "value_error": float(abs(found / value - 1)),
+            "value_error": float(abs(call_value / value - 1)),
             "gradient_error": float(error),
             "seconds": statistics.median(seconds[name]),
         }
@@ -86,7 +105,7 @@ def compare(
 
 
 def _term(method: str):
-    """(hidden, head, factor) -> (value, gradient of hidden)."""
+    """A method as a function (hidden, head, factor) -> (value, gradient of hidden)."""
 
     def term(hidden: jax.Array, head: Head, factor: jax.Array) -> jax.Array:
         mask = jnp.ones(len(hidden), bool)
@@ -102,21 +121,23 @@ def _term(method: str):
 
 def _states(factor: np.ndarray, tokens: int, spectrum) -> np.ndarray:
     """Hidden states whose logits have the given spectrum: left diag(s) right^T R^-T."""
-    rng, width = np.random.default_rng(1), len(factor)
-    left, right = (
-        np.linalg.qr(rng.normal(size=(side, min(tokens, width))))[0] for side in (tokens, width)
-    )
-    values = 100 * spectrum(np.arange(min(tokens, width), dtype=float))
+    rng = np.random.default_rng(1)
+    width = len(factor)
+    rank = min(tokens, width)
+    left, _ = np.linalg.qr(rng.normal(size=(tokens, rank)))
+    right, _ = np.linalg.qr(rng.normal(size=(width, rank)))
+    values = 100 * spectrum(np.arange(rank, dtype=float))
     return np.linalg.solve(factor, (right * values) @ left.T).T.astype(np.float32)
 
 
 def _in_float64(hidden: np.ndarray, factor: np.ndarray) -> tuple[float, np.ndarray]:
-    """The term and its gradient from Z = H R^T up to a rotation: - (s_1 + ... + s_k) / |Z|."""
+    """The term - (s_1 + ... + s_k) / |Z| and its gradient, from H R^T, which is Z rotated."""
     rotated = hidden @ factor.T
     left, values, right = np.linalg.svd(rotated, full_matrices=False)
-    norm, leading = np.linalg.norm(values), values[:K].sum()
-    slope = -(left[:, :K] @ right[:K] - leading / norm**2 * rotated) / norm
-    return -leading / norm, slope @ factor
+    norm = np.linalg.norm(values)
+    leading = values[:K].sum()
+    rotated_gradient = -(left[:, :K] @ right[:K] - leading / norm**2 * rotated) / norm
+    return -leading / norm, rotated_gradient @ factor
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A run's configuration: frozen dataclasses, one a section, checked before anything compiles.
+"""The configuration of a run: one frozen dataclass a section, checked before anything compiles.
 
-Fields carry their meaning in the text below them, which `--help` shows. No jax is imported here.
+The text below each field is its description in `--help`. Nothing here imports jax.
 """
 
 from balora_jax.config.adapter import PAPER_TARGETS, AdapterConfig

@@ -1,4 +1,4 @@
-"""From yaml files and command-line arguments to configurations, with one sentence for what does not fit."""
+"""The parser of yaml files and command-line options, with a one-sentence message for each error."""
 
 import dataclasses
 import difflib
@@ -19,7 +19,7 @@ from balora_jax.errors import BadInput
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-# Where the embedded tiny world was in version 0.1; configurations of runs from then name it so.
+# The folder of the embedded tiny world in version 0.1, which configurations of old runs name.
 OLD_ASSETS = "balora_jax/tiny_world/assets"
 ASSETS = "balora_jax/evaluation/tiny_world/assets"
 
@@ -56,13 +56,13 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
 def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
     """The plugin files that the yaml files among the arguments record.
 
-    They are looked up before the arguments are parsed: without its plugin a term is an unknown key.
-    A file that cannot be read is left to the parser, whose sentence says so.
+    They are read before the arguments are parsed, because a registered term is an unknown key
+    until its plugin is loaded. A file that cannot be read is skipped: the parser reports it.
     """
     recorded: list[PluginFile] = []
-    for option, value in itertools.pairwise([*arguments, ""]):
-        name, _, joined = option.partition("=")
-        path = pathlib.Path(joined or value).expanduser()
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, _, value = argument.partition("=")
+        path = pathlib.Path(value or following).expanduser()
         if name != "--config" or not path.is_file():
             continue
         try:
@@ -70,7 +70,9 @@ def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
         except (yaml.YAMLError, UnicodeDecodeError):
             continue
         plugins = content.get("plugins") if isinstance(content, dict) else None
-        for plugin in plugins if isinstance(plugins, list) else []:
+        if not isinstance(plugins, list):
+            continue
+        for plugin in plugins:
             if isinstance(plugin, dict) and {"path", "sha256"} <= set(plugin):
                 recorded.append(PluginFile(str(plugin["path"]), str(plugin["sha256"])))
     return recorded
@@ -79,18 +81,29 @@ def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
 def _with_moved_assets(config: RunConfig) -> RunConfig:
     """Return the configuration with the tiny world's files where they are now."""
 
-    def moved(value: Any) -> Any:
-        return value.replace(OLD_ASSETS, ASSETS) if isinstance(value, str) else value
+    def current(path: Any) -> Any:
+        return path.replace(OLD_ASSETS, ASSETS) if isinstance(path, str) else path
 
-    model = dataclasses.replace(config.model, source=moved(config.model.source))
+    model = dataclasses.replace(config.model, source=current(config.model.source))
     data = dataclasses.replace(
-        config.data, train=moved(config.data.train), eval=moved(config.data.eval)
+        config.data, train=current(config.data.train), eval=current(config.data.eval)
     )
     return dataclasses.replace(config, model=model, data=data)
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """What the arguments say; BadInput where they say something else than the parser knows."""
+    """Parse arguments.
+
+    Args:
+      parser: the options; it must not exit on an error.
+      arguments: the command line, without the command's name.
+
+    Returns:
+      The options by name, with dataclasses in place of their sections.
+
+    Raises:
+      BadInput: an option does not exist, or its value does not fit.
+    """
     try:
         return parser.instantiate(parser.parse_args(_with_values(parser, arguments)))
     except ArgumentError as error:
@@ -98,57 +111,77 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 
 
 def split(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of the options of these names, each with what follows it up to the next option; and the rest."""
-    parts: tuple[list[str], list[str]] = ([], [])
-    side = 1
+    """Split arguments into those of some options and the rest.
+
+        split(["--a", "1", "2", "--b=3"], ["a"])  ->  ["--a", "1", "2"], ["--b=3"]
+
+    Args:
+      arguments: the command line.
+      names: the names of the options.
+
+    Returns:
+      The named options, each with the values that follow it, and the other arguments.
+    """
+    named: list[str] = []
+    rest: list[str] = []
+    part = rest
     for argument in arguments:
         if argument.startswith("--"):
-            side = 0 if argument[2:].partition("=")[0] in names else 1
-        parts[side].append(argument)
-    return parts
+            name = argument[2:].partition("=")[0]
+            part = named if name in names else rest
+        part.append(argument)
+    return named, rest
 
 
 def _with_values(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """The arguments with `true` after every yes-or-no option that stands alone (--output.resume)."""
-    yes_or_no = {
+    """Add `true` after every boolean option that has no value, such as --output.resume."""
+    booleans = {
         f"--{name}"
         for name, value in parser.get_defaults(skip_validation=True).items()
         if isinstance(value, bool)
     }
-    filled = []
-    for argument, after in itertools.pairwise([*arguments, "--"]):
-        filled += (
-            [argument, "true"] if argument in yes_or_no and after.startswith("--") else [argument]
-        )
-    return filled
+    completed = []
+    for argument, following in itertools.pairwise([*arguments, "--"]):
+        completed.append(argument)
+        if argument in booleans and following.startswith("--"):
+            completed.append("true")
+    return completed
 
 
 def _one_sentence(message: str, parser: ArgumentParser) -> str:
-    """The parser's complaint in a line; an unknown key with the nearest that exist."""
+    """Turn the parser's error message into one sentence."""
     text = re.sub(r"\s+", " ", message).replace("typing.", "").strip()
     unknown = re.search(r"unrecognized arguments: --([\w.]+)", text)
-    inside = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
-    key = unknown[1] if unknown else ".".join(inside.groups()) if inside else None
-    if key is None:
-        return _wrong_value(text)
-    keys = [
-        name for name in dict(parser.get_defaults(skip_validation=True).items()) if name != "config"
-    ]
-    beside = [name for name in keys if name.rpartition(".")[0] == key.rpartition(".")[0]]
-    near = difflib.get_close_matches(key, keys, n=3, cutoff=0.6) or beside or keys
+    if unknown:
+        return _unknown_key(unknown[1], parser)
+    unknown_in_section = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    if unknown_in_section:
+        return _unknown_key(".".join(unknown_in_section.groups()), parser)
+    return _wrong_value(text)
+
+
+def _unknown_key(key: str, parser: ArgumentParser) -> str:
+    """The message for an option that does not exist, with the most similar ones that do."""
+    defaults = dict(parser.get_defaults(skip_validation=True).items())
+    names = [name for name in defaults if name != "config"]
+    similar = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    if not similar:
+        section = key.rpartition(".")[0]
+        similar = [name for name in names if name.rpartition(".")[0] == section]
     hint = ", or a term that --plugin FILE.py registers" if key.startswith("regularizers.") else ""
-    return f"there is no option {key}; accepted: {', '.join(near)}{hint}"
+    return f"there is no option {key}; accepted: {', '.join(similar or names)}{hint}"
 
 
 def _wrong_value(text: str) -> str:
-    """The parser's complaint of a value's type, where it is one: of one type, or of several."""
-    one = r"Expected an? (?P<kind>.+?)\. Got value: (?P<value>.*)"
-    several = (
-        r"Does not validate .*?Subtypes: \[(?P<kind>.+?)\] Errors: .* Given value: (?P<value>.*)"
+    """The message for a value of the wrong type; the text itself if it is no such error."""
+    one_type = r"Expected an? (?P<types>.+?)\. Got value: (?P<value>.*)"
+    several_types = (
+        r"Does not validate .*?Subtypes: \[(?P<types>.+?)\] Errors: .* Given value: (?P<value>.*)"
     )
-    wrong = re.fullmatch(rf'Parser key "(?P<name>.+?)"(?: element \d+)?: {one}', text)
-    wrong = wrong or re.fullmatch(f'Parser key "(?P<name>.+?)": {several}', text)
-    if wrong is None:
+    match = re.fullmatch(rf'Parser key "(?P<name>.+?)"(?: element \d+)?: {one_type}', text)
+    if match is None:
+        match = re.fullmatch(f'Parser key "(?P<name>.+?)": {several_types}', text)
+    if match is None:
         return text
-    kinds = re.sub(r"<class '(\w+)'>", r"\1", wrong["kind"]).replace("NoneType", "null")
-    return f"{wrong['name']} is {wrong['value']!r}; accepted: {kinds}"
+    types = re.sub(r"<class '(\w+)'>", r"\1", match["types"]).replace("NoneType", "null")
+    return f"{match['name']} is {match['value']!r}; accepted: {types}"

@@ -1,4 +1,4 @@
-"""Plugin files: Python code, named on the command line alone, that registers terms."""
+"""Plugin files: Python code that registers terms, given on the command line only."""
 
 import hashlib
 import importlib.util
@@ -15,11 +15,11 @@ OPTION = "--plugin"
 
 @dataclass(frozen=True)
 class PluginFile:
-    """A plugin file that a run was made with.
+    """The record of a plugin file that a run uses.
 
     Attributes:
-      path: where it was.
-      sha256: the hash of its text, in hexadecimal.
+      path: the path as it was given.
+      sha256: the SHA-256 hash of the file, in hexadecimal.
     """
 
     path: str
@@ -40,7 +40,7 @@ def load_plugins(arguments: Sequence[str]) -> list[str]:
       The other arguments.
 
     Raises:
-      BadInput: --plugin without a file, or as `load_plugin`.
+      BadInput: --plugin has no file, or the file cannot be loaded (see `load_plugin`).
     """
     rest: list[str] = []
     remaining = iter(arguments)
@@ -57,16 +57,16 @@ def load_plugins(arguments: Sequence[str]) -> list[str]:
 
 
 def load_plugin(path: str) -> PluginFile:
-    """Run a plugin file, which registers its terms; once a process for the same text.
+    """Run a plugin file, which registers its terms; a file with the same text runs once a process.
 
     Args:
       path: a Python file. It runs with all rights of this process.
 
     Returns:
-      Its record, as config.yaml keeps it.
+      The record of the file, for config.yaml.
 
     Raises:
-      BadInput: it is not there, does not import, or registers nothing.
+      BadInput: the file does not exist, fails when it is run, or registers no term.
     """
     file = pathlib.Path(path).expanduser()
     if not file.is_file() or file.suffix != ".py":
@@ -82,7 +82,7 @@ def load_plugin(path: str) -> PluginFile:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        # The text that was hashed, not what the file may hold by now.
+        # Run the text that was hashed; the file may have changed since it was read.
         exec(compile(text, str(file), "exec"), module.__dict__)
     except BadInput:
         raise
@@ -91,28 +91,33 @@ def load_plugin(path: str) -> PluginFile:
         raise BadInput(f"{OPTION} {path} cannot be imported ({reason})") from error
     if set(REGISTERED) == registered_before:
         raise BadInput(
-            f"{OPTION} {path} registers no term; accepted: a file that calls balora_jax.register_term"
+            f"{OPTION} {path} registers no term; "
+            "accepted: a file that calls balora_jax.register_term"
         )
     LOADED[record.sha256] = record
     return record
 
 
 def require_plugins(recorded: Sequence[PluginFile]) -> None:
-    """Check that every plugin file that a configuration records has been loaded, unchanged.
+    """Check that every plugin file in a configuration has been loaded, with the same text.
+
+    Args:
+      recorded: the plugin files in the configuration.
 
     Raises:
-      BadInput: one is missing or its text is another; says what to add to the command.
+      BadInput: a file has not been loaded, or its text has changed; the message names the option
+        to add to the command.
     """
     hashes = {plugin.sha256 for plugin in recorded}
-    others = [plugin for plugin in LOADED.values() if plugin.sha256 not in hashes]
+    unrecorded = [plugin for plugin in LOADED.values() if plugin.sha256 not in hashes]
     for plugin in recorded:
         if plugin.sha256 in LOADED:
             continue
-        if others:
+        if unrecorded:
             raise BadInput(
-                f"the plugin {others[0].path} (sha256 {others[0].sha256[:12]}) is not the one the "
-                f"run was made with, {plugin.path} (sha256 {plugin.sha256[:12]}); "
-                "accepted: a file of the same text"
+                f"the plugin {unrecorded[0].path} (sha256 {unrecorded[0].sha256[:12]}) "
+                f"is not the one the run was made with, {plugin.path} "
+                f"(sha256 {plugin.sha256[:12]}); accepted: a file of the same text"
             )
         raise BadInput(
             f"the run was made with the plugin {plugin.path}, which is code and is loaded from the "

@@ -1,4 +1,4 @@
-"""One run: all sections, and what they must have in common."""
+"""The configuration of one run: all sections, and the checks across sections."""
 
 import functools
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConf
 from balora_jax.errors import BadInput
 
 Method = Literal["ba-lora", "pissa", "lora", "full"]
-# The methods to suggest for a start that another method refuses; ba-lora for any other start.
+# The methods to suggest if a method refuses a start; ba-lora for the starts not listed.
 METHODS_OF_STARTS = {"lora": "lora", "pissa": "pissa or ba-lora"}
-# Options that only some tasks have: given to another, they would act on nothing.
+# Options that only the tasks named have: under any other task they would have no effect.
 OF_TASKS = {
     ("causal-lm",): ("data.template", "data.probes"),
     ("causal-lm", "seq2seq-lm"): (
@@ -49,54 +49,60 @@ class RunConfig:
     output: OutputConfig
     training: TrainingConfig
     method: Method = "ba-lora"
-    """ba-lora: PiSSA adapters and the three regularizers. pissa, lora: adapters alone. full: every weight."""
+    """ba-lora: PiSSA adapters and the three regularizers. pissa, lora: adapters alone. full: every
+    weight."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     plugins: list[PluginFile] = field(default_factory=list)
     """A record, written by a run, of its plugin files and their hashes. Nothing is loaded from
-    here: a plugin file is code, which --plugin FILE.py on the command line alone loads."""
+    here: a plugin file is code, and only --plugin FILE.py on the command line loads it."""
 
     def __post_init__(self) -> None:
-        self._check_task()
+        self._check_task_options()
+        self._check_data()
         self._check_method()
-        micro, groups = (
-            self.training.batch_size // self.training.accumulation,
-            self.regularizers.svd.groups,
-        )
+        micro_batch = self.training.batch_size // self.training.accumulation
+        groups = self.regularizers.svd.groups
         require(
-            micro % groups == 0,
+            micro_batch % groups == 0,
             "regularizers.svd.groups",
             groups,
-            f"a divisor of the {micro} examples a micro-batch has",
+            f"a divisor of the {micro_batch} examples a micro-batch has",
         )
 
-    def _check_task(self) -> None:
+    def _check_task_options(self) -> None:
+        """Check that options of other tasks have their default values."""
         for tasks, names in OF_TASKS.items():
-            for name in names if self.model.task not in tasks else ():
-                *section, option = name.split(".")
-                owner = functools.reduce(getattr, section, self)
-                value = getattr(owner, option)
-                ok = value == type(owner).__dataclass_fields__[option].default
-                require(ok, name, value, f"nothing under model.task {self.model.task}")
+            if self.model.task in tasks:
+                continue
+            for name in names:
+                *sections, option = name.split(".")
+                section = functools.reduce(getattr, sections, self)
+                value = getattr(section, option)
+                default = type(section).__dataclass_fields__[option].default
+                require(
+                    value == default, name, value, f"nothing under model.task {self.model.task}"
+                )
+
+    def _check_data(self) -> None:
         data = self.data
-        if self.model.task != "causal-lm":
-            given = [
-                name for name in ("task", "labels", "scores") if getattr(data, name) is not None
-            ]
-            require(
-                len(given) == 1,
-                "data.task, data.labels and data.scores",
-                given,
-                "exactly one of the three",
-            )
-        else:
+        if self.model.task == "causal-lm":
             require(
                 not isinstance(data.eval, list),
                 "data.eval",
                 data.eval,
                 "one set under model.task causal-lm",
+            )
+        else:
+            label_options = ("task", "labels", "scores")
+            configured = [name for name in label_options if getattr(data, name) is not None]
+            require(
+                len(configured) == 1,
+                "data.task, data.labels and data.scores",
+                configured,
+                "exactly one of the three",
             )
         require(
             data.train is not None or data.task is not None,
@@ -104,12 +110,11 @@ class RunConfig:
             None,
             "a file or a hub name",
         )
-        accepted = "null, or a number with data.eval to judge by"
         require(
             self.training.patience is None or data.holds_out,
             "training.patience",
             self.training.patience,
-            accepted,
+            "null, or a number with data.eval to judge by",
         )
 
     def _check_method(self) -> None:
@@ -121,7 +126,7 @@ class RunConfig:
             self._check_start(self.adapter.init)
 
     def _check_start(self, init: str) -> None:
-        """Accept the method's own start and PEFT folders; ba-lora alone accepts other starts."""
+        """Check that lora and pissa have their own start, or the folder of a PEFT adapter."""
         parsed = parse_start(init)
         if parsed is None or parsed[0] == self.method:
             return
@@ -134,15 +139,15 @@ class RunConfig:
 
     @property
     def adapter_init(self) -> str:
-        """The start in force: adapter.init, or the method's own where it is null."""
+        """The start of the adapters: adapter.init, or the method's default if that is null."""
         return self.adapter.init or ("lora" if self.method == "lora" else "pissa_niter_16")
 
     @property
     def acting_terms(self) -> dict[str, TermConfig]:
-        """The sections of the terms that act, by name: none but under method ba-lora."""
+        """The sections of the terms that act, by name; empty except under method ba-lora."""
         return self.regularizers.acting if self.method == "ba-lora" else {}
 
     @property
     def teacher_head(self) -> str:
-        """The head that reads a classifier's teacher features: initial, student or probe."""
+        """The head that reads the teacher's features in a classifier: initial, student or probe."""
         return self.regularizers.consistency.teacher_head

@@ -19,8 +19,8 @@ class Batch(NamedTuple):
       mask: bool of the shape of `targets`, True where the loss counts.
       token_type_ids: int32 [examples, length], 1 on the second text of a pair where the tokenizer
         marks it; None for next-token prediction.
-      teacher: float32 [examples, ...], the teacher's logits or features for a classifier; None where
-        no term needs them, and where the teacher runs in the step.
+      teacher: float32 [examples, ...], the teacher's logits or features for a classifier; None
+        where no term needs them, and where the teacher runs in the step.
     """
 
     input_ids: Any

@@ -1,0 +1,1 @@
+"""Evaluators: held-out loss and metrics, and the probes of the tiny world."""

@@ -1,4 +1,4 @@
-"""A text-to-text model's held-out evaluation, from the answers that it writes."""
+"""The held-out evaluation of a text-to-text model, from the answers that it generates."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,15 +21,16 @@ from balora_jax.objective.params import Params
 from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState
 
-# The share of answers that are no label, beside the metrics.
+# The name of a measure: the share of answers that are not a label.
 NO_LABEL = "no_label"
 
 
 class AnswerEvaluator(TextEvaluator):
-    """An Evaluator whose outputs are the classes or scores that the model writes.
+    """An Evaluator of text-to-text models; the outputs are the classes or scores in their answers.
 
-    An answer that is no label is -1 among classes and NaN among scores. In the metrics it counts
-    as wrong, for scores as the lowest; in predictions it is the first class or the lowest score.
+    An answer that is not a label is -1 among classes and NaN among scores. In the metrics it counts
+    as a wrong class or as the lowest score. In predictions it is the first class or the lowest
+    score.
     """
 
     def __init__(
@@ -42,15 +43,15 @@ class AnswerEvaluator(TextEvaluator):
         batch_size: int,
         lengths: Sequence[int],
     ) -> None:
-        """Evaluate on the held-out sets.
+        """Set the held-out sets.
 
         Args:
-          task: fields, labels and metrics.
+          task: the fields, labels and metrics.
           held_out: the held-out sets by name.
-          tokenizer: reads the answers.
-          max_tokens: the longest answer.
-          batch_size: texts that are evaluated at once.
-          lengths: lengths that batches are padded to.
+          tokenizer: the model's tokenizer, which decodes the answers.
+          max_tokens: the length of the longest answer.
+          batch_size: texts evaluated at once.
+          lengths: the lengths that batches are padded to.
         """
         super().__init__(task, held_out, batch_size=batch_size, lengths=lengths)
         self._answers = data.Answers(task, tokenizer)
@@ -59,7 +60,7 @@ class AnswerEvaluator(TextEvaluator):
         self._held_out_loss = HeldOutLoss(seq2seq_lm.make_task_loss, self._held_out_batches)
 
     def outputs(self, student: Student, state: TrainState, texts: Examples) -> Outputs:
-        """The classes or scores that the model writes."""
+        """Return the class or score in the model's answer to every text: [examples]."""
         setup = student.setup
         params = student.params(state)
         replicated = NamedSharding(setup.mesh, P())
@@ -76,26 +77,38 @@ class AnswerEvaluator(TextEvaluator):
                 batch.attention_mask,
             )
 
-        tokens, lengths = self._over(texts, setup.mesh, answers)
+        tokens, lengths = self._apply_to_batches(texts, setup.mesh, answers)
         return self._answers.read(tokens, lengths)
 
     def predictions(self, outputs: Outputs) -> np.ndarray:
-        """[examples]: the classes or scores, the first or lowest for an answer that is none."""
+        """Return the classes or scores, with a default for answers that are not a label.
+
+        Args:
+          outputs: from `outputs`.
+
+        Returns:
+          [examples]; the first class or the lowest score where the answer is not a label.
+        """
         default = self.task.scores[0] if self.regression else 0
         return np.where(self._is_no_label(outputs), default, outputs)
 
     def measures(self, outputs: Outputs, labels: np.ndarray) -> dict[str, float]:
-        """The task's metrics on a labeled set, and the share of answers that are no label."""
+        """Compute the metrics of a labeled set, and the share of answers that are not a label.
+
+        Args:
+          outputs: from `outputs`.
+          labels: [examples], classes or scores.
+        """
         predictions = self.predictions(outputs)
         if not self.regression:
             no_label = self._is_no_label(outputs)
             classes = self.task.outputs
             predictions = metrics.count_as_wrong(predictions, no_label, labels, classes)
-        scored = metrics.score(self.task.metrics, predictions, labels)
-        return scored | self.unlabeled_measures(outputs)
+        values = metrics.score(self.task.metrics, predictions, labels)
+        return values | self.unlabeled_measures(outputs)
 
     def unlabeled_measures(self, outputs: Outputs) -> dict[str, float]:
-        """The share of answers that are no label."""
+        """Compute the share of answers that are not a label."""
         return {NO_LABEL: float(np.mean(self._is_no_label(outputs)))}
 
     def _loss(self, student: Student, state: TrainState, outputs: Mapping[str, Outputs]) -> float:
@@ -107,6 +120,7 @@ class AnswerEvaluator(TextEvaluator):
             yield from data.eval_batches(texts, order, self._lengths)
 
     def _is_no_label(self, outputs: Outputs) -> np.ndarray:
+        """[examples], True where the answer is not a label."""
         return np.isnan(outputs) if self.regression else outputs == data.NO_CLASS
 
 
@@ -121,7 +135,7 @@ def _answers(
     input_ids: jax.Array,
     attention_mask: jax.Array,
 ) -> generation.Generated:
-    """The likeliest answers, one token at a time."""
+    """Generate the answers to a batch by greedy decoding."""
     answers = generation.answer(
         model,
         params.base,

@@ -1,4 +1,4 @@
-"""A classifier's held-out evaluation, from its logits."""
+"""The held-out evaluation of a classifier, from its logits."""
 
 import functools
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from balora_jax.training.state import TrainState
 
 
 class ClassifierEvaluator(TextEvaluator):
-    """An Evaluator whose outputs are logits [examples, D]."""
+    """An Evaluator of classifiers; the outputs are logits [examples, D]."""
 
     def outputs(self, student: Student, state: TrainState, texts: Examples) -> Outputs:
-        """The model's logits, float32."""
+        """Return the logits [examples, D] of every text, float32."""
         setup = student.setup
         params = student.params(state)
         replicated = NamedSharding(setup.mesh, P())
@@ -32,10 +32,10 @@ class ClassifierEvaluator(TextEvaluator):
         def logits(batch: Batch) -> jax.Array:
             return _logits(setup.model, setup.spec, replicated, params, batch)
 
-        return self._over(texts, setup.mesh, logits)
+        return self._apply_to_batches(texts, setup.mesh, logits)
 
     def predictions(self, outputs: Outputs) -> np.ndarray:
-        """[examples]: the likeliest classes, or the scores."""
+        """Return the likeliest class, or the score, of every text: [examples]."""
         return metrics.predict(outputs, regression=self.regression)
 
     def _loss(self, student: Student, state: TrainState, outputs: Mapping[str, Outputs]) -> float:

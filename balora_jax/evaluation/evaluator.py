@@ -1,4 +1,4 @@
-"""The interface of everything that measures a model during or after a run."""
+"""The interface of evaluators, which measure a model during or after a run."""
 
 from typing import Protocol
 
@@ -7,16 +7,16 @@ from balora_jax.training.state import TrainState
 
 
 class Evaluator(Protocol):
-    """Measures a model: (student, state) -> numbers by name."""
+    """A measurement of a model: (student, state) -> numbers by name."""
 
     def __call__(self, student: Student, state: TrainState) -> dict[str, float]:
-        """Measure the model as it is in `state`.
+        """Measure the model.
 
         Args:
           student: the model and its frozen weights.
-          state: its trained weights.
+          state: the state with its trained weights.
 
         Returns:
-          Numbers by name. A held-out evaluation has the mean loss as `loss`.
+          Numbers by name. A held-out evaluation returns the mean loss as `loss`.
         """
         ...

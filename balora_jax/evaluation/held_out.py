@@ -1,4 +1,4 @@
-"""The held-out loss of a model that writes, over all counted tokens."""
+"""The held-out loss of a language model, over all counted tokens."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -21,41 +21,49 @@ MakeTaskLoss = Callable[..., Callable[[Params, Batch], jax.Array]]
 
 
 class HeldOutLoss:
-    """An Evaluator: the mean of the task's loss over all counted tokens of the held-out set."""
+    """An Evaluator of the mean task loss over all counted tokens of the held-out set."""
 
     def __init__(
         self,
         make_task_loss: MakeTaskLoss,
         batches: Callable[[], Iterable[tuple[np.ndarray, Batch]]],
     ) -> None:
-        """Evaluate on batches.
+        """Set the loss and the batches.
 
         Args:
           make_task_loss: from `objective.causal_lm` or `objective.seq2seq_lm`.
-          batches: makes the held-out batches, each with its examples' numbers, from the start.
+          batches: returns the held-out batches from the first one, each as (the indices of its
+            examples, the batch).
         """
         self._make_task_loss = make_task_loss
         self._batches = batches
 
     def __call__(self, student: Student, state: TrainState) -> dict[str, float]:
-        """Compute {"loss": the mean over all counted tokens, in nats}."""
+        """Compute the mean loss.
+
+        Args:
+          student: the model and its frozen weights.
+          state: the state with its trained weights.
+
+        Returns:
+          {"loss": the mean over all counted tokens, in nats}.
+        """
         setup = student.setup
         params = student.params(state)
         sharding = batch_sharding(setup.mesh)
         sums = []
         for _, arrays in self._batches():
             batch = jax.tree.map(lambda array: put(array[None], sharding)[0], arrays)
-            sums.append(
-                _batch_loss(
-                    self._make_task_loss,
-                    setup.model,
-                    setup.spec,
-                    setup.head_frozen,
-                    setup.loss_mesh,
-                    params,
-                    batch,
-                )
+            batch_sums = _batch_loss(
+                self._make_task_loss,
+                setup.model,
+                setup.spec,
+                setup.head_frozen,
+                setup.loss_mesh,
+                params,
+                batch,
             )
+            sums.append(batch_sums)
         losses, tokens = np.asarray(jax.device_get(sums)).T
         return {"loss": float(losses.sum() / tokens.sum())}
 
@@ -70,7 +78,7 @@ def _batch_loss(
     params: Params,
     batch: Batch,
 ) -> tuple[jax.Array, jax.Array]:
-    """(sum of the loss over counted tokens, counted tokens)."""
+    """The sum of the loss over the counted tokens, and the number of counted tokens."""
     task_loss = make_task_loss(model, spec, head_frozen=head_frozen, mesh=mesh)
     tokens = jnp.sum(batch.mask)
     return task_loss(params, batch) * tokens, tokens

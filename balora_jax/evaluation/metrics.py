@@ -1,4 +1,4 @@
-"""What predictions are worth: a task's metrics, by scikit-learn and scipy."""
+"""Metrics of predictions, by scikit-learn and scipy."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from sklearn import metrics
 
 
 def _correlation(measure: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
-    """0 where it is not defined: one example, or the same prediction or label everywhere."""
+    """A correlation; 0 if it is undefined, for one example or constant predictions or labels."""
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
@@ -32,32 +32,46 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def predict(logits: np.ndarray, *, regression: bool) -> np.ndarray:
-    """[examples, D] logits -> [examples] classes, or scores where the task has them."""
+    """Turn logits into predictions.
+
+    Args:
+      logits: [examples, D].
+      regression: True if the outputs are scores.
+
+    Returns:
+      [examples], the likeliest classes, or the scores.
+    """
     return logits[:, 0] if regression else logits.argmax(axis=-1)
 
 
 def count_as_wrong(
-    predictions: np.ndarray, none: np.ndarray, labels: np.ndarray, classes: int
+    predictions: np.ndarray, missing: np.ndarray, labels: np.ndarray, classes: int
 ) -> np.ndarray:
-    """The predictions, with a wrong class where there is none: the one after the right one.
+    """Replace missing predictions by a wrong class: the one after the label.
 
     Of two classes that is the other one, as in T5's F1.
 
     Args:
       predictions: [examples], classes.
-      none: [examples] bool, where there is no prediction.
-      labels: [examples], the right classes.
-      classes: how many there are.
+      missing: [examples], True where there is no prediction.
+      labels: [examples], classes.
+      classes: the number of classes.
+
+    Returns:
+      [examples], classes.
     """
-    return np.where(none, (labels + 1) % classes, predictions)
+    return np.where(missing, (labels + 1) % classes, predictions)
 
 
 def score(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Each metric of METRICS named; the higher, the better.
+    """Compute metrics.
 
     Args:
-      names: which.
+      names: the keys of METRICS to compute.
       predictions: [examples], classes or scores.
-      labels: [examples], likewise.
+      labels: [examples], classes or scores.
+
+    Returns:
+      The metrics by name; higher is better.
     """
     return {name: METRICS[name](predictions, labels) for name in names}

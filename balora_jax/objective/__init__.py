@@ -1,0 +1,1 @@
+"""Losses: the objective from logits and its streamed form, schedules, and the linear probe."""

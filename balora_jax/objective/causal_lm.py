@@ -1,4 +1,4 @@
-"""Next-token prediction: the forward passes of student and teacher, and the objective of both."""
+"""The loss of next-token prediction: forward passes of student and teacher, and the objective."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,18 +22,21 @@ def make_loss(
     head_frozen: bool = True,
     mesh: Mesh | None = None,
 ) -> LossFn:
-    """The loss of a micro-batch: (params, batch, key, weights) -> (loss, parts).
+    """Make the loss function of a micro-batch.
 
-    The teacher is the base with the adapters off (delta form) or as they were at step 0 (residual
-    form); it runs only where a term reads it.
+    The teacher is the base model. In the delta form it runs without adapters; in the residual form
+    it runs with the adapters of step 0. It runs only if a term reads it.
 
     Args:
-      model: a decoder, in its compute dtype and with its dropout rate.
-      spec: rank, scale and form of the adapters.
+      model: a decoder, with its compute dtype and its dropout rate.
+      spec: the rank, scale and form of the adapters.
       terms: the terms that act.
-      head_frozen: True streams the objective over tokens, from hidden states and the head; False
-        (the head is trained, or has an adapter) computes it from whole logits.
-      mesh: the devices, where there are several.
+      head_frozen: True to stream the objective over chunks of tokens, from hidden states and the
+        head. False, if the head is trained or has an adapter, to compute it from whole logits.
+      mesh: the devices; None for one device.
+
+    Returns:
+      (params, batch, key, weights) -> (loss [], parts).
     """
     needs_teacher = any(term.needs_teacher for term in terms.values())
 
@@ -72,13 +75,16 @@ def make_loss(
 def make_task_loss(
     model: Any, spec: AdapterSpec, *, head_frozen: bool = True, mesh: Mesh | None = None
 ) -> Callable[[Params, Batch], jax.Array]:
-    """The cross-entropy alone, without dropout: (params, batch) -> mean over counted tokens.
+    """Make the function of the cross-entropy alone, without dropout.
 
     Args:
       model: as for `make_loss`.
       spec: as for `make_loss`.
       head_frozen: as for `make_loss`.
       mesh: as for `make_loss`.
+
+    Returns:
+      (params, batch) -> the mean over the counted tokens [].
     """
 
     def streamed_loss(params: Params, batch: Batch) -> jax.Array:
@@ -104,14 +110,14 @@ def _hidden_states(
     needs_teacher: bool,
     mesh: Mesh | None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The student's hidden states [batch, length, d] and, where it is needed, the teacher's."""
+    """The hidden states [batch, length, d] of the student, and of the teacher if it is needed."""
     student_lora = student_lora_of(params, spec)
     if not needs_teacher:
         return _apply(model, params, student_lora, batch, key, "hidden_states"), None
 
     teacher_lora = _teacher_lora_of(params, spec)
     if mesh is not None and mesh.shape["fsdp"] > 1 and isinstance(model, CausalLM):
-        # Together each layer's weights are gathered once for both; on one device it saves nothing.
+        # In one pass, each layer's weights are gathered once for student and teacher.
         method = "hidden_states_beside_teacher"
         hidden, teacher_hidden = _apply(
             model, params, student_lora, batch, key, method, teacher=teacher_lora
@@ -123,7 +129,12 @@ def _hidden_states(
 
 
 def student_lora_of(params: Params, spec: AdapterSpec) -> Tree:
-    """The `lora` collection of the model as trained; empty under method full."""
+    """Return the `lora` collection of the student; empty under method full.
+
+    Args:
+      params: the arrays of the model.
+      spec: the rank, scale and form of the adapters.
+    """
     return student_lora(params.adapters, params.initial, spec)
 
 

@@ -1,4 +1,4 @@
-"""Classes or scores for texts: the student's logits, the teacher's, and the objective of both."""
+"""The loss of classification and regression: logits of student and teacher, and the objective."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,11 @@ from balora_jax.regularizers.terms import Terms
 
 
 def task_loss(regression: bool) -> plain.TaskLoss:
-    """The loss of scores (squared error) or classes (cross-entropy)."""
+    """Return the task loss: the squared error of scores, or the cross-entropy of classes.
+
+    Args:
+      regression: True if targets are scores.
+    """
     return plain.squared_error if regression else plain.cross_entropy
 
 
@@ -26,22 +30,25 @@ def make_loss(
     regression: bool,
     student_head: bool = False,
 ) -> LossFn:
-    """The loss of an update's whole batch: (params, batch, key, weights) -> (loss, parts).
+    """Make the loss function of an update's whole batch.
 
-    Covariance and spectrum belong to all examples of the update. So the logits of all micro-batches
-    are formed one after the other, each computed again in the backward pass where there are
-    several, and the objective sees them together: the gradient is exact with the memory of one
-    micro-batch.
+    Covariance and spectrum are those of all examples of the update. So the objective reads the
+    logits of all micro-batches together. The logits are computed one micro-batch at a time; if
+    there are several micro-batches, the backward pass computes them again. The gradient is exact,
+    with the activations of one micro-batch in memory.
 
-    `batch.teacher`, which a term that reads the teacher needs, holds the pre-trained model's logits
-    of each example, or its features if `student_head`.
+    If a term reads the teacher, `batch.teacher` holds the pre-trained model's logits of each
+    example, or its features if `student_head` is True.
 
     Args:
-      model: a classifier, in its compute dtype and with its dropout rate.
-      spec: rank, scale and form of the adapters.
+      model: a classifier, with its compute dtype and its dropout rate.
+      spec: the rank, scale and form of the adapters.
       terms: the terms that act.
-      regression: whether targets are scores.
-      student_head: whether the head of the current step reads the teacher's features.
+      regression: True if targets are scores.
+      student_head: True if the student's current head reads the teacher's features.
+
+    Returns:
+      (params, batch [micro-batches, examples, ...], key, weights) -> (loss [], parts).
     """
     needs_teacher = any(term.needs_teacher for term in terms.values())
 
@@ -53,7 +60,7 @@ def make_loss(
         def forward(micro_batch: Batch, micro_key: jax.Array | None) -> jax.Array:
             return _apply(model, params.base, lora, micro_batch, micro_key)
 
-        # Only the texts are looped over: the rest is read when all logits are there.
+        # The loop runs over the texts alone; the objective reads the rest of the batch.
         texts = batch._replace(targets=None, mask=None, teacher=None)
         logits = _flat(_over_micro_batches(forward, texts, key))
         teacher_logits = None
@@ -77,11 +84,14 @@ def make_loss(
 
 
 def make_logits(model: Any, spec: AdapterSpec) -> Callable[[Params, Batch], jax.Array]:
-    """The student's logits, without dropout: (params, batch [examples, ...]) -> [examples, D].
+    """Make the function of the student's logits, without dropout.
 
     Args:
       model: a classifier.
-      spec: rank, scale and form of the adapters.
+      spec: the rank, scale and form of the adapters.
+
+    Returns:
+      (params, batch [examples, ...]) -> logits [examples, D].
     """
 
     def logits(params: Params, batch: Batch) -> jax.Array:
@@ -91,13 +101,13 @@ def make_logits(model: Any, spec: AdapterSpec) -> Callable[[Params, Batch], jax.
 
 
 def make_features(model: Any) -> Callable[[Tree, Batch], jax.Array]:
-    """The pre-trained model's input to its head, without dropout.
+    """Make the function of the pre-trained model's features (the input to its head), no dropout.
 
     Args:
       model: a classifier.
 
     Returns:
-      (base, batch [examples, ...]) -> [examples, d].
+      (base, batch [examples, ...]) -> features [examples, d].
     """
 
     def features(base: Tree, batch: Batch) -> jax.Array:
@@ -107,7 +117,7 @@ def make_features(model: Any) -> Callable[[Tree, Batch], jax.Array]:
 
 
 def _over_micro_batches(forward: Callable, batch: Batch, key: jax.Array | None) -> jax.Array:
-    """[micro-batches, examples, D]."""
+    """Apply a function to each micro-batch and stack the results [micro-batches, examples, D]."""
     count = len(batch.input_ids)
     keys = None if key is None else jax.random.split(key, count)
     if count == 1:
@@ -117,6 +127,7 @@ def _over_micro_batches(forward: Callable, batch: Batch, key: jax.Array | None) 
 
 
 def _flat(array: jax.Array) -> jax.Array:
+    """Join the first two dimensions: [micro-batches, examples, ...] -> [all examples, ...]."""
     return array.reshape(-1, *array.shape[2:])
 
 

@@ -1,4 +1,4 @@
-"""The arrays a loss reads, and what a loss is."""
+"""The arrays that a loss reads, and the type of a loss function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,15 @@ Tree = Any
 
 
 class Params(struct.PyTreeNode):
-    """Everything that a model and its objective compute from.
+    """The arrays that a model and its objective read.
 
     Attributes:
       adapters: {a, b} at each target, trained; {} under method full.
-      base: the model's own parameters, frozen but for a new head (or, under method full, trained).
-      head_factor: [d, d], the frozen head as the SVD term sees it; None where it is not used.
-      initial: the adapters of step 0, frozen; None where their product is zero, as in LoRA.
+      base: the parameters of the model. They are frozen, except for the head of a classifier; under
+        method full they are trained.
+      head_factor: float32 [d, d] ([d + 1, d + 1] with a bias), R of the frozen head W = Q R, for
+        the SVD term; None if it is not used.
+      initial: the adapters of step 0, frozen; None if their product is zero, as in LoRA.
     """
 
     adapters: Tree

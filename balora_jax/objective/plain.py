@@ -1,6 +1,6 @@
-"""The objective from whole logits: L = L_task + sum of l(t) * term. The definition.
+"""The objective from whole logits, L = L_task + sum of l(t) * term: its definition.
 
-`streamed` computes the same from hidden states without holding [tokens, V]; it is tested equal.
+`streamed` computes the same loss from hidden states, without [tokens, V]. Tests hold both equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,19 +13,19 @@ from balora_jax.objective.schedules import Weights, effective_weights
 from balora_jax.regularizers import nlg
 from balora_jax.regularizers.terms import Terms
 
-# The loss's parts by name: task, every term, and `weight_<name>` of every term. No gradients.
+# The parts of a loss by name: task, every term, and `weight_<name>` for every term.
 Parts = dict[str, jax.Array]
 # (logits [..., V], targets [...], mask [...]) -> [].
 TaskLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean over counted tokens (or examples) of -log softmax(Z)[target].
+    """Compute the mean over the counted tokens (or examples) of -log softmax(Z)[target].
 
     Args:
       logits: [..., V], cast to float32.
-      targets: [...], integer; anything where mask is False.
-      mask: [...], True where counted.
+      targets: int [...]; any value where mask is False.
+      mask: bool [...], True where counted.
 
     Returns:
       [], float32.
@@ -38,12 +38,12 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax
 
 
 def squared_error(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean over counted examples of (z - score)^2, the loss of a regression.
+    """Compute the mean over the counted examples of (z - score)^2, the loss of a regression.
 
     Args:
       logits: [N, 1], cast to float32.
-      targets: [N], float scores.
-      mask: [N], True where counted.
+      targets: float [N], the scores.
+      mask: bool [N], True where counted.
 
     Returns:
       [], float32.
@@ -54,20 +54,20 @@ def squared_error(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax
 
 
 def combine(task: jax.Array, values: Parts, weights: Weights) -> tuple[jax.Array, Parts]:
-    """L_task plus the weighted terms, and every part of it for the record.
+    """Add the weighted terms to L_task.
 
     Args:
       task: [], L_task.
-      values: the terms that act, unweighted.
-      weights: a weight for each of them.
+      values: the value of each term that acts: [], unweighted.
+      weights: the weight of each of them: [].
 
     Returns:
-      (loss [], parts): task, the terms by name, and `weight_<name>` for each; parts carry no
-      gradient.
+      The loss [], and its parts without gradient: task, the terms by name, and `weight_<name>` for
+      each term.
     """
     loss = task + sum(weights[name] * value for name, value in values.items())
-    in_force = {f"weight_{name}": weights[name] for name in values}
-    parts = {"task": task, **values, **in_force}
+    term_weights = {f"weight_{name}": weights[name] for name in values}
+    parts = {"task": task, **values, **term_weights}
     return loss, jax.tree.map(jax.lax.stop_gradient, parts)
 
 
@@ -81,29 +81,30 @@ def objective(
     weights: Mapping[str, jax.Array],
     task_loss: TaskLoss = cross_entropy,
 ) -> tuple[jax.Array, Parts]:
-    """The loss of a language model or a classifier and its parts, from whole logits.
+    """Compute the loss of a language model or a classifier from whole logits.
 
-    BA-LoRA, arXiv 2408.04556. All means, covariances and spectra are those of everything that is
-    given: a micro-batch of a language model, an update's whole batch of a classifier, on any
-    number of devices. A classifier's examples count as tokens. With one example or one logit (a
-    regression) diversity is 0, and so is the consistency of one logit under form kl; with
-    k >= min(N, D) a classifier's SVD term is the constant -1. A class that no example has changes
-    nothing: the terms see logits, not targets.
+    BA-LoRA (arXiv 2408.04556). All means, covariances and spectra are taken over the whole input:
+    a micro-batch of a language model, or an update's whole batch of a classifier, on any number of
+    devices. The examples of a classifier count as tokens.
+
+    Degenerate cases of a classifier: with one example or one logit (a regression) diversity is 0.
+    With one logit consistency under form kl is 0. With k >= min(N, D) the SVD term is the constant
+    -1. A class without examples has no effect, since the terms read logits and not targets.
 
     Args:
       logits: [..., V], the student's Z_F: [batch, length, V], or [N, D] of a classifier.
-      teacher_logits: [..., V], the teacher's Z_P, without gradient; None where no term reads it.
-      targets: [...], the token each position predicts, or each example's class or score.
-      mask: [...], True where counted.
-      terms: the terms that act; their settings say which version of the paper it is.
-      weights: the scheduled weight of each at this step.
+      teacher_logits: [..., V], the teacher's Z_P, which gets no gradient; None if no term reads it.
+      targets: [...], the token that each position predicts, or the class or score of each example.
+      mask: bool [...], True where counted.
+      terms: the terms that act. Their settings select the version of the paper.
+      weights: the scheduled weight of each term at this step: [].
       task_loss: cross_entropy, or squared_error for scores.
 
     Returns:
-      (loss, parts): float32 scalars; parts as `combine` names them.
+      The loss [] and its parts, float32 scalars named as in `combine`.
 
     Raises:
-      AssertionError: when shapes do not fit.
+      AssertionError: the shapes do not fit.
     """
     chex.assert_equal_shape([targets, mask])
     counted = nlg.counted_logits(logits, mask)

@@ -1,4 +1,4 @@
-"""l(t): a regularizer's weight over the steps of a run, as optax-style schedules."""
+"""Schedules of the regularizers' weights, l(t), in the style of optax."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,21 +21,21 @@ def weight_schedule(
     ramp: float = 0.05,
     warmup: float = 1.0,
 ) -> Schedule:
-    """One term's weight as a function of the step.
+    """Make the schedule of one term's weight.
 
-    The schedules of BA-LoRA's official PyTorch code: constant; cosine from the weight to `final` of
-    it; two-phase, 0 for `delay` of the steps and then a linear ramp over `ramp` of them; linear and
-    quadratic warm-up over `warmup` of them. An adaptive weight is constant here: the objective
-    scales it by the teacher's confidence (`effective_weights`).
+    The schedules are those of BA-LoRA's official PyTorch code: constant; cosine, from the weight to
+    `final` times the weight; two-phase, 0 at first and then a linear ramp; linear and quadratic
+    warm-up. An adaptive weight is constant here, and the objective scales it by the teacher's
+    confidence (`effective_weights`).
 
     Args:
-      weight: the weight at its largest.
+      weight: the largest value of the weight.
       schedule: constant, adaptive, cosine, two-phase, linear or quadratic.
       steps: updates in the run.
-      final: share of the weight that a cosine ends at.
-      delay: share of the steps before a two-phase weight rises.
-      ramp: share of the steps over which it rises.
-      warmup: share of the steps over which a linear or quadratic weight rises.
+      final: the last value of a cosine, as a share of the weight.
+      delay: the share of the steps before a two-phase weight rises.
+      ramp: the share of the steps over which a two-phase weight rises.
+      warmup: the share of the steps over which a linear or quadratic weight rises.
 
     Returns:
       step [] -> weight [], float32.
@@ -63,7 +63,7 @@ def weight_schedule(
 
 
 def _rise(progress: jax.Array, start: float, length: float) -> jax.Array:
-    """0 until start, then straight up to 1 over length; a jump at start when length is 0."""
+    """A ramp from 0 at `start` to 1 at `start + length`; a jump at `start` if the length is 0."""
     if length == 0:
         return jnp.where(progress >= start, 1.0, 0.0)
     return jnp.clip((progress - start) / length, 0.0, 1.0)
@@ -75,17 +75,17 @@ def effective_weights(
     teacher_entropy: Callable[[float], jax.Array],
     classes: int,
 ) -> Weights:
-    """The weights in force on a batch: as scheduled, and adaptive ones by the teacher's confidence.
+    """Return the weights of a batch: the scheduled ones, with adaptive ones scaled.
 
     Args:
       terms: the terms that act.
-      weights: the scheduled weight of each.
-      teacher_entropy: temperature T -> [], H in nats: the mean over the counted tokens of the
-        entropy of softmax(Z_P / T). Called for adaptive weights only.
-      classes: V.
+      weights: the scheduled weight of each term.
+      teacher_entropy: temperature T -> H [] in nats, the mean over the counted tokens of the
+        entropy of softmax(Z_P / T). It is called for adaptive weights only.
+      classes: V, the number of logits.
 
     Returns:
-      A float32 scalar for each term.
+      The weight of each term: [], float32.
     """
     effective = {}
     for name, term in terms.items():
@@ -100,18 +100,18 @@ def effective_weights(
 def adaptive(
     weight: jax.Array, least: float, teacher_entropy: jax.Array, classes: int
 ) -> jax.Array:
-    """More weight where the teacher is sure: min + (max - min)(1 - H / log V).
+    """Scale a weight by the teacher's confidence: min + (max - min)(1 - H / log V).
 
-    BA-LoRA's official code; the ratio H / log V is cut to [0, 1].
+    From BA-LoRA's official code. The ratio H / log V is clipped to [0, 1].
 
     Args:
       weight: [], max.
       least: min / max.
       teacher_entropy: [], H in nats.
-      classes: V. With one class the teacher is sure.
+      classes: V. With one class the weight is max.
 
     Returns:
-      [], float32, from least * weight to weight.
+      [], float32, between least * weight and weight.
     """
     if classes == 1:
         return weight

@@ -1,4 +1,4 @@
-"""Answers to texts by an encoder-decoder: a language model's objective over the answers' tokens."""
+"""The loss of an encoder-decoder: the objective of a language model over the answers' tokens."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from balora_jax.regularizers.terms import Terms
 
 @dataclasses.dataclass(frozen=True)
 class _AnswerModel:
-    """An encoder-decoder as a language model of given answers: texts in, logits of answers out.
+    """An encoder-decoder with fixed answers, which has the interface of a language model.
 
     Attributes:
       model: the encoder-decoder.
-      targets: [batch, answer length], the answers.
+      targets: int [batch, answer length], the answers.
     """
 
     model: Any
@@ -29,19 +29,19 @@ class _AnswerModel:
 
     @property
     def config(self) -> Any:
-        """The model's switches."""
+        """The configuration of the model."""
         return self.model.config
 
     @property
     def embedding_path(self) -> tuple[str, ...]:
-        """Where the embedding is in the parameters."""
+        """The path of the embedding in the parameters."""
         return self.model.embedding_path
 
     def apply(
         self, variables: Tree, input_ids: jax.Array, attention_mask: jax.Array, **options: Any
     ) -> jax.Array:
-        """Apply the model; the decoder reads the right answer so far."""
-        # The decoder looks back only, and padding is at the end: it needs no mask.
+        """Apply the model with teacher forcing: the decoder reads the answers, shifted right."""
+        # The decoder is causal, and padding is at the end: it needs no attention mask.
         decoder_input_ids = shift_right(self.targets, self.config.start_token_id)
         return self.model.apply(variables, input_ids, attention_mask, decoder_input_ids, **options)
 
@@ -54,16 +54,19 @@ def make_loss(
     head_frozen: bool = True,
     mesh: Mesh | None = None,
 ) -> LossFn:
-    """The loss of a micro-batch, as `causal_lm.make_loss`, over the answers' tokens.
+    """Make the loss function of a micro-batch, over the answers' tokens.
 
-    Both student and teacher read the right answer so far.
+    The decoders of both student and teacher read the answers (teacher forcing).
 
     Args:
-      model: an encoder-decoder, in its compute dtype and with its dropout rate.
+      model: an encoder-decoder, with its compute dtype and its dropout rate.
       spec: as for `causal_lm.make_loss`.
       terms: as for `causal_lm.make_loss`.
       head_frozen: as for `causal_lm.make_loss`.
       mesh: as for `causal_lm.make_loss`.
+
+    Returns:
+      (params, batch, key, weights) -> (loss [], parts).
     """
 
     def loss(
@@ -79,13 +82,16 @@ def make_loss(
 def make_task_loss(
     model: Any, spec: AdapterSpec, *, head_frozen: bool = True, mesh: Mesh | None = None
 ) -> Callable[[Params, Batch], jax.Array]:
-    """The cross-entropy alone, without dropout: (params, batch) -> mean over answers' tokens.
+    """Make the function of the cross-entropy alone, without dropout.
 
     Args:
       model: as for `make_loss`.
       spec: as for `make_loss`.
       head_frozen: as for `make_loss`.
       mesh: as for `make_loss`.
+
+    Returns:
+      (params, batch) -> the mean over the answers' tokens [].
     """
 
     def loss(params: Params, batch: Batch) -> jax.Array:

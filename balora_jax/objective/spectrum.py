@@ -1,8 +1,8 @@
-"""The SVD term without the vocabulary.
+"""The SVD term of a language model from hidden states, without the logits [tokens, V].
 
-Z = H W^T with a frozen W = Q R has the singular values of H R^T, and |Z|_F = |H R^T|_F: [tokens, d] instead of
-[tokens, V]. Exact for a linear head, also with a bias; not under a logit soft-cap, nor for a
-head that is trained.
+With a frozen head W = Q R, the logits Z = H W^T have the singular values of H R^T [tokens, d], and
+|Z|_F = |H R^T|_F. This is exact for a linear head, with or without a bias. It does not hold for a
+head with a logit soft-cap, nor for a trained head, whose R changes.
 """
 
 from typing import Literal
@@ -18,29 +18,35 @@ from balora_jax.regularizers import nlg
 
 
 def head_factor(head: Head) -> jax.Array:
-    """R of W = Q R, once a run: the head as the SVD term sees it.
+    """Compute R of the head W = Q R; a run computes it once.
 
     Args:
-      head: kernel [d, V]; a bias becomes one more row of it (and 1 one more entry of every hidden state).
+      head: the frozen head, with kernel [d, V]. A bias counts as one more row of the kernel, and
+        every hidden state gets 1 as one more entry.
 
     Returns:
       [d, d], or [d + 1, d + 1] with a bias; float32, upper triangular.
 
     Raises:
-      AssertionError: the head has a soft-cap, so no such factor exists.
+      AssertionError: the head has a soft-cap, and so no such factor.
     """
     assert head.softcap is None, (
         "a soft-capped head has no factor: its logits are not linear in the hidden states"
     )
-    rows = head.kernel.T if head.bias is None else jnp.concatenate([head.kernel, head.bias[None]]).T
+    kernel = head.kernel
+    if head.bias is not None:
+        kernel = jnp.concatenate([kernel, head.bias[None]])
+    rows = kernel.T
     vocabulary, width = rows.shape
-    # In blocks, so that no float32 copy of a large head is made.
+    # Block by block, so that no float32 copy of a large head is made.
     blocks = jnp.pad(rows, [(0, -vocabulary % width), (0, 0)]).reshape(-1, width, width)
 
-    def stack(factor: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
-        return jnp.linalg.qr(jnp.concatenate([factor, block.astype(jnp.float32)]), mode="r"), None
+    def add_block(factor: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
+        stacked = jnp.concatenate([factor, block.astype(jnp.float32)])
+        return jnp.linalg.qr(stacked, mode="r"), None
 
-    return jax.lax.scan(stack, jnp.zeros((width, width), jnp.float32), blocks)[0]
+    factor, _ = jax.lax.scan(add_block, jnp.zeros((width, width), jnp.float32), blocks)
+    return factor
 
 
 def leading_share(
@@ -53,28 +59,30 @@ def leading_share(
     method: Method = "subspace",
     groups: int = 1,
 ) -> jax.Array:
-    """The SVD term of BA-LoRA for NLG (`regularizers.nlg.svd`), from hidden states.
+    """Compute the SVD term for language models (`regularizers.nlg.svd`) from hidden states.
 
     Args:
-      hidden: [..., d], the student's.
+      hidden: [..., d], the student's hidden states.
       factor: [d, d] or [d + 1, d + 1], from `head_factor`; gets no gradient.
-      mask: [...], True where counted.
-      k: how many singular values lead.
-      norm: what their sum is divided by; nuclear takes a whole decomposition of [tokens, d].
-      method: how the leading ones are found; see `leading_triplets`.
-      groups: the term is the mean over so many equal parts of the batch, each with its own matrix. 1: the whole
-        batch given, however many devices hold it; the number of devices: the official code's per-device reading.
+      mask: bool [...], True where counted.
+      k: the number of leading singular values.
+      norm: the denominator; nuclear needs a full decomposition of [tokens, d].
+      method: the algorithm for the leading singular values; see `linalg.leading`.
+      groups: the number of equal parts of the batch, each with a matrix of its own, over whose
+        terms the result is the mean. With 1 the term does not depend on the number of devices;
+        with the number of devices it is the term of the official code, one matrix a device.
 
     Returns:
       [], float32.
 
     Raises:
-      AssertionError: when shapes do not fit.
+      AssertionError: the shapes do not fit.
     """
     return _term((k, norm, method, groups), hidden, factor, mask)
 
 
 def _value(settings: tuple, hidden: jax.Array, factor: jax.Array, mask: jax.Array) -> jax.Array:
+    """The term; `settings` is (k, norm, method, groups)."""
     rows = nlg.counted_logits(hidden, mask)
     if factor.shape[0] == hidden.shape[-1] + 1:
         rows = jnp.concatenate([rows, mask[..., None].astype(jnp.float32)], axis=-1)
@@ -86,7 +94,8 @@ _term = jax.custom_vjp(_value, nondiff_argnums=(0,))
 
 
 def _forward(settings, hidden, factor, mask):
-    # The gradient is formed at once: kept in the states' type it is smaller than what it is made from.
+    # The gradient is computed at once: in the dtype of the hidden states it takes less memory than
+    # the intermediate values that the backward pass would need.
     value, pull = jax.vjp(lambda states: _value(settings, states, factor, mask), hidden)
     return value, pull(jnp.float32(1.0))[0]
 
@@ -107,20 +116,33 @@ def leading_share_of_logits(
     method: Method = "subspace",
     groups: int = 1,
 ) -> jax.Array:
-    """The SVD term of a head that has no factor (soft-capped, or trained): from whole logits [..., V].
+    """Compute the SVD term from whole logits, for heads without a factor (soft-capped or trained).
 
-    It holds [tokens, V] a few times. Arguments and result are those of `leading_share`.
+    It holds [tokens, V] several times.
+
+    Args:
+      logits: [..., V], the student's logits.
+      mask: as for `leading_share`.
+      k: as for `leading_share`.
+      norm: as for `leading_share`.
+      method: as for `leading_share`.
+      groups: as for `leading_share`.
+
+    Returns:
+      [], float32.
     """
     return _mean_share(nlg.counted_logits(logits, mask), k, norm, method, groups)
 
 
 def _mean_share(rows: jax.Array, k: int, norm: str, method: Method, groups: int) -> jax.Array:
+    """The mean term over equal groups of rows [..., width]."""
     chex.assert_is_divisible(rows.size // rows.shape[-1], groups)
     matrices = rows.reshape(groups, -1, rows.shape[-1])
     return jnp.mean(jax.vmap(lambda matrix: _share(matrix, k, norm, method))(matrices))
 
 
 def _share(matrix: jax.Array, k: int, norm: str, method: Method) -> jax.Array:
+    """Minus the sum of the k largest singular values of a matrix over its norm."""
     if norm == "frobenius":
         return -ratio(leading_sum(matrix, k, method), frobenius_norm(matrix))
     values = singular_values(matrix)

@@ -1,8 +1,9 @@
-"""A language model's objective from hidden states and a frozen head, never holding [tokens, V].
+"""The objective of a language model from hidden states and a frozen head, without [tokens, V].
 
-The head is frozen, so the gradient of the hidden states is formed in the forward loop, while a
-chunk's logits are there: three products with the head in all (student, teacher, gradient), none
-computed again. `plain` is the definition; this is tested equal to it.
+The loss is computed in chunks of tokens. Since the head is frozen, the gradient of the hidden
+states is computed in the same loop, while the logits of a chunk are in memory. This takes three
+products with the head (student, teacher, gradient), and none is computed twice. `plain` is the
+definition, and tests hold both equal.
 """
 
 import dataclasses
@@ -24,10 +25,10 @@ from balora_jax.objective.spectrum import leading_share, leading_share_of_logits
 from balora_jax.objective.token_terms import largest, largest_on, softmax_entropy, token_terms
 from balora_jax.regularizers import nlg
 from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
-from balora_jax.regularizers.terms import Terms
+from balora_jax.regularizers.terms import Term, Terms
 
-# Tokens in a device's part of a chunk, and the most numbers their logits may have. An accelerator
-# needs many tokens to be busy; two cores are as busy with fewer, which take less memory.
+# Tokens in a device's part of a chunk, and the most elements that their logits may have. An
+# accelerator needs many tokens to be busy. A CPU is as busy with fewer, which take less memory.
 CHUNK_TOKENS = 512
 CHUNK_TOKENS_CPU = 128
 CHUNK_NUMBERS = 2**25
@@ -35,37 +36,39 @@ CHUNK_NUMBERS = 2**25
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Everything fixed when the program is traced: the terms, the chunks, the layout on the mesh.
+    """The static part of the computation: the terms, the chunks and the layout on the mesh.
 
     Attributes:
-      terms: the terms per token, with their names.
-      chunk_size: tokens a device takes at a time; None for the default.
-      mesh: the devices; None for one.
+      terms: (name, term) of every term per token.
+      chunk_size: counted tokens of a chunk on each device; None for the default.
+      mesh: the devices; None for one device.
       vocabulary: V.
     """
 
-    terms: tuple
+    terms: tuple[tuple[str, Term], ...]
     chunk_size: int | None
     mesh: Mesh | None
     vocabulary: int
 
     @property
     def differentiates(self) -> bool:
-        """Whether some term's gradient is made by jax, as those of registered terms are."""
-        written_out = (Divergence, NegativeEntropy)
-        return not all(isinstance(term.function, written_out) for _, term in self.terms)
+        """True if jax computes the gradient of a term, as it does for registered terms."""
+        with_written_gradient = (Divergence, NegativeEntropy)
+        return not all(isinstance(term.function, with_written_gradient) for _, term in self.terms)
 
     @property
     def shards(self) -> int:
-        """Parts that the tokens are divided into."""
-        return 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        """The number of parts that the tokens are divided into."""
+        if self.mesh is None:
+            return 1
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     @property
     def head_axes(self) -> tuple[str, ...]:
-        """Mesh axes that the vocabulary is divided over.
+        """The mesh axes that the vocabulary is divided over: fsdp and tensor, or tensor, or none.
 
-        Over fsdp too where it can be: a chunk's tokens go to the parts of the head, not the head to
-        the tokens, and no device ever holds the whole head.
+        With fsdp the tokens of a chunk move to the parts of the head, instead of the head to the
+        tokens, and no device ever holds the whole head.
         """
         for axes in (("fsdp", "tensor"), ("tensor",)):
             if self.vocabulary % math.prod(self.mesh.shape[axis] for axis in axes) == 0:
@@ -74,11 +77,11 @@ class _Plan:
 
     @property
     def token_axes(self) -> tuple[str, ...]:
-        """Mesh axes that a chunk's tokens are divided over while they meet the head."""
+        """The mesh axes that the tokens of a chunk are divided over in products with the head."""
         return ("data",) if "fsdp" in self.head_axes else ("data", "fsdp")
 
     def chunks(self, mask: jax.Array) -> Chunks:
-        """Cut the counted tokens of mask [shards, tokens] into chunks."""
+        """Divide the counted tokens of mask [shards, tokens] into chunks."""
         if self.chunk_size:
             return Chunks.of(mask, self.chunk_size)
         if self.mesh is None:
@@ -87,29 +90,42 @@ class _Plan:
         else:
             platform = self.mesh.devices.flat[0].platform
             shards_together = self.mesh.shape["fsdp"] if "fsdp" in self.head_axes else 1
-        busy = CHUNK_TOKENS_CPU if platform == "cpu" else CHUNK_TOKENS
-        affordable = max(CHUNK_NUMBERS // self.vocabulary // 8 * 8, 8)
-        return Chunks.of(mask, min(max(busy // shards_together, 64), affordable))
+        tokens = CHUNK_TOKENS_CPU if platform == "cpu" else CHUNK_TOKENS
+        preferred = max(tokens // shards_together, 64)
+        most = max(CHUNK_NUMBERS // self.vocabulary // 8 * 8, 8)
+        return Chunks.of(mask, min(preferred, most))
 
     def gathered(self, array: jax.Array) -> jax.Array:
-        """Place a chunk of [shards, ...] beside the head; the whole stays where it was."""
+        """Move a chunk [shards, ...] to the devices that hold the parts of the head."""
         if self.mesh is None:
             return array
         return self._placed(self.by_token(array), self.token_axes)
 
     def by_token(self, array: jax.Array) -> jax.Array:
-        """Place [shards, ...] as outside the loop: the first dimension over data and fsdp."""
+        """Divide [shards, ...] over data and fsdp, as outside the loop."""
         return array if self.mesh is None else self._placed(array, ("data", "fsdp"))
 
     def kernel(self, head: Head, dtype: jnp.dtype) -> jax.Array:
-        """The head's kernel [d, V] in the hidden states' dtype, placed as in the loop."""
+        """Return the kernel [d, V] in the dtype of the hidden states, divided over V."""
         kernel = head.kernel.astype(dtype)
-        return kernel if self.mesh is None else self._placed(kernel, None, self.head_axes or None)
+        if self.mesh is None:
+            return kernel
+        return self._placed(kernel, None, self.head_axes or None)
 
     def logits(
         self, hidden: jax.Array, kernel: jax.Array, head: Head
     ) -> tuple[jax.Array, jax.Array | None]:
-        """A chunk's logits [shards, size, V] in float32, and the soft-cap's slope (or None)."""
+        """Compute the logits of a chunk.
+
+        Args:
+          hidden: [shards, size, d].
+          kernel: [d, V], from `kernel`.
+          head: the head, for its bias and soft-cap.
+
+        Returns:
+          The logits [shards, size, V] and the derivative of the soft-cap there, float32; None for
+          the derivative if there is no soft-cap.
+        """
         logits = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
         if head.bias is not None:
             logits = logits + head.bias.astype(jnp.float32)
@@ -121,7 +137,7 @@ class _Plan:
         return head.softcap * tanh, 1 - jnp.square(tanh)
 
     def largest(self, logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-        """`token_terms.largest`, also where the vocabulary is divided."""
+        """Return the k largest logits and the largest one, as `token_terms.largest`."""
         if self.mesh is None:
             return largest(logits, k)
         return largest_on(self.mesh, logits, k, self.token_axes, self.head_axes)
@@ -131,24 +147,42 @@ class _Plan:
 
 
 def _stream(plan, hidden, teacher_hidden, head, targets, mask, weights, with_gradient):
-    """(weighted sum of the means, the means, its gradient [shards, tokens, d] or None)."""
+    """Run the loop over chunks of tokens.
+
+    Args:
+      plan: the static part of the computation.
+      hidden: [shards, tokens, d], the student's hidden states.
+      teacher_hidden: [shards, tokens, d], or None if no term reads the teacher.
+      head: the frozen head.
+      targets: int [shards, tokens].
+      mask: bool [shards, tokens], True where counted.
+      weights: the weight of each term per token: [].
+      with_gradient: True to compute the gradient.
+
+    Returns:
+      (loss, means, gradient): L_task plus the weighted terms []; the mean of L_task and of every
+      term over the counted tokens, by name; and the gradient of the loss with respect to `hidden`
+      [shards, tokens, d], or None.
+    """
     terms = dict(plan.terms)
     chunks = plan.chunks(mask)
     kernel = plan.kernel(head, hidden.dtype)
     student = chunks.arrange(hidden)
     arranged_targets = chunks.arrange(targets)
-    both = [student] if teacher_hidden is None else [student, chunks.arrange(teacher_hidden)]
+    models = [student]
+    if teacher_hidden is not None:
+        models.append(chunks.arrange(teacher_hidden))
     share = 1.0 / jnp.maximum(jnp.sum(mask), 1)
     scales = {"task": jnp.float32(1.0), **weights}
 
     def chunk_logits(start, counted):
-        """The student's logits, the soft-cap's slope there, and the teacher's logits."""
-        # Positions that are not counted may hold anything, even NaN.
+        """The student's logits, the derivative of their soft-cap, and the teacher's logits."""
+        # Positions that are not counted may hold any value, even NaN.
         parts = [
             jnp.where(counted[..., None], plan.gathered(chunks.at(states, start)), 0)
-            for states in both
+            for states in models
         ]
-        # One product for both: the head is read once.
+        # One product for student and teacher: the head is read once.
         logits, cap_slope = plan.logits(jnp.concatenate(parts, axis=1), kernel, head)
         student_logits = logits[:, : chunks.size]
         teacher_logits = None if teacher_hidden is None else logits[:, chunks.size :]
@@ -168,19 +202,26 @@ def _stream(plan, hidden, teacher_hidden, head, targets, mask, weights, with_gra
         if gradients is None:
             return sums, None
 
-        slope = gradient({name: jnp.where(counted, scales[name] * share, 0.0) for name in values})
-        slope = slope if cap_slope is None else slope * cap_slope
+        # The gradient with respect to the logits.
+        token_scales = {name: jnp.where(counted, scales[name] * share, 0.0) for name in values}
+        logit_gradient = gradient(token_scales)
+        if cap_slope is not None:
+            logit_gradient = logit_gradient * cap_slope
         if plan.differentiates:
-            # At logits of 0 a registered term may have no finite slope.
-            slope = jnp.where(counted[..., None], slope, 0.0)
-        to_hidden = jnp.matmul(
-            slope.astype(hidden.dtype), kernel.T, preferred_element_type=jnp.float32
-        )
-        to_hidden = plan.by_token(to_hidden).astype(hidden.dtype)
-        return sums, jax.lax.dynamic_update_slice_in_dim(gradients, to_hidden, start, axis=1)
+            # The gradient of a registered term may not be finite where all logits are 0.
+            logit_gradient = jnp.where(counted[..., None], logit_gradient, 0.0)
 
-    zeros = {name: jnp.float32(0.0) for name in scales}
-    sums, gradients = chunks.loop(body, (zeros, jnp.zeros_like(student) if with_gradient else None))
+        # The gradient with respect to the hidden states.
+        hidden_gradient = jnp.matmul(
+            logit_gradient.astype(hidden.dtype), kernel.T, preferred_element_type=jnp.float32
+        )
+        hidden_gradient = plan.by_token(hidden_gradient).astype(hidden.dtype)
+        gradients = jax.lax.dynamic_update_slice_in_dim(gradients, hidden_gradient, start, axis=1)
+        return sums, gradients
+
+    first_sums = {name: jnp.float32(0.0) for name in scales}
+    first_gradients = jnp.zeros_like(student) if with_gradient else None
+    sums, gradients = chunks.loop(body, (first_sums, first_gradients))
     means = {name: total * share for name, total in sums.items()}
     loss = sum(scales[name] * mean for name, mean in means.items())
     if gradients is None:
@@ -190,9 +231,11 @@ def _stream(plan, hidden, teacher_hidden, head, targets, mask, weights, with_gra
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _streamed(plan, hidden, teacher_hidden, head, targets, mask, weights):
-    return _stream(plan, hidden, teacher_hidden, head, targets, mask, weights, with_gradient=False)[
-        :2
-    ]
+    """The first two results of `_stream`; the gradient goes to `hidden` and `weights` alone."""
+    loss, means, _ = _stream(
+        plan, hidden, teacher_hidden, head, targets, mask, weights, with_gradient=False
+    )
+    return loss, means
 
 
 def _forward(plan, hidden, teacher_hidden, head, targets, mask, weights):
@@ -203,18 +246,19 @@ def _forward(plan, hidden, teacher_hidden, head, targets, mask, weights):
 
 
 def _backward(plan, saved, cotangents):
-    # The means are for the record: their own cotangents are zero (`plain.combine` stops them).
+    # The means carry no gradient (`plain.combine` stops it), so their cotangents are zero.
     gradient, means, weights = saved
     scale, _ = cotangents
-    to_weights = {name: scale * means[name] for name in weights}
-    return (scale * gradient).astype(gradient.dtype), None, None, None, None, to_weights
+    hidden_gradient = (scale * gradient).astype(gradient.dtype)
+    weight_gradients = {name: scale * means[name] for name in weights}
+    return hidden_gradient, None, None, None, None, weight_gradients
 
 
 _streamed.defvjp(_forward, _backward)
 
 
 def _teacher_entropy(plan, teacher_hidden, head, mask, temperature):
-    """The mean entropy of the teacher's softmax at T over the counted tokens, in its own pass."""
+    """The mean over the counted tokens of the entropy of the teacher's softmax at temperature T."""
     chunks = plan.chunks(mask)
     kernel = plan.kernel(head, teacher_hidden.dtype)
     states = chunks.arrange(teacher_hidden)
@@ -225,7 +269,8 @@ def _teacher_entropy(plan, teacher_hidden, head, mask, temperature):
         rows = softmax_entropy(logits / temperature)
         return total + jnp.sum(jnp.where(counted, rows, 0.0))
 
-    return chunks.loop(body, jnp.float32(0.0)) / jnp.maximum(jnp.sum(mask), 1)
+    total = chunks.loop(body, jnp.float32(0.0))
+    return total / jnp.maximum(jnp.sum(mask), 1)
 
 
 def objective(
@@ -241,33 +286,33 @@ def objective(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Parts]:
-    """A language model's loss and its parts: `plain.objective` without its [tokens, V].
+    """Compute the loss of a language model as `plain.objective` does, without [tokens, V].
 
-    The gradient goes to `hidden` (and `weights`) alone: the head and the teacher are frozen.
-    Positions that are not counted are not computed. An adaptive weight takes a fourth product with
-    the head, since it is known only when the teacher has been seen on the whole batch. A registered
-    term per batch is computed from whole logits, which costs their memory.
+    Only `hidden` and `weights` get a gradient: the head and the teacher are frozen. Positions that
+    are not counted are not computed. An adaptive weight costs a fourth product with the head,
+    because it depends on the teacher's logits of the whole batch. A registered term per batch is
+    computed from whole logits, and costs their memory.
 
     Args:
       hidden: [batch, length, d], the student's last hidden states, in the dtype of the products.
-      teacher_hidden: [batch, length, d]; None where no term reads the teacher.
+      teacher_hidden: [batch, length, d]; None if no term reads the teacher.
       head: the frozen head of student and teacher, with or without bias and soft-cap.
-      targets: [batch, length], the token each position predicts.
-      mask: [batch, length], True where the position predicts a counted token.
+      targets: int [batch, length], the token that each position predicts.
+      mask: bool [batch, length], True where the position predicts a counted token.
       terms: the terms that act.
-      weights: the scheduled weight of each at this step.
-      factor: from `head_factor`, once a run, for the SVD term. Without one (a soft-capped head has
-        none) that term alone is computed from whole logits, which costs their memory.
-      chunk_size: counted tokens a device takes at a time; by default 512 (on CPU 128), fewer where
-        the vocabulary is very large or divided over many devices.
+      weights: the scheduled weight of each term at this step: [].
+      factor: from `head_factor`, for the SVD term. Without it (a soft-capped head has none) that
+        term is computed from whole logits, and costs their memory.
+      chunk_size: counted tokens of a chunk on each device; by default 512 (on CPU 128), and fewer
+        if the vocabulary is very large or divided over many devices.
       mesh: the devices, with tokens over (data, fsdp) and the vocabulary over (fsdp, tensor); None
         for one device. batch must be divisible by data x fsdp.
 
     Returns:
-      (loss, parts): float32 scalars; parts as in `plain.objective`.
+      The loss [] and its parts, float32 scalars named as in `plain.combine`.
 
     Raises:
-      AssertionError: when shapes do not fit.
+      AssertionError: the shapes do not fit.
     """
     chex.assert_equal_shape([targets, mask])
     chex.assert_shape(hidden, (*mask.shape, head.kernel.shape[0]))
@@ -295,13 +340,14 @@ def objective(
     for name, value in _batch_terms(hidden, head, mask, terms, factor).items():
         values[name] = value
         loss = loss + effective[name] * value
-    return loss, combine(task, values, effective)[1]
+    _, parts = combine(task, values, effective)
+    return loss, parts
 
 
 def _batch_terms(
     hidden: jax.Array, head: Head, mask: jax.Array, terms: Terms, factor: jax.Array | None
 ) -> Parts:
-    """The terms per batch, unweighted."""
+    """The values of the terms per batch, unweighted."""
     functions = {name: term.function for name, term in terms.items() if term.per == "batch"}
     from_factor = {
         name
@@ -329,7 +375,7 @@ def uses_head_factor(terms: Terms, softcap: float | None) -> bool:
 
     Args:
       terms: the terms that act.
-      softcap: the head's; with one there is no factor.
+      softcap: the soft-cap of the head; None if it has none. A head with a soft-cap has no factor.
     """
     spectral = any(isinstance(term.function, LeadingShare) for term in terms.values())
     return spectral and softcap is None
@@ -344,18 +390,28 @@ def cross_entropy(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """The mean over counted tokens of -log softmax(Z)[target], streamed.
+    """Compute the mean over the counted tokens of -log softmax(Z)[target], without [tokens, V].
 
     Args:
       hidden: [batch, length, d].
       head: the frozen head.
-      targets: [batch, length].
-      mask: [batch, length].
+      targets: int [batch, length].
+      mask: bool [batch, length], True where counted.
       chunk_size: as for `objective`.
       mesh: as for `objective`.
 
     Returns:
       [], float32.
     """
-    alone = {"terms": {}, "weights": {}, "chunk_size": chunk_size, "mesh": mesh}
-    return objective(hidden, None, head, targets, mask, **alone)[0]
+    loss, _ = objective(
+        hidden,
+        None,
+        head,
+        targets,
+        mask,
+        terms={},
+        weights={},
+        chunk_size=chunk_size,
+        mesh=mesh,
+    )
+    return loss

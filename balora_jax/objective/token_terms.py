@@ -1,8 +1,8 @@
 """The terms of a chunk of tokens from its logits, with gradients written out.
 
-`plain` and `regularizers` define the same terms. The cross-entropy, the divergence from the teacher
-and the entropy share their exponentials here, so that each is computed once, and the gradient is
-ready for the head while the logits are still there. Any other term is differentiated by jax.
+`plain` and `regularizers` define the same terms. Here the cross-entropy, the divergence from the
+teacher and the entropy share their exponentials, so that each is computed once. Their gradients are
+computed while the logits are still in memory. All other terms are differentiated by jax.
 
 Notation: z the student's logits, p the teacher's probabilities and q the student's at temperature
 T, H an entropy.
@@ -21,28 +21,29 @@ from balora_jax.regularizers.terms import Terms
 
 Rows = dict[str, jax.Array]
 FindLargest = Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
-# The largest logits are searched in groups of so many.
+# The number of logits in each group of the search for the largest logits.
 GROUP = 64
 
 
 def largest(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k largest logits and the largest one.
+    """Find the k largest logits and the largest one.
 
-    The k largest lie in the k groups whose maxima are largest: one pass for the maxima, then a
-    search among k * GROUP candidates, an order of magnitude faster than top_k over a whole
-    vocabulary. Group j holds every (V // GROUP)-th logit, so that the maxima are taken over whole
-    vectors.
+    The k largest logits are in the k groups with the largest maxima. So one pass finds the maxima,
+    and a second one searches k * GROUP candidates. This is ten times as fast as top_k over a whole
+    vocabulary. Group j holds every (V // GROUP)-th logit, which lets the maxima be computed on
+    whole vectors.
 
     Args:
       logits: [..., V], float32.
       k: at most V.
 
     Returns:
-      (values [..., k] in any order, maximum [..., 1]).
+      The k largest values [..., k], in any order, and the maximum [..., 1].
     """
     *leading, vocabulary = logits.shape
     if k * GROUP * 2 > vocabulary:
-        return jax.lax.top_k(logits, k)[0], jnp.max(logits, axis=-1, keepdims=True)
+        values, _ = jax.lax.top_k(logits, k)
+        return values, jnp.max(logits, axis=-1, keepdims=True)
 
     groups = vocabulary // GROUP
     grouped = logits[..., : groups * GROUP].reshape(*leading, GROUP, groups)
@@ -54,7 +55,8 @@ def largest(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     candidates = candidates.reshape(*leading, GROUP * k)
     candidates = jnp.concatenate([candidates, rest], axis=-1)
     maximum = jnp.max(jnp.concatenate([maxima, rest], axis=-1), axis=-1, keepdims=True)
-    return jax.lax.top_k(candidates, k)[0], maximum
+    values, _ = jax.lax.top_k(candidates, k)
+    return values, maximum
 
 
 def largest_on(
@@ -64,44 +66,54 @@ def largest_on(
     token_axes: tuple[str, ...],
     head_axes: tuple[str, ...],
 ) -> tuple[jax.Array, jax.Array]:
-    """`largest` over a sharded vocabulary: each part sends its k largest.
+    """Find the k largest logits of a sharded vocabulary; each shard sends its k largest.
 
     Args:
       mesh: the devices.
       logits: [shards, tokens, V].
       k: at most V.
-      token_axes: mesh axes that the shards are divided over.
-      head_axes: mesh axes that V is divided over.
+      token_axes: the mesh axes that the first dimension is divided over.
+      head_axes: the mesh axes that V is divided over.
 
     Returns:
-      As `largest`.
+      The k largest values and the maximum, as `largest`.
     """
 
     def largest_here(part: jax.Array) -> tuple[jax.Array, jax.Array]:
         values, maximum = largest(part, min(k, part.shape[-1]))
         if not head_axes:
             return values, maximum
-        values = jax.lax.all_gather(values, head_axes, axis=2, tiled=True)
-        return jax.lax.top_k(values, k)[0], jax.lax.pmax(maximum, head_axes)
+        gathered = jax.lax.all_gather(values, head_axes, axis=2, tiled=True)
+        values, _ = jax.lax.top_k(gathered, k)
+        return values, jax.lax.pmax(maximum, head_axes)
 
     spec = P(token_axes, None, head_axes or None)
-    gathered = jax.shard_map(
+    largest_overall = jax.shard_map(
         largest_here, mesh=mesh, in_specs=spec, out_specs=(P(token_axes),) * 2, check_vma=False
     )
-    return gathered(logits)
+    return largest_overall(logits)
 
 
 def softmax_entropy(logits: jax.Array) -> jax.Array:
-    """The entropy of the softmax, [..., V] -> [...], in one pass after the maximum's."""
+    """Compute the entropy of the softmax of logits.
+
+    Args:
+      logits: [..., V], float32.
+
+    Returns:
+      [...], float32, in nats.
+    """
     shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
     exponentials = jnp.exp(shifted)
     total = jnp.sum(exponentials, axis=-1)
     return jnp.log(total) - jnp.sum(exponentials * shifted, axis=-1) / total
 
 
-def _named(terms: Terms, kind: type) -> str | None:
-    """The first term whose function is of a kind, by name."""
-    return next((name for name, term in terms.items() if isinstance(term.function, kind)), None)
+def _named(terms: Terms, function_type: type) -> str | None:
+    """The name of the first term whose function has a type; None if there is none."""
+    return next(
+        (name for name, term in terms.items() if isinstance(term.function, function_type)), None
+    )
 
 
 def token_terms(
@@ -111,18 +123,18 @@ def token_terms(
     terms: Terms,
     find_largest: FindLargest = largest,
 ) -> tuple[Rows, Callable[[Rows], jax.Array]]:
-    """Each token's cross-entropy and terms, and their weighted gradient.
+    """Compute the cross-entropy and the terms of each token.
 
     Args:
       logits: [..., V], float32.
-      teacher_logits: [..., V], float32; None where no term reads it.
-      targets: [...].
-      terms: the terms per token; those per batch are not computed here.
-      find_largest: `largest`, or the same over a sharded vocabulary.
+      teacher_logits: [..., V], float32; None if no term reads it.
+      targets: int [...].
+      terms: the terms per token; terms per batch are not computed here.
+      find_largest: `largest`, or a function that does the same on a sharded vocabulary.
 
     Returns:
-      (values, gradient): values [...] by name, the cross-entropy's as `task`; gradient takes a
-      scale [...] for each of them and returns d(sum of scale * value) / d logits, [..., V].
+      The values [...] by name, with the cross-entropy as `task`; and a function that takes a scale
+      [...] for each value and returns d(sum of scale * value) / d logits, [..., V].
     """
     vocabulary = logits.shape[-1]
     divergence = _named(terms, Divergence)
@@ -144,7 +156,7 @@ def token_terms(
 
     # softmax(z).
     if temperature == 2:
-        # The paper's temperature: exp(z) is exp(z / 2) squared, and needs no exponential.
+        # At the paper's temperature exp(z) is exp(z / 2) squared, and needs no exponential.
         total = jnp.sum(jnp.square(exponentials), axis=-1, keepdims=True)
         probability = jnp.square(jnp.exp(log_q)) * (jnp.square(total_at_t) / total)
     else:
@@ -163,7 +175,7 @@ def token_terms(
         log_p = teacher_scaled - jnp.log(jnp.sum(jnp.exp(teacher_scaled), axis=-1, keepdims=True))
         p = jnp.exp(log_p)
         q = jnp.exp(log_q)
-        # sum(q - p) is 0; with it every summand is at least 0, and rounding cannot hide a small
+        # sum(q - p) is 0. With it every summand is at least 0, so that rounding cannot hide a small
         # divergence.
         values[divergence] = temperature**2 * jnp.sum(p * (log_p - log_q) + (q - p), axis=-1)
 
@@ -173,18 +185,19 @@ def token_terms(
         h = -jnp.sum(jnp.exp(top - log_top) * (top - log_top), axis=-1, keepdims=True)
         values[entropy] = -h[..., 0]
         least = jnp.min(top, axis=-1, keepdims=True)
-        # Where more logits tie for the last places than there are, each has its share of them, and
-        # none is preferred; all of them in full would be the gradient of no function.
+        # If more logits are equal to the smallest of the top k than the top k has places for, the
+        # gradient is divided equally among them. The full gradient for all of them would not be
+        # the gradient of any function.
         places = jnp.sum(top == least, axis=-1, keepdims=True)
-        tied = places / jnp.sum(logits == least, axis=-1, keepdims=True)
+        tied_share = places / jnp.sum(logits == least, axis=-1, keepdims=True)
     elif entropy:
         log_top = log_total
         h = jnp.log(total) - jnp.sum(probability * (logits - maximum), axis=-1, keepdims=True)
         values[entropy] = -h[..., 0]
         least = -math.inf
-        tied = 1.0
+        tied_share = 1.0
 
-    # Any other term, by automatic differentiation.
+    # All other terms, by automatic differentiation.
     pullbacks = {}
     for name in others:
         values[name], pullbacks[name] = _differentiated(
@@ -196,7 +209,7 @@ def token_terms(
         factor = scales["task"]
         if entropy:
             spread = scales[entropy] * jnp.exp(log_total - log_top)
-            among_top = jnp.where(logits > least, 1.0, jnp.where(logits == least, tied, 0.0))
+            among_top = jnp.where(logits > least, 1.0, jnp.where(logits == least, tied_share, 0.0))
             factor = factor + among_top * spread * (logits - (log_top - h))
         slope = probability * factor
         if divergence:
@@ -216,7 +229,7 @@ def _differentiated(
     teacher_logits: jax.Array | None,
     targets: jax.Array,
 ) -> tuple[jax.Array, Callable]:
-    """A term's value [...] and its pullback: a scale [...] -> ([..., V],)."""
+    """The value [...] of a term and its pullback: a scale [...] -> ([..., V],)."""
     term = terms[name]
     teacher = teacher_logits if term.needs_teacher else None
 

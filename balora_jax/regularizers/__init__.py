@@ -1,4 +1,4 @@
-"""The paper's three regularizers, on logits: `nlg` for language models, `nlu` for classifiers."""
+"""The three regularizers of BA-LoRA on logits: `nlg` for language models, `nlu` for classifiers."""
 
 from balora_jax.regularizers import nlg, nlu
 

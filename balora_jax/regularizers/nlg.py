@@ -1,7 +1,8 @@
-"""The regularizers of a language model: consistency, diversity and SVD over the valid tokens of a batch.
+"""The regularizers of a language model: consistency, diversity and SVD over the counted tokens.
 
-All take whole logits [..., V] and mask [...], True where the position predicts a counted token. They compute
-in float32, return a float32 scalar to be minimized, and are 0 with zero gradient when nothing is counted.
+All read whole logits [..., V] and a mask [...], True where the position predicts a counted token.
+They compute in float32 and return a float32 scalar to be minimized. Without counted tokens the
+value and the gradient are 0.
 """
 
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from balora_jax.linalg.singular_values import frobenius_norm, ratio, singular_va
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean over the counted positions, 0 if there are none.
+    """Compute the mean over the counted positions; 0 if there are none.
 
     Args:
       values: [...], float32.
-      mask: [...], True where counted.
+      mask: bool [...], True where counted.
 
     Returns:
       [], float32.
@@ -30,18 +31,26 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def counted_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Logits in float32, with 0 (and no gradient, whatever was there) at positions that are not counted."""
+    """Cast logits to float32, and set them to 0, without gradient, where they are not counted.
+
+    Args:
+      logits: [..., V]; any values, even NaN, where mask is False.
+      mask: bool [...], True where counted.
+
+    Returns:
+      [..., V], float32.
+    """
     chex.assert_equal_shape_prefix([logits, mask], mask.ndim)
     chex.assert_rank(logits, mask.ndim + 1)
     return jnp.where(mask[..., None], logits.astype(jnp.float32), 0.0)
 
 
 def divergence(logits: jax.Array, teacher_logits: jax.Array, temperature: float) -> jax.Array:
-    """T^2 KL(softmax(teacher / T) || softmax(student / T)) along the last axis.
+    """Compute T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)) along the last axis.
 
     Args:
-      logits: [..., V], float32.
-      teacher_logits: [..., V], float32; no gradient goes into it.
+      logits: [..., V], float32, the student's Z_F.
+      teacher_logits: [..., V], float32, the teacher's Z_P; gets no gradient.
       temperature: T.
 
     Returns:
@@ -49,23 +58,25 @@ def divergence(logits: jax.Array, teacher_logits: jax.Array, temperature: float)
     """
     teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
     student = jax.nn.log_softmax(logits / temperature)
-    p, q = jnp.exp(teacher), jnp.exp(student)
-    # sum(q - p) is 0; with it every summand is at least 0, so that rounding cannot hide a small divergence.
+    p = jnp.exp(teacher)
+    q = jnp.exp(student)
+    # sum(q - p) is 0. With it every summand is at least 0, so that rounding cannot hide a small
+    # divergence.
     return temperature**2 * jnp.sum(p * (teacher - student) + (q - p), axis=-1)
 
 
 def entropy(logits: jax.Array, top_k: int | None = None) -> jax.Array:
-    """Entropy, in nats, of the softmax over each position's top_k logits.
+    """Compute the entropy of the softmax over the top_k logits of each position.
 
     Args:
       logits: [..., V], float32.
-      top_k: how many of the largest logits count; None for all.
+      top_k: the number of largest logits in the softmax; None for all.
 
     Returns:
-      [...], float32.
+      [...], float32, in nats.
     """
     if top_k is not None and top_k < logits.shape[-1]:
-        # Taken whole: slicing what top_k returns makes XLA's CPU backend sort the whole vocabulary.
+        # Not sliced: XLA's CPU backend sorts the whole vocabulary if the result of top_k is sliced.
         logits, _ = jax.lax.top_k(logits, top_k)
     log_probability = jax.nn.log_softmax(logits)
     return -jnp.sum(jnp.exp(log_probability) * log_probability, axis=-1)
@@ -74,42 +85,49 @@ def entropy(logits: jax.Array, top_k: int | None = None) -> jax.Array:
 def consistency(
     logits: jax.Array, teacher_logits: jax.Array, mask: jax.Array, *, temperature: float
 ) -> jax.Array:
-    """Stay near the pre-trained model: T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)), mean over valid tokens.
+    """Compute the consistency term, which keeps the student near the pre-trained model.
 
-    BA-LoRA's L_CR for NLG: T = 2 in the ICLR 2026 version, T = 1 in the 2024 one.
+    L_CR of BA-LoRA for NLG (arXiv 2408.04556), the mean over the counted tokens of
+
+        T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)).
+
+    T = 2 in the ICLR 2026 version, T = 1 in the 2024 version.
 
     Args:
       logits: [..., V], the student's Z_F.
       teacher_logits: [..., V], the pre-trained model's Z_P; gets no gradient.
-      mask: [...], True where counted.
+      mask: bool [...], True where counted.
       temperature: T, above 0.
 
     Returns:
       [], float32, at least 0 up to rounding.
 
     Raises:
-      AssertionError: when shapes do not fit.
+      AssertionError: the shapes do not fit.
     """
     chex.assert_equal_shape([logits, teacher_logits])
-    student, teacher = counted_logits(logits, mask), counted_logits(teacher_logits, mask)
+    student = counted_logits(logits, mask)
+    teacher = counted_logits(teacher_logits, mask)
     return masked_mean(divergence(student, teacher, temperature), mask)
 
 
 def diversity(logits: jax.Array, mask: jax.Array, *, top_k: int | None) -> jax.Array:
-    """Keep outputs spread out: minus the mean entropy of the softmax over each token's top_k logits.
+    """Compute the diversity term, which keeps the predicted distributions spread out.
 
-    BA-LoRA's L_DR for NLG: top_k = 20 in the ICLR 2026 version, the whole vocabulary in the 2024 one.
+    L_DR of BA-LoRA for NLG (arXiv 2408.04556): minus the mean over the counted tokens of the
+    entropy of the softmax over each token's top_k logits. top_k = 20 in the ICLR 2026 version, the
+    whole vocabulary in the 2024 version.
 
     Args:
       logits: [..., V].
-      mask: [...], True where counted.
-      top_k: how many of the largest logits count, renormalized; None (or V and more) for all.
+      mask: bool [...], True where counted.
+      top_k: the number of largest logits in the softmax; None (or V and more) for all.
 
     Returns:
       [], float32, from -log(min(top_k, V)) to 0.
 
     Raises:
-      AssertionError: when shapes do not fit.
+      AssertionError: the shapes do not fit.
     """
     return -masked_mean(entropy(counted_logits(logits, mask), top_k), mask)
 
@@ -122,25 +140,31 @@ def svd(
     norm: Literal["frobenius", "nuclear"] = "frobenius",
     groups: int = 1,
 ) -> jax.Array:
-    """Concentrate the logits on their leading directions: minus the k largest singular values over a norm.
+    """Compute the SVD term, which concentrates the logits on their leading singular directions.
 
-    BA-LoRA's L_SVDR for NLG, on the matrix of all valid tokens: - sum_{i<=k} s_i / |Z|_F in the ICLR 2026
-    version (k = 10), - sum_{i<=k} s_i / sum_j s_j in the 2024 one (k = 3). A full decomposition of
-    [tokens, V]: the definition, for tests and notebooks; `streaming` computes the same from hidden states.
+    L_SVDR of BA-LoRA for NLG (arXiv 2408.04556), on the matrix Z of the logits of all counted
+    tokens, with singular values s:
+
+        - sum_{i<=k} s_i / |Z|_F          in the ICLR 2026 version, k = 10
+        - sum_{i<=k} s_i / sum_j s_j      in the 2024 version, k = 3
+
+    This is the definition, by a full decomposition of [tokens, V]. `objective.spectrum` computes
+    the same from hidden states.
 
     Args:
       logits: [..., V].
-      mask: [...], True where counted.
-      k: how many singular values lead.
-      norm: what their sum is divided by.
-      groups: the term is the mean over so many equal parts of the batch, each with its own matrix. 1: the whole
-        batch given, however many devices hold it; the number of devices: the official code's per-device reading.
+      mask: bool [...], True where counted.
+      k: the number of leading singular values.
+      norm: the denominator: frobenius (2026) or nuclear (2024).
+      groups: the number of equal parts of the batch, each with a matrix of its own, over whose
+        terms the result is the mean. With 1 the term does not depend on the number of devices;
+        with the number of devices it is the term of the official code, one matrix a device.
 
     Returns:
       [], float32; from -sqrt(k) (frobenius) or -1 (nuclear) to 0.
 
     Raises:
-      AssertionError: when shapes do not fit.
+      AssertionError: the shapes do not fit.
     """
     chex.assert_is_divisible(mask.size, groups)
     matrices = counted_logits(logits, mask).reshape(groups, -1, logits.shape[-1])
@@ -149,13 +173,13 @@ def svd(
 
 def _leading_share(matrix: jax.Array, k: int, norm: str) -> jax.Array:
     values = singular_values(matrix)
-    whole = frobenius_norm(matrix) if norm == "frobenius" else jnp.sum(values)
-    return -ratio(jnp.sum(values[:k]), whole)
+    denominator = frobenius_norm(matrix) if norm == "frobenius" else jnp.sum(values)
+    return -ratio(jnp.sum(values[:k]), denominator)
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)) of each token.
+    """The consistency term of each token: T^2 KL(softmax(Z_P / T) || softmax(Z_F / T)).
 
     Attributes:
       temperature: T.
@@ -166,16 +190,16 @@ class Divergence:
     def __call__(
         self, logits: jax.Array, teacher_logits: jax.Array, targets: jax.Array
     ) -> jax.Array:
-        """Compute [...] from logits [..., V]; the targets are not read."""
+        """Compute the term [...] of every token from logits [..., V]; targets are not read."""
         return divergence(logits, teacher_logits, self.temperature)
 
 
 @dataclass(frozen=True)
 class NegativeEntropy:
-    """Minus the entropy of the softmax over each token's largest logits.
+    """The diversity term of each token: minus the entropy of the softmax over its largest logits.
 
     Attributes:
-      top_k: how many of the largest logits count; None for all.
+      top_k: the number of largest logits in the softmax; None for all.
     """
 
     top_k: int | None
@@ -183,19 +207,19 @@ class NegativeEntropy:
     def __call__(
         self, logits: jax.Array, teacher_logits: jax.Array | None, targets: jax.Array
     ) -> jax.Array:
-        """Compute [...] from logits [..., V]; teacher and targets are not read."""
+        """Compute the term [...] of every token from logits [..., V], which alone are read."""
         return -entropy(logits, self.top_k)
 
 
 @dataclass(frozen=True)
 class LeadingShare:
-    """Minus the k largest singular values of the counted tokens' logits over a norm.
+    """The SVD term of a batch: minus the k largest singular values of its logits over a norm.
 
     Attributes:
-      k: how many singular values lead.
-      norm: frobenius or nuclear.
-      method: how the streamed objective finds them (`linalg.leading`).
-      groups: equal parts of the batch with a term of their own, which is averaged.
+      k: the number of leading singular values.
+      norm: the denominator: frobenius or nuclear.
+      method: the algorithm of the streamed objective for the singular values (`linalg.leading`).
+      groups: the number of equal parts of the batch, over whose terms the mean is taken.
     """
 
     k: int
@@ -204,5 +228,5 @@ class LeadingShare:
     groups: int
 
     def __call__(self, logits: jax.Array, mask: jax.Array) -> jax.Array:
-        """Compute [] from logits [..., V] by a full decomposition."""
+        """Compute the term [] from logits [..., V] by a full decomposition."""
         return svd(logits, mask, k=self.k, norm=self.norm, groups=self.groups)

@@ -1,4 +1,4 @@
-"""Regularizers of one's own: a pure function, a row in the table of terms, a section to set it."""
+"""Registration of new regularizers: a pure function becomes a row in the table of terms."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from balora_jax.regularizers.terms import (
 
 # Colors for registered terms, in turn.
 COLORS = ("#ff7f0e", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
-# Columns of the metrics that are no terms.
+# Columns of the metrics that are not terms.
 RESERVED = frozenset(
     {
         "step",
@@ -47,10 +47,12 @@ def register_term(
     color: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Add a regularizer to the table of terms; `regularizers.<name>` then sets weight and schedule.
+    """Add a regularizer to the table of terms.
 
-    It works for language models (streamed, its gradient by jax inside each chunk of tokens) and
-    classifiers (an example counts as a token), with schedules, metrics, plots and resume.
+    The section `regularizers.<name>` then sets its weight and schedule. It works for language
+    models, where it is streamed and jax computes its gradient in each chunk of tokens, and for
+    classifiers, where an example counts as a token. Schedules, metrics, plots and resumed runs work
+    as for the other terms.
 
         def confidence(logits, teacher_logits, targets):
           return jnp.max(jax.nn.softmax(logits), axis=-1)
@@ -58,22 +60,24 @@ def register_term(
         balora_jax.register_term("confidence", confidence, label="conf", unit="probability")
 
     Args:
-      name: a Python identifier; the section `regularizers.<name>` and the column in the metrics.
-      function: pure and differentiable by jax. Per token: (logits [..., V], teacher_logits
-        [..., V] or None, targets [...]) -> [...]; its mean over the counted tokens is minimized.
-        Per batch: (logits [..., V], mask [...]) -> []; it takes the whole logits of a micro-batch
-        and their memory. Logits are float32, and 0 where nothing is counted.
+      name: a Python identifier, for the section `regularizers.<name>` and the column in the
+        metrics.
+      function: a pure function that jax can differentiate. Per token: (logits [..., V],
+        teacher_logits [..., V] or None, targets [...]) -> [...]; its mean over the counted tokens
+        is minimized. Per batch: (logits [..., V], mask [...]) -> []; it reads the whole logits of a
+        micro-batch, and costs their memory. Logits are float32, and 0 where they are not counted.
       per: token or batch.
-      needs_teacher: whether teacher_logits are to be computed (per token only); None otherwise.
-      title: what plots and notices call it; the name by default.
-      label: what the progress line calls it; the name by default.
-      unit: of its values, for plots.
-      symbol: its symbol.
+      needs_teacher: True if the function reads teacher_logits (per token only); otherwise they are
+        None.
+      title: its name in plots and notices; `name` by default.
+      label: its name on the progress line; `name` by default.
+      unit: the unit of its values, for plots.
+      symbol: its symbol; `name` by default.
       color: its color in plots.
-      overwrite: replace a registered term of this name (for notebooks).
+      overwrite: True to replace a registered term of the same name, as in notebooks.
 
     Raises:
-      BadInput: a name that is taken or is no identifier, or settings that do not fit together.
+      BadInput: the name is taken or is not an identifier, or the settings do not fit together.
     """
     if not name.isidentifier() or name in RESERVED or name.startswith("weight_"):
         raise BadInput(
@@ -111,16 +115,15 @@ def register_term(
 
 
 def check_registered(terms: Terms, shape: tuple[int, ...], vocabulary: int) -> None:
-    """Try every registered term on random logits, before a run begins.
+    """Call every registered term on random logits, to find its errors before a run begins.
 
     Args:
-      terms: the terms that act; those of the paper are not tried.
-      shape: of the tokens tried, such as (2, 3), or (6,) for a classifier's examples.
+      terms: the terms that act; the terms of the paper are not called.
+      shape: the shape of the tokens, such as (2, 3), or (6,) for the examples of a classifier.
       vocabulary: V or D.
 
     Raises:
-      BadInput: a function fails, returns another shape than it should, or is not finite, in value
-        or gradient.
+      BadInput: a function fails, returns the wrong shape, or its value or gradient is not finite.
     """
     for name in terms:
         if name in REGISTERED:
@@ -137,25 +140,27 @@ def _check(name: str, term: Term, shape: tuple[int, ...], vocabulary: int) -> No
     def value_of(logits: jax.Array) -> jax.Array:
         if term.per == "batch":
             return term.function(logits, mask)
-        return term.function(logits, teacher if term.needs_teacher else None, targets)
+        teacher_logits = teacher if term.needs_teacher else None
+        return term.function(logits, teacher_logits, targets)
+
+    def total(logits: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.asarray(value_of(logits), jnp.float32))
 
     expected = () if term.per == "batch" else shape
     try:
-        outcome = jax.eval_shape(value_of, logits)
-        correct = isinstance(outcome, jax.ShapeDtypeStruct) and outcome.shape == expected
+        result = jax.eval_shape(value_of, logits)
+        correct = isinstance(result, jax.ShapeDtypeStruct) and result.shape == expected
         if correct:
-            value, gradient = jax.jit(
-                jax.value_and_grad(lambda z: jnp.sum(jnp.asarray(value_of(z), jnp.float32)))
-            )(logits)
-    except Exception as error:  # whatever the function of a plugin raises
+            value, gradient = jax.jit(jax.value_and_grad(total))(logits)
+    except Exception as error:  # A registered function may raise any error.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInput(
             f"the term {name} fails on logits {list(logits.shape)} ({reason})"
         ) from error
     if not correct:
-        found = list(outcome.shape) if hasattr(outcome, "shape") else type(outcome).__name__
+        returned = list(result.shape) if hasattr(result, "shape") else type(result).__name__
         raise BadInput(
-            f"the term {name} returns {found} for logits {list(logits.shape)}; "
+            f"the term {name} returns {returned} for logits {list(logits.shape)}; "
             f"accepted: {list(expected)}, as it is per {term.per}"
         )
     for quantity, array in (("value", value), ("gradient", gradient)):

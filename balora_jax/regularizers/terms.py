@@ -1,7 +1,7 @@
-"""The table of terms: every regularizer's name, how it is shown, and how it is computed.
+"""The table of terms, with the name, presentation and function of every regularizer.
 
-Schedules, objectives, metrics, progress, plots and notices read this table; none of them names a
-term. `register_term` adds a row to it.
+Schedules, objectives, metrics, progress, plots and notices read this table, and none of them
+names a term. `register_term` adds a row.
 
 Notation: l(t) the weight of a term at step t, Z_F the student's logits, Z_P the teacher's, V the
 vocabulary or D the classes (the last axis), N the examples.
@@ -24,11 +24,11 @@ BatchFunction = Callable[[jax.Array, jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class Adaptive:
-    """A weight that follows the teacher's confidence.
+    """The settings of a weight that follows the teacher's confidence (`schedules.adaptive`).
 
     Attributes:
-      least: the least share of the weight, where the teacher knows nothing.
-      temperature: T of the teacher's softmax, whose entropy is measured.
+      least: the smallest share of the weight, for a teacher whose softmax is uniform.
+      temperature: T of the teacher's softmax in the measure of confidence.
     """
 
     least: float
@@ -37,16 +37,16 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Term:
-    """A regularizer with its settings, as the objective takes it.
+    """A regularizer with its settings, as the objective reads it.
 
     Attributes:
       function: per token, (logits [..., V], teacher_logits [..., V] or None, targets [...]) ->
-        [...], whose mean over the counted tokens is the term; per batch, (logits [..., V],
-        mask [...]) -> []. Logits are float32, and 0 where nothing is counted. A classifier's
-        examples count as tokens: logits [N, D], targets [N].
+        [...], and the term is the mean over the counted tokens. Per batch, (logits [..., V],
+        mask [...]) -> []. Logits are float32, and 0 where they are not counted. The examples of a
+        classifier count as tokens: logits [N, D], targets [N].
       per: token or batch.
-      needs_teacher: whether the function reads teacher_logits.
-      adaptive: how the weight follows the teacher; None where it follows its schedule alone.
+      needs_teacher: True if the function reads teacher_logits.
+      adaptive: the settings of an adaptive weight; None if the weight follows its schedule alone.
     """
 
     function: TokenFunction | BatchFunction
@@ -55,19 +55,19 @@ class Term:
     adaptive: Adaptive | None = None
 
 
-# The terms that act, by name; in the table's order.
+# The terms that act, by name, in the order of the table.
 Terms = Mapping[str, Term]
 
 
 @dataclass(frozen=True)
 class Form:
-    """A regularizer for one kind of model.
+    """A regularizer for language models or for classifiers.
 
     Attributes:
-      make: its section of the configuration -> the term.
-      title: what its plot is called.
-      unit: of the plotted values.
-      sign: -1 where the plot shows the negative of the term.
+      make: the section of the configuration -> the term.
+      title: the title of its plot.
+      unit: the unit of the plotted values.
+      sign: -1 if the plot shows the negative of the term.
     """
 
     make: Callable[[TermConfig], Term]
@@ -81,15 +81,15 @@ class Regularizer:
     """A row of the table.
 
     Attributes:
-      name: its section in the configuration and its column in the metrics.
+      name: its section of the configuration and its column in the metrics.
       symbol: its symbol in the paper.
-      title: what sentences call it.
-      label: what the progress line calls it.
-      color: of its lines in plots.
-      line_style: likewise; two terms often share a schedule, and one would hide the other.
-      absence: what a run lacks without it, for notices.
-      nlg: how a language model's is computed.
-      nlu: how a classifier's is computed.
+      title: its name in sentences.
+      label: its name on the progress line.
+      color: the color of its lines in plots.
+      line_style: the style of its lines, so that terms with the same schedule can be told apart.
+      absence: the effect of leaving it out, for notices.
+      nlg: its form for language models.
+      nlu: its form for classifiers.
     """
 
     name: str
@@ -169,14 +169,14 @@ REGULARIZERS: dict[str, Regularizer] = {
 
 
 def make_terms(sections: Mapping[str, TermConfig], family: Literal["nlg", "nlu"]) -> Terms:
-    """The terms that act, with their settings.
+    """Make the terms that act.
 
     Args:
-      sections: the configuration of every term that acts, by name.
+      sections: the section of the configuration of every term that acts, by name.
       family: nlg for language models, nlu for classifiers.
 
     Returns:
-      A term for each section, in the table's order.
+      A term for each section, in the order of the table.
     """
     return {
         name: getattr(row, family).make(sections[name])

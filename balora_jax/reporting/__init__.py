@@ -1,0 +1,1 @@
+"""Reports of a run: terminal output, plots and the model card."""

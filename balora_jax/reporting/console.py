@@ -1,4 +1,4 @@
-"""A run on the terminal: its first screen, how to resume it after a stop, its outcome."""
+"""Terminal output of a run: its first screen, the command to resume it, its results."""
 
 from collections.abc import Sequence
 
@@ -27,17 +27,17 @@ def show_start(
     steps: int,
     counted: int,
 ) -> None:
-    """Print the first screen: what is trained, where and how, and notices.
+    """Print the first screen: the model, the settings and the resources of a run, and notices.
 
     Args:
       console: where to print.
-      config: the run.
-      student: its model.
-      state: its state.
-      compiled: its update.
+      config: the configuration of the run.
+      student: the model and its frozen weights.
+      state: the state before the next update.
+      compiled: the compiled update.
       start: updates done before.
       steps: updates in the run.
-      counted: tokens of an example that the loss can count.
+      counted: the most tokens of an example that the loss counts.
     """
     training = config.training
     spec = student.setup.spec
@@ -59,14 +59,21 @@ def show_start(
         "precision": f"{training.precision} products, compiled in {compiled.seconds:.1f} s",
     }
     if config.method == "full":
-        del rows["adapter"], rows["regularizers"]
+        del rows["adapter"]
+        del rows["regularizers"]
     console.print(_table(rows))
     for sentence in inactive_terms(config, student.setup, steps=steps, counted=counted):
         console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
 def weights_in_words(config: RunConfig) -> str:
-    """The regularizers that act, with weight and schedule: `svd 0.005 (two-phase), ...`."""
+    """List the regularizers that act, with weight and schedule.
+
+    The result looks like `svd 0.005 (two-phase), ...`; it is `none` if none acts.
+
+    Args:
+      config: the configuration of the run.
+    """
     terms = config.acting_terms.items()
     listed = [f"{name} {section.weight:g} ({section.schedule})" for name, section in terms]
     return ", ".join(listed) or "none"
@@ -83,10 +90,10 @@ def show_stop(
 
     Args:
       console: where to print.
-      folder: the run's.
+      folder: the run folder.
       done: updates done.
       steps: updates in the run.
-      plugins: its plugin files.
+      plugins: the plugin files of the run.
     """
     options = "".join(f" {OPTION} {plugin.path}" for plugin in plugins)
     console.print(
@@ -98,7 +105,13 @@ def show_stop(
 
 
 def show_end(console: Console, folder: RunFolder, summary: Summary) -> None:
-    """Print the outcome, and where everything is."""
+    """Print the results of a run and the paths of its outputs.
+
+    Args:
+      console: where to print.
+      folder: the run folder.
+      summary: the results.
+    """
     changes = {"loss": [summary.loss_first, summary.loss_last]}
     if summary.eval_loss_first is not None:
         changes["held-out loss"] = [summary.eval_loss_first, summary.eval_loss_last]
@@ -120,16 +133,18 @@ def show_end(console: Console, folder: RunFolder, summary: Summary) -> None:
 
 
 def _changes(changes: dict[str, list[float]]) -> Table:
+    """A table of values before and after the run."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for when in ("before", "after"):
-        table.add_column(when, justify="right")
+    for heading in ("before", "after"):
+        table.add_column(heading, justify="right")
     for name, values in changes.items():
         table.add_row(name, *(f"{value:.3f}" for value in values))
     return table
 
 
 def _table(rows: dict[str, str]) -> Table:
+    """A table of names and texts."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""Sentences on regularizers that cannot act as configured: which, why, and what to change."""
+"""Notices on regularizers that cannot act as configured, each with the reason and the remedy."""
 
 from balora_jax.config import RegularizersConfig, RunConfig, TermConfig
 from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
@@ -9,16 +9,16 @@ from balora_jax.training.term_schedules import section_schedule
 
 
 def inactive_terms(config: RunConfig, setup: TrainSetup, *, steps: int, counted: int) -> list[str]:
-    """The sentences for a run.
+    """List the notices for a run.
 
     Args:
-      config: the run.
-      setup: its setup.
+      config: the configuration of the run.
+      setup: the setup of the run.
       steps: updates in the run.
-      counted: tokens of an example that the loss can count.
+      counted: the most tokens of an example that the loss counts.
 
     Returns:
-      Sentences, none where all is well.
+      The notices; an empty list if every regularizer acts.
     """
     regularizers = config.regularizers
     if config.method != "ba-lora":
@@ -46,14 +46,14 @@ def inactive_terms(config: RunConfig, setup: TrainSetup, *, steps: int, counted:
 
 
 def unused(method: str, regularizers: RegularizersConfig) -> list[str]:
-    """The sentence on regularizers that are configured under a method that has none.
+    """List the notice for regularizers that are configured under a method without regularizers.
 
     Args:
       method: ba-lora, pissa, lora or full.
-      regularizers: as configured.
+      regularizers: the section of the configuration.
 
     Returns:
-      Sentences, none where all is well.
+      The notice; an empty list if there is none.
     """
     if method == "ba-lora" or regularizers == type(regularizers)():
         return []
@@ -74,20 +74,20 @@ def language_model(
     softcapped: bool,
     head_frozen: bool,
 ) -> list[str]:
-    """The sentences on a language model's regularizers.
+    """List the notices on the regularizers of a language model.
 
     Args:
-      regularizers: as configured.
-      terms: those that act, as the objective has them.
+      regularizers: the section of the configuration.
+      terms: the terms that act.
       steps: updates in the run.
-      tokens: the most that a micro-batch can count.
-      hidden_size: d; logits have no more singular values than that.
+      tokens: the most counted tokens of a micro-batch.
+      hidden_size: d, the most singular values of the logits.
       vocabulary: V.
-      softcapped: whether the logits have a soft-cap.
-      head_frozen: whether the output layer is neither trained nor adapted.
+      softcapped: True if the logits have a soft-cap.
+      head_frozen: True if the head is neither trained nor adapted.
 
     Returns:
-      Sentences, none where all is well.
+      The notices; an empty list if every regularizer acts.
     """
     sentences = _never(regularizers, steps)
     for name in _acting(regularizers, steps):
@@ -141,17 +141,17 @@ def classifier(
     examples: int,
     classes: int,
 ) -> list[str]:
-    """The sentences on a classifier's regularizers.
+    """List the notices on the regularizers of a classifier.
 
     Args:
-      regularizers: as configured.
-      terms: those that act, as the objective has them.
+      regularizers: the section of the configuration.
+      terms: the terms that act.
       steps: updates in the run.
-      examples: N, in the batch that the terms see.
-      classes: D, 1 for scores.
+      examples: N, the examples of an update.
+      classes: D; 1 for scores.
 
     Returns:
-      Sentences, none where all is well.
+      The notices; an empty list if every regularizer acts.
     """
     sentences = _never(regularizers, steps)
     for name in _acting(regularizers, steps):
@@ -177,17 +177,19 @@ def classifier(
 
 
 def _acts(section: TermConfig, steps: int) -> bool:
-    """Whether the weight is ever above 0: a rising one peaks at the end, a falling one at first."""
+    """Return True if the weight is above 0 at some step."""
     schedule = section_schedule(section, steps)
+    # A rising weight is largest at the last step, a falling one at the first.
     return any(schedule(step) > 0 for step in (0, steps - 1))
 
 
 def _acting(regularizers: RegularizersConfig, steps: int) -> list[str]:
+    """The names of the terms that act at some step."""
     return [name for name, section in regularizers.acting.items() if _acts(section, steps)]
 
 
 def _never(regularizers: RegularizersConfig, steps: int) -> list[str]:
-    """The sentences on terms whose weight is 0, or stays 0."""
+    """The notices on terms whose weight is 0, or stays 0."""
     sentences = []
     for name, section in regularizers.terms.items():
         option = f"regularizers.{name}"
@@ -197,18 +199,19 @@ def _never(regularizers: RegularizersConfig, steps: int) -> list[str]:
                 f"{option}.weight is 0: {absence}; a weight above 0 switches the term on"
             )
         elif not _acts(section, steps):
-            begins = f"{option}.warmup"
+            start = f"{option}.warmup"
             if section.schedule == "two-phase":
-                begins = f"{option}.delay {section.delay:g}"
+                start = f"{option}.delay {section.delay:g}"
             sentences.append(
                 f"{option}.weight is {section.weight:g} and stays 0 in all {steps} steps of the "
                 f"run ({option}.schedule {section.schedule}): {absence}; more steps, a smaller "
-                f"{begins}, or schedule constant let it act"
+                f"{start}, or schedule constant let it act"
             )
     return sentences
 
 
 def _constant(option: str, title: str, k: int, rank: int, sizes: str) -> str:
+    """The notice on an SVD term that is constant because k is at least the rank of the logits."""
     remedy = f"{option}.weight 0 saves its cost"
     if rank > 1:
         remedy = f"a k below {rank} makes it act"

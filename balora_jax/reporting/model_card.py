@@ -1,4 +1,4 @@
-"""The README.md that goes with an adapter: what it is, how it was made, how to load it."""
+"""The model card (README.md) of an adapter: its origin, its settings, and the code to load it."""
 
 from balora_jax import data
 from balora_jax.config import RunConfig
@@ -49,21 +49,26 @@ def model_card(
     labels: int | None = None,
     pad_token_id: int | None = None,
 ) -> str:
-    """The card's text.
+    """Write the text of the card.
 
     Args:
-      config, summary: the run's.
-      peft_rank: of the adapter as exported.
-      labels: of a classifier's head; None for a language model.
-      pad_token_id: what its batches were filled up with, where the base's configuration names none.
+      config: the configuration of the run.
+      summary: the results of the run.
+      peft_rank: the rank of the exported adapter.
+      labels: the number of labels of a classifier; None for a language model.
+      pad_token_id: the token that padded the batches, if the base model's configuration has none;
+        None otherwise.
+
+    Returns:
+      Markdown.
     """
     options = {"num_labels": labels, "pad_token_id": pad_token_id}
-    given = [f", {name}={value}" for name, value in options.items() if value is not None]
+    arguments = [f", {name}={value}" for name, value in options.items() if value is not None]
     metrics = summary.metrics | summary.metrics_ood
     return CARD.format(
         source=config.model.source,
         auto_class=AUTO_CLASSES[config.model.task],
-        options="".join(given),
+        options="".join(arguments),
         method=config.method,
         peft_rank=peft_rank,
         rank=config.adapter.rank,
@@ -88,9 +93,12 @@ def _loss(loss: float | None) -> str:
 
 
 def _format(config: RunConfig, labels: int | None) -> str:
+    """The row of the table on the input format or the labels."""
     if labels is not None:
         return f"| labels | {labels}; the head was trained whole |"
     if config.model.task == "seq2seq-lm":
         task = data.text_task(config.data)
-        return f"| input | `{data.question(task, ['...'] * len(task.fields))}`, answered with the label as text |"
-    return "| prompt template | {} |".format(config.data.template.replace("\n", "\\n"))
+        question = data.question(task, ["..."] * len(task.fields))
+        return f"| input | `{question}`, answered with the label as text |"
+    template = config.data.template.replace("\n", "\\n")
+    return f"| prompt template | {template} |"

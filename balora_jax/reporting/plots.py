@@ -1,4 +1,4 @@
-"""A run's numbers as pictures: plots/*.png from its records."""
+"""Plots of a run's records: plots/*.png."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,43 +17,44 @@ HELD_OUT_COLOR = "#ff7f0e"
 
 
 def draw(history: History, folder: pathlib.Path) -> list[pathlib.Path]:
-    """Draw loss, regularizers, weights, learning rate and, where there are any, held-out metrics.
+    """Draw the loss, learning rate, regularizers, weights and held-out metrics that a run has.
 
     Args:
-      history: a run's records, with at least one update.
-      folder: made if need be.
+      history: the records of a run, with at least one update.
+      folder: the folder for the plots; created if it does not exist.
 
     Returns:
-      The pictures' paths.
+      The paths of the plots.
     """
     folder.mkdir(parents=True, exist_ok=True)
     steps = history.steps
-    pictures = {"loss": _loss(history), "learning_rate": _learning_rate(steps)}
+    figures = {"loss": _loss(history), "learning_rate": _learning_rate(steps)}
     if steps[0].terms:
-        pictures["regularizers"] = _regularizers(steps)
-        pictures["weights"] = _weights(steps)
+        figures["regularizers"] = _regularizers(steps)
+        figures["weights"] = _weights(steps)
     if history.held_out and history.held_out[-1].metrics:
-        pictures["metrics"] = _metrics(history.held_out)
+        figures["metrics"] = _metrics(history.held_out)
 
     paths = []
-    for name, figure in pictures.items():
+    for name, figure in figures.items():
         path = folder / f"{name}.png"
         figure.savefig(path, dpi=110)
         paths.append(path)
     return paths
 
 
-def _writes(steps: Sequence[StepRecord]) -> bool:
-    """Whether the records are of a model that writes, and not of a classifier."""
+def _is_language_model(steps: Sequence[StepRecord]) -> bool:
+    """Return True if the records are those of a language model, not of a classifier."""
     return steps[0].response_tokens is not None
 
 
 def _line(axes: Axes, steps: Sequence[int], values: Sequence[float], **style) -> None:
+    """Draw a line; one or two values get markers, which alone would be visible."""
     marker = "o" if len(steps) < 3 else None
     axes.plot(steps, values, marker=marker, **style)
 
 
-def _axes(axes: Axes, title: str, unit: str) -> None:
+def _label_axes(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_ylabel(unit, fontsize=9)
     axes.set_xlabel("step", fontsize=9)
@@ -61,7 +62,7 @@ def _axes(axes: Axes, title: str, unit: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _numbers(records: Sequence[StepRecord | HeldOutRecord]) -> list[int]:
+def _step_numbers(records: Sequence[StepRecord | HeldOutRecord]) -> list[int]:
     return [record.step for record in records]
 
 
@@ -69,7 +70,7 @@ def _loss(history: History) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     steps = history.steps
-    numbers = _numbers(steps)
+    numbers = _step_numbers(steps)
     total = "loss (task + weighted regularizers)"
     _line(axes, numbers, [step.loss for step in steps], color=LOSS_COLOR, label=total, lw=1)
     task = "task (cross-entropy)"
@@ -78,8 +79,10 @@ def _loss(history: History) -> Figure:
     if history.held_out:
         losses = [record.loss for record in history.held_out]
         style = {"color": HELD_OUT_COLOR, "label": "held-out task", "lw": 2}
-        _line(axes, _numbers(history.held_out), losses, **style)
-    _axes(axes, "Loss", "nats per answer token" if _writes(steps) else "per example")
+        _line(axes, _step_numbers(history.held_out), losses, **style)
+    _label_axes(
+        axes, "Loss", "nats per answer token" if _is_language_model(steps) else "per example"
+    )
     axes.legend(fontsize=8)
     return figure
 
@@ -89,8 +92,8 @@ def _metrics(held_out: Sequence[HeldOutRecord]) -> Figure:
     axes = figure.subplots()
     for name in held_out[-1].metrics:
         values = [record.metrics[name] for record in held_out]
-        _line(axes, _numbers(held_out), values, label=name)
-    _axes(axes, "Held-out metrics", "share or coefficient")
+        _line(axes, _step_numbers(held_out), values, label=name)
+    _label_axes(axes, "Held-out metrics", "share or coefficient")
     axes.legend(fontsize=8)
     return figure
 
@@ -100,10 +103,10 @@ def _regularizers(steps: Sequence[StepRecord]) -> Figure:
     figure = Figure(figsize=(3.6 * len(rows) + 0.4, 3.2), layout="constrained")
     subplots = figure.subplots(1, len(rows), squeeze=False)[0]
     for axes, row in zip(subplots, rows, strict=True):
-        form = row.nlg if _writes(steps) else row.nlu
+        form = row.nlg if _is_language_model(steps) else row.nlu
         values = [form.sign * step.terms[row.name] for step in steps]
-        _line(axes, _numbers(steps), values, color=row.color, lw=1)
-        _axes(axes, form.title, form.unit)
+        _line(axes, _step_numbers(steps), values, color=row.color, lw=1)
+        _label_axes(axes, form.title, form.unit)
     return figure
 
 
@@ -114,8 +117,8 @@ def _weights(steps: Sequence[StepRecord]) -> Figure:
         if name in steps[0].weights:
             values = [step.weights[name] for step in steps]
             style = {"color": row.color, "ls": row.line_style, "label": name}
-            _line(axes, _numbers(steps), values, **style)
-    _axes(axes, "Regularizers' weights", "weight")
+            _line(axes, _step_numbers(steps), values, **style)
+    _label_axes(axes, "Regularizers' weights", "weight")
     axes.legend(fontsize=8)
     return figure
 
@@ -123,6 +126,6 @@ def _weights(steps: Sequence[StepRecord]) -> Figure:
 def _learning_rate(steps: Sequence[StepRecord]) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    _line(axes, _numbers(steps), [step.learning_rate for step in steps], color=TASK_COLOR)
-    _axes(axes, "Learning rate", "per update")
+    _line(axes, _step_numbers(steps), [step.learning_rate for step in steps], color=TASK_COLOR)
+    _label_axes(axes, "Learning rate", "per update")
     return figure

@@ -1,4 +1,4 @@
-"""A run while it goes on: two live lines on a terminal, a line now and then elsewhere."""
+"""Progress of a run: two live lines on a terminal, about ten printed lines otherwise."""
 
 from collections.abc import Iterator
 
@@ -11,28 +11,28 @@ from balora_jax.training.records import HeldOutRecord, Record, StepRecord
 
 
 class _BarAndNumbers(Progress):
-    """The bar, and the loss's parts on a line below it, so that both fit 80 columns."""
+    """A progress bar with a line of numbers below it; each fits 80 columns."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """The bar, then a line of numbers for each task."""
+        """Yield the bar, then a line of numbers for each task."""
         yield from super().get_renderables()
         yield from (Text(task.fields["numbers"]) for task in self.tasks)
 
 
 class ProgressLine:
-    """Loss parts, tokens per second and the time left; made for `Loop.show`."""
+    """The progress display for `Loop.show`: loss and its parts, tokens per second, time left."""
 
     def __init__(self, steps: int, *, done: int = 0, console: Console | None = None) -> None:
-        """Prepare the lines.
+        """Prepare the display.
 
         Args:
           steps: updates in the run.
           done: updates done before.
-          console: where to print.
+          console: where to print; standard output by default.
         """
         self._console = console or Console()
         self._steps = steps
-        # Off a terminal: a tenth of the run at a time.
+        # Without a terminal a line is printed after every tenth of the run.
         self._every = max(1, steps // 10)
         self._bar = _BarAndNumbers(
             TextColumn("step"),
@@ -47,16 +47,16 @@ class ProgressLine:
         self._task = self._bar.add_task("", total=steps, completed=done, numbers="", speed="")
 
     def __enter__(self) -> "ProgressLine":
-        """Show the lines."""
+        """Start the display."""
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove them."""
+        """Stop the display."""
         self._bar.stop()
 
     def __call__(self, record: Record) -> None:
-        """Show one record."""
+        """Show a record; records other than steps and evaluations are ignored."""
         if isinstance(record, HeldOutRecord):
             self._show_evaluation(record)
         if isinstance(record, StepRecord):

@@ -1,0 +1,1 @@
+"""Runs: fine-tuning and its setup, comparison, generation, export and self-test."""

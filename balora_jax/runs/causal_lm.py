@@ -1,4 +1,4 @@
-"""A run on next-token prediction: prompts and answers, batches of one length, held-out loss."""
+"""The task of next-token prediction: prompts and answers, batches of one length, held-out loss."""
 
 import pathlib
 from collections.abc import Iterator
@@ -22,32 +22,32 @@ from balora_jax.training.state import TrainState
 
 
 class CausalLM:
-    """A Task: next-token prediction. See `runs.task.Task` for the attributes."""
+    """The task causal-lm; see `runs.task.Task` for the attributes and methods."""
 
     def __init__(self, config: RunConfig, tokenizer: Any) -> None:
-        """Read and tokenize the sets.
+        """Read and tokenize the data sets.
 
         Args:
           config: the run.
-          tokenizer: the model's.
+          tokenizer: the tokenizer of the model.
 
         Raises:
-          BadInput: the sets cannot be used.
+          BadInput: a data set cannot be used.
         """
         self._config = config
-        named = {"train": data.prepare(config.data, tokenizer, split="train")}
+        sets = {"train": data.prepare(config.data, tokenizer, split="train")}
         if config.data.eval is not None:
-            named["eval"] = data.prepare(config.data, tokenizer, split="eval")
-        self._train = named["train"]
-        self.sets = list(named.values())
+            sets["eval"] = data.prepare(config.data, tokenizer, split="eval")
+        self._train = sets["train"]
+        self.sets = list(sets.values())
         self.examples = len(self._train)
-        self.counts = [f"{name + ':':6} {examples}" for name, examples in named.items()]
+        self.counts = [f"{name + ':':6} {examples}" for name, examples in sets.items()]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
 
         self.evaluator = None
-        if "eval" in named:
-            self._held_out = named["eval"]
+        if "eval" in sets:
+            self._held_out = sets["eval"]
             self._micro_batch = config.training.batch_size // config.training.accumulation
             self.evaluator = HeldOutLoss(causal_lm.make_task_loss, self._held_out_batches)
 
@@ -58,26 +58,26 @@ class CausalLM:
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
     ) -> TrainingData:
-        """Return the sets as they are: the teacher runs in the step."""
+        """Return the training set unchanged, because the teacher runs in the step."""
         return TrainingData(loaded.params, self._train)
 
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
-        """Shuffled batches of one length."""
+        """Return shuffled batches of one length."""
         training = self._config.training
         examples = training_data.examples
         order = data.shuffled_order(examples, training.batch_size, training.seed)
         return data.train_batches(examples, order, (self.length,))
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """The shapes of every batch."""
+        """Return the shapes of every batch."""
         return batch_shapes(self._config, None, self.length)
 
     def best(self) -> Best:
-        """Judge by the held-out loss."""
+        """Return a tracker of the lowest held-out loss."""
         return Best("loss", higher=False, patience=self._config.training.patience)
 
     def finish(
         self, student: Student, state: TrainState, predictions: pathlib.Path
     ) -> dict[str, float]:
-        """Measure nothing more."""
+        """Return no measures: the task has no out-of-domain sets."""
         return {}

@@ -1,4 +1,4 @@
-"""A run on classes or scores by a head: the teacher's outputs, the linear probe, the logits."""
+"""The task of classification and regression with a head: teacher outputs and the linear probe."""
 
 import dataclasses
 import functools
@@ -24,17 +24,17 @@ from balora_jax.runs.task import TrainingData
 
 
 class Classification(TextRun):
-    """A Task: classes or scores by a head. See `runs.task.Task` for the attributes."""
+    """The task sequence-classification; see `runs.task.Task` for the attributes and methods."""
 
     def __init__(self, config: RunConfig, tokenizer: Any) -> None:
-        """Read and tokenize the sets.
+        """Read and tokenize the data sets.
 
         Args:
           config: the run.
-          tokenizer: the model's.
+          tokenizer: the tokenizer of the model.
 
         Raises:
-          BadInput: the sets cannot be used.
+          BadInput: a data set cannot be used.
         """
         super().__init__(config, data.read_text_sets(config.data, tokenizer))
 
@@ -49,20 +49,20 @@ class Classification(TextRun):
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
     ) -> TrainingData:
-        """Run the teacher once on every example the run will show, and fit the probe.
+        """Run the teacher once on every training example of the run, and fit the linear probe.
 
-        The pre-trained model has one output for an example, whatever the step: so the teacher runs
-        before the training, not in it.
+        The teacher's output for an example is the same at every step, so it is computed before
+        training.
 
         Args:
-          loaded: the untouched model.
+          loaded: the pre-trained model.
           mesh: the devices.
           steps: updates in the run.
-          head: the head of step 0 of a resumed run.
+          head: the head of step 0 of a resumed run; None otherwise.
 
         Returns:
-          The base with the head that the run starts from, and examples with the teacher's logits,
-          or its features where the student's head reads them.
+          The base with the head that the run starts from, and the training set with the teacher's
+          logits, or with its features if the student's head reads them.
         """
         base = loaded.params if head is None else update(loaded.params, head)
         teacher_head = self._config.teacher_head
@@ -90,18 +90,18 @@ class Classification(TextRun):
         return TrainingData(base, examples)
 
     def _features(self, model: Any, base: Tree, mesh: Mesh, rows: np.ndarray) -> np.ndarray:
-        """[examples, d] float32; zeros for those not in `rows`."""
+        """The features of the base, [examples, d], float32; zeros for examples not in `rows`."""
         replicated = NamedSharding(mesh, P())
-        features = jax.jit(classification.make_features(model), out_shardings=replicated)
-        found = over_batches(
+        features_of = jax.jit(classification.make_features(model), out_shardings=replicated)
+        features = over_batches(
             self._train,
             mesh,
-            functools.partial(features, base),
+            functools.partial(features_of, base),
             self._micro_batch,
             self._lengths,
             rows,
         )
-        return found.astype(np.float32)
+        return features.astype(np.float32)
 
     def _fit_probe(self, model: Any, head_params: Tree, features: np.ndarray) -> Tree:
         regression = self._sets.task.scores is not None
@@ -115,7 +115,7 @@ class Classification(TextRun):
 
 
 def _head_logits(model: Any, head_params: Tree, features: np.ndarray) -> np.ndarray:
-    """The logits [examples, D] that a head makes of features."""
+    """The logits [examples, D] of a head on features."""
     classify = jax.jit(lambda head, rows: model.apply({"params": head}, rows, method="classify"))
     logits = classify(jax.device_get(head_params), jnp.asarray(features))
     return np.asarray(logits, np.float32)

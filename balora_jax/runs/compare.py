@@ -1,4 +1,4 @@
-"""Methods side by side: the same run for every method and seed, and one table of what came out."""
+"""A comparison of methods: the same run for each method and seed, and one table of the results."""
 
 import json
 import pathlib
@@ -15,7 +15,12 @@ from balora_jax.runs.finetune import finetune
 from balora_jax.training.run_folder import RunFolder, write_whole
 from balora_jax.training.summary import Summary
 
+# A row's title (method and learning rate) -> {column: value} of each of its runs.
 Results = dict[str, list[dict[str, float]]]
+# A method -> {learning rate: held-out score with the first seed}.
+Searches = dict[str, dict[float, float]]
+# The ending of a column that holds a measure of the model before fine-tuning.
+BEFORE = " before"
 
 
 def compare(
@@ -26,123 +31,152 @@ def compare(
     run: Sequence[str],
     console: Console | None = None,
 ) -> pathlib.Path:
-    """Runs what is missing and writes comparison.md and comparison.json; returns the former's path.
+    """Run every method with every seed, and write comparison.md and comparison.json.
 
     Args:
-      out: a folder for the runs and the table; what is finished there already is not run again.
-      methods: each gets the same runs; `METHOD@RATE` has its learning rate from an earlier search and tries no other.
-      seeds: training.seed of a method's runs.
-      rates: each method first tries each of these learning rates with the first seed, and goes on with the one that
-        did best on the held-out set; with none, the configuration's own.
+      out: the folder for the runs and the table. Runs that are finished there are not repeated.
+      methods: the methods to compare. `METHOD@RATE` fixes the learning rate of that method, for
+        example one found by an earlier search.
+      seeds: the values of training.seed.
+      rates: learning rates to search. Each method tries all of them with the first seed, and uses
+        the one with the best held-out score for all seeds. Empty for the configured rate.
       run: the arguments of `balora train` that all runs share.
-      console: where progress goes.
+      console: where to print progress; standard output by default.
+
+    Returns:
+      The path of comparison.md.
 
     Raises:
-      BadInput: a method or rate is none, the configuration cannot be used, or a folder of a run holds another run.
+      BadInput: a method or rate does not exist, the configuration cannot be used, or the folder of
+        a run holds another run.
     """
-    console, folder = console or Console(), pathlib.Path(out).expanduser()
-    wanted = {text: _method_and_rates(text, rates) for text in methods}
-    if (
-        len(rates) > 1
-        and not _configure(run, folder, wanted[methods[0]][0], seeds[0], None).data.holds_out
-    ):
-        raise BadInput(
-            "--learning_rates are judged on the held-out set, and data.eval is null; accepted: a set there"
-        )
+    console = console or Console()
+    folder = pathlib.Path(out).expanduser()
+    candidates = {text: _parse_method(text, rates) for text in methods}
+    if len(rates) > 1:
+        first_method, _ = candidates[methods[0]]
+        _require_held_out_set(_configure(run, folder, first_method, seeds[0], None))
+
     results: Results = {}
-    searched: dict[str, dict[float, float]] = {}
-    for method, own_rates in wanted.values():
-        tried = {
-            rate: _summary(_configure(run, folder, method, seeds[0], rate), console).score
-            for rate in own_rates
-        }
-        rate = max(tried, key=tried.__getitem__) if tried else None
-        if len(tried) > 1:
-            searched[method] = tried
-        configs = [_configure(run, folder, method, seed, rate) for seed in seeds]
-        results[_title(method, rate)] = [_columns(_summary(config, console)) for config in configs]
+    searches: Searches = {}
+    for method, method_rates in candidates.values():
+        scores = {}
+        for rate in method_rates:
+            config = _configure(run, folder, method, seeds[0], rate)
+            scores[rate] = _run_or_read(config, console).score
+        if len(scores) > 1:
+            searches[method] = scores
+        best_rate = max(scores, key=scores.__getitem__) if scores else None
+
+        configs = [_configure(run, folder, method, seed, best_rate) for seed in seeds]
+        runs = [_columns(_run_or_read(config, console)) for config in configs]
+        results[_title(method, best_rate)] = runs
+
     write_whole(folder / "comparison.json", json.dumps(results, indent=2) + "\n")
-    write_whole(folder / "comparison.md", table(results) + _search_table(searched))
+    write_whole(folder / "comparison.md", table(results) + _search_table(searches))
     return folder / "comparison.md"
 
 
 def table(results: Results) -> str:
-    """A Markdown table: a row for each method and one for the model as it was, mean ± deviation over the seeds."""
+    """Format results as a Markdown table of means ± standard deviations over the seeds.
+
+    Args:
+      results: the columns of every run. A column `<name> before` goes into the row of the model
+        before fine-tuning, which is taken from the first method's runs.
+
+    Returns:
+      The table, with a row for each method.
+    """
     names = list(dict.fromkeys(name for runs in results.values() for run in runs for name in run))
-    before = {name: name.removesuffix(" before") for name in names if name.endswith(" before")}
-    shown = [name for name in names if name not in before]
-    rows = {
-        title: [_cell([run[name] for run in runs if name in run]) for name in shown]
-        for title, runs in results.items()
-    }
-    if before:
-        first = next(iter(results.values()))
-        start = {after: _cell([run[name] for run in first]) for name, after in before.items()}
-        rows = {"before": [start.get(name, "") for name in shown]} | rows
-    lines = [["", *(name.replace("_", " ") for name in shown)], ["---"] * (len(shown) + 1)]
-    return _markdown([*lines, *([title, *cells] for title, cells in rows.items())])
+    columns = [name for name in names if not name.endswith(BEFORE)]
+    header = ["", *(name.replace("_", " ") for name in columns)]
+    rows = []
+    if len(columns) < len(names):
+        first_runs = next(iter(results.values()))
+        rows.append(["before", *(_mean(first_runs, name + BEFORE) for name in columns)])
+    for title, runs in results.items():
+        rows.append([title, *(_mean(runs, name) for name in columns)])
+    return _markdown(header, rows)
 
 
-def _search_table(searched: dict[str, dict[float, float]]) -> str:
-    """Each method's held-out score at each rate that it tried with the first seed; nothing without a search."""
-    if not searched:
+def _search_table(searches: Searches) -> str:
+    """The held-out score of each method at each learning rate tried; empty without a search."""
+    if not searches:
         return ""
-    rates = list(next(iter(searched.values())))
-    lines = [
-        ["score, first seed", *(f"rate {rate:g}" for rate in rates)],
-        ["---"] * (len(rates) + 1),
+    rates = list(next(iter(searches.values())))
+    header = ["score, first seed", *(f"rate {rate:g}" for rate in rates)]
+    rows = [
+        [method, *(f"{scores[rate]:.3f}" for rate in rates)] for method, scores in searches.items()
     ]
-    lines += [
-        [method, *(f"{tried[rate]:.3f}" for rate in rates)] for method, tried in searched.items()
-    ]
-    return "\n" + _markdown(lines)
+    return "\n" + _markdown(header, rows)
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _method_and_rates(text: str, rates: Sequence[float]) -> tuple[str, Sequence[float]]:
-    method, at, rate = text.partition("@")
-    accepted = f"accepted: {', '.join(get_args(Method))}, each alone or as METHOD@RATE with a learning rate"
+def _parse_method(text: str, rates: Sequence[float]) -> tuple[str, Sequence[float]]:
+    """Split METHOD or METHOD@RATE into the method and the learning rates that it tries."""
+    method, separator, rate = text.partition("@")
+    names = ", ".join(get_args(Method))
+    accepted = f"accepted: {names}, each alone or as METHOD@RATE with a learning rate"
     if method not in get_args(Method):
         raise BadInput(f"--methods has {text!r}; {accepted}")
+    if not separator:
+        return method, rates
     try:
-        return method, [float(rate)] if at else rates
+        return method, [float(rate)]
     except ValueError:
         raise BadInput(
             f"--methods has {text!r}, and {rate!r} is not a number; {accepted}"
         ) from None
 
 
-def _cell(values: Sequence[float]) -> str:
+def _require_held_out_set(config: RunConfig) -> None:
+    if not config.data.holds_out:
+        raise BadInput(
+            "--learning_rates are judged on the held-out set, and data.eval is null; "
+            "accepted: a set there"
+        )
+
+
+def _mean(runs: Sequence[dict[str, float]], name: str) -> str:
+    """The mean ± standard deviation of a column; empty where no run has it."""
+    values = [run[name] for run in runs if name in run]
     if not values:
         return ""
-    # The sample's deviation: seeds are draws.
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
     mean = statistics.mean(values)
+    # The sample standard deviation: the seeds are a sample.
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     digits = 0 if abs(mean) >= 100 else 3
-    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
+    text = f"{mean:.{digits}f}"
+    if deviation:
+        text += f" ± {deviation:.{digits}f}"
+    return text
 
 
 def _configure(
     run: Sequence[str], out: pathlib.Path, method: str, seed: int, rate: float | None
 ) -> RunConfig:
-    name = "-".join([method, *([] if rate is None else [f"lr{rate:g}"]), f"seed{seed}"])
-    given = {
-        "method": method,
-        "training.seed": seed,
-        "output.dir": out / name,
-        "output.resume": "true",
-    }
-    given |= {} if rate is None else {"optimizer.learning_rate": rate}
-    return read_config(
-        [*run, *(text for key, value in given.items() for text in (f"--{key}", str(value)))]
-    )
+    """The configuration of one run; a rate of None leaves the configured learning rate."""
+    options = {"method": method, "training.seed": seed}
+    name = [method]
+    if rate is not None:
+        name.append(f"lr{rate:g}")
+        options["optimizer.learning_rate"] = rate
+    name.append(f"seed{seed}")
+    options["output.dir"] = out / "-".join(name)
+    options["output.resume"] = "true"
+
+    arguments = list(run)
+    for option, value in options.items():
+        arguments += [f"--{option}", str(value)]
+    return read_config(arguments)
 
 
-def _summary(config: RunConfig, console: Console) -> Summary:
-    """The outcome of a run; one that is finished is read, not run again."""
+def _run_or_read(config: RunConfig, console: Console) -> Summary:
+    """Run a configuration and return its summary, or read the summary if the run is finished."""
     folder = RunFolder(config.output.dir)
     if folder.check(config) and folder.summary.is_file():
         return Summary.of_json(json.loads(folder.summary.read_text()))
@@ -154,14 +188,14 @@ def _summary(config: RunConfig, console: Console) -> Summary:
 
 
 def _columns(summary: Summary) -> dict[str, float]:
-    """The table's columns of one run; `<name> before` for a measure of the start as well."""
+    """The table's columns of one run; `<name> before` for a measure before fine-tuning."""
     columns = {}
     if summary.eval_loss_last is not None:
         columns["held-out loss"] = summary.eval_loss_last
-        columns["held-out loss before"] = summary.eval_loss_first
+        columns["held-out loss" + BEFORE] = summary.eval_loss_first
     for name, (before, after) in summary.probes.items():
         columns[name] = after
-        columns[f"{name} before"] = before
+        columns[name + BEFORE] = before
     return columns | summary.metrics | summary.metrics_ood | {"seconds": summary.seconds}
 
 

@@ -1,4 +1,4 @@
-"""balora doctor: what is installed, what jax finds, and whether adapter, regularizers and step work here."""
+"""A check of this machine: installed packages, devices, and a few training steps as a self-test."""
 
 import importlib.metadata
 import pathlib
@@ -31,7 +31,7 @@ from balora_jax.runs.setup import build_setup, materialize
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.sharding import make_mesh
 
-NEEDED = (
+REQUIRED = (
     "balora-jax",
     "jax",
     "jaxlib",
@@ -42,25 +42,46 @@ NEEDED = (
     "datasets",
     "grain",
 )
-EXTRAS = ("torch", "peft", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
+OPTIONAL = ("torch", "peft", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
 STEPS = 5
 
 
 def diagnose(console: Console | None = None) -> None:
-    """Prints the report.
+    """Print the installed versions and the devices, and run the self-test.
+
+    Args:
+      console: where to print; standard output by default.
 
     Raises:
-      BadInput: jax cannot start its accelerator, or the self-test fails; says what to do.
+      BadInput: jax cannot start its accelerator, or the loss rises in the self-test. The message
+        names the remedy.
     """
     console = console or Console()
     console.print(_versions())
+    _show_devices(console)
+
+    start = time.monotonic()
+    losses = self_test()
+    seconds = time.monotonic() - start
+    change = f"{losses[0]:.4f} to {losses[-1]:.4f}"
+    if not losses[-1] < losses[0]:
+        raise BadInput(f"the self-test's loss rose from {change}: reinstall jax and jaxlib")
+    console.print(
+        f"self-test: adapter, regularizers and step work; loss {change} in {STEPS} steps, "
+        f"{seconds:.1f} s",
+        highlight=False,
+    )
+
+
+def _show_devices(console: Console) -> None:
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
-        # jax asserts where a platform is asked for whose plugin is not installed.
+        # jax raises an AssertionError if the plugin of a requested platform is not installed.
         reason = (str(error) or "its plugin is not installed").splitlines()[0]
         raise BadInput(
-            f"jax cannot start its accelerator ({reason}); use JAX_PLATFORMS=cpu, or a full install ({_install()})"
+            f"jax cannot start its accelerator ({reason}); "
+            f"use JAX_PLATFORMS=cpu, or a full install ({_install_command()})"
         ) from error
     for device in devices:
         console.print(
@@ -69,24 +90,17 @@ def diagnose(console: Console | None = None) -> None:
         )
     if devices[0].platform == "cpu":
         console.print(
-            f"for this machine's accelerator: {_install()}", highlight=False, markup=False
+            f"for this machine's accelerator: {_install_command()}", highlight=False, markup=False
         )
-    began = time.monotonic()
-    losses = self_test()
-    if not losses[-1] < losses[0]:
-        raise BadInput(
-            f"the self-test's loss rose from {losses[0]:.4f} to {losses[-1]:.4f}: reinstall jax and jaxlib"
-        )
-    console.print(
-        f"self-test: adapter, regularizers and step work; loss {losses[0]:.4f} to {losses[-1]:.4f} in {STEPS} steps, "
-        f"{time.monotonic() - began:.1f} s",
-        highlight=False,
-    )
 
 
 def self_test() -> list[float]:
-    """The losses of a few BA-LoRA steps of a tiny random Llama on random tokens."""
-    sizes = LlamaConfig(
+    """Train a tiny random Llama with BA-LoRA on one batch of random tokens.
+
+    Returns:
+      The task loss at each step, in nats per token.
+    """
+    llama = LlamaConfig(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=64,
@@ -103,7 +117,7 @@ def self_test() -> list[float]:
         mesh=MeshConfig(data=1),
         output=OutputConfig(dir="none"),
     )
-    model = Decoder(decoder_config(sizes))
+    model = Decoder(decoder_config(llama))
     setup = build_setup(config, model, make_mesh(config.mesh), steps=STEPS)
     base = models.init_params(model, jax.random.key(0))
     student, state = materialize(config, setup, base)
@@ -126,19 +140,21 @@ def self_test() -> list[float]:
 
 
 def _versions() -> Table:
+    """The installed version of every package that matters."""
     table = Table(
         "package", "version", title=f"Python {platform.python_version()} on {platform.machine()}"
     )
-    for name in (*NEEDED, *EXTRAS):
+    for name in (*REQUIRED, *OPTIONAL):
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            version = "not installed (optional)" if name in EXTRAS else "MISSING"
+            version = "not installed (optional)" if name in OPTIONAL else "MISSING"
         table.add_row(name, version)
     return table
 
 
 def _memory(device: jax.Device) -> str:
+    """The memory of a device in words; the machine's for a CPU."""
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return f"{stats['bytes_limit'] / 2**30:.1f} GiB"
@@ -151,8 +167,8 @@ def _memory(device: jax.Device) -> str:
     return "memory unknown"
 
 
-def _install() -> str:
-    """The command for the accelerator that this machine seems to have."""
+def _install_command() -> str:
+    """The install command for the accelerator that this machine seems to have."""
     if pathlib.Path("/dev/accel0").exists() or pathlib.Path("/dev/vfio/0").exists():
         return "pip install 'balora-jax[tpu]'"
     if shutil.which("nvidia-smi") or pathlib.Path("/dev/nvidia0").exists():

@@ -1,4 +1,4 @@
-"""The outputs of a run: the PEFT adapter, and the model with the adapters folded in."""
+"""The outputs of a run: the PEFT adapter, and the model with the adapters merged."""
 
 import contextlib
 import dataclasses
@@ -37,16 +37,16 @@ Tree = Any
 def write_all(
     run: Run, student: Student, state: TrainState, history: History, summary: Summary
 ) -> None:
-    """Write adapter/ and its card, plots/, merged/ where asked for, and summary.json last.
+    """Write adapter/ with its card, plots/, merged/ if configured, and summary.json last.
 
     Under method full there is no adapter, and merged/ is always written.
 
     Args:
       run: the run.
-      student: its model.
+      student: the model and its frozen weights.
       state: the state to export.
-      history: its records.
-      summary: its outcome.
+      history: the records of the run.
+      summary: the results of the run.
     """
     config = run.config
     folder = run.folder
@@ -69,7 +69,14 @@ def write_all(
 def write_adapter(
     path: pathlib.Path, config: RunConfig, student: Student, state: TrainState
 ) -> None:
-    """Write a PEFT folder: a plain LoRA on the untouched base, and a classifier's head."""
+    """Write a PEFT folder: a plain LoRA on the original base, and the head of a classifier.
+
+    Args:
+      path: the folder.
+      config: the run.
+      student: the model and its frozen weights.
+      state: the state to export.
+    """
     lora = _on_host(student.delta_lora(state))
     base = student.params(state).base
     head = _on_host(select(base, student.setup.head))
@@ -91,7 +98,14 @@ def write_adapter(
 def write_merged(
     path: pathlib.Path, config: RunConfig, student: Student, state: TrainState
 ) -> None:
-    """Write a Hugging Face folder of the fine-tuned model."""
+    """Write a Hugging Face folder of the fine-tuned model.
+
+    Args:
+      path: the folder.
+      config: the run.
+      student: the model and its frozen weights.
+      state: the state to export.
+    """
     base = student.params(state).base
     if config.method != "full":
         base = jax.jit(adapters.merge)(base, student.lora(state))
@@ -112,7 +126,15 @@ def write_merged(
 
 
 def missing_pad_id(config: RunConfig, student: Student) -> int | None:
-    """The token that padded a classifier's batches, where its configuration names none."""
+    """Return the token that padded a classifier's batches, if its configuration has none.
+
+    Args:
+      config: the run.
+      student: the model and its frozen weights.
+
+    Returns:
+      The token id; None for a language model, or if the model's configuration has one.
+    """
     if label_count(config) is None or student.model.config.pad_token_id is not None:
         return None
     source = config.model.tokenizer or config.model.source
@@ -120,7 +142,7 @@ def missing_pad_id(config: RunConfig, student: Student) -> int | None:
 
 
 def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
-    """Write the adapter of a finished or stopped run again, from one of its checkpoints.
+    """Write the adapter of a finished or stopped run, from one of its checkpoints.
 
     Args:
       run: the run's folder.
@@ -128,10 +150,10 @@ def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
       out: a new or empty folder; the run's adapter/ by default.
 
     Returns:
-      The folder.
+      The folder of the adapter.
 
     Raises:
-      BadInput: the folder holds no run, or one without an adapter or the checkpoint.
+      BadInput: the folder holds no run, or the run has no adapter or no such checkpoint.
     """
     folder = RunFolder(run)
     config = folder.read_config()
@@ -154,10 +176,10 @@ def merge_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
       out: a new or empty folder; the run's merged/ by default.
 
     Returns:
-      The folder.
+      The folder of the model.
 
     Raises:
-      BadInput: the folder holds no run, or has no such checkpoint.
+      BadInput: the folder holds no run, or the run has no such checkpoint.
     """
     folder = RunFolder(run)
     config = folder.read_config()
@@ -170,15 +192,15 @@ def merge_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
 def reopen(
     folder: RunFolder, config: RunConfig, checkpoint: str
 ) -> tuple[Student, TrainState, int]:
-    """Open a run as it stood at a checkpoint, in the delta form: the base is the model's own.
+    """Load a run at a checkpoint, in the delta form, in which the base is the original model.
 
     Args:
-      folder: the run's.
-      config: its configuration.
+      folder: the run folder.
+      config: the configuration of the run.
       checkpoint: a step, latest or best.
 
     Returns:
-      (student, state, step).
+      The student, its state, and the step of the checkpoint.
 
     Raises:
       BadInput: the run has no such checkpoint.
@@ -200,6 +222,7 @@ def reopen(
 
 
 def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
+    """The folder to write to; --out must be new or empty."""
     if out is None:
         return default
     path = pathlib.Path(out).expanduser()
@@ -209,6 +232,7 @@ def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
 
 
 def _on_host(tree: Tree) -> Tree:
+    """The whole arrays of a tree, on every host."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)

@@ -41,22 +41,21 @@ from balora_jax.training.summary import History, Summary
 
 
 def finetune(config: RunConfig, console: Console | None = None) -> Summary | None:
-    """Train as configured and write the run folder.
+    """Run a configuration from start to end, and write the run folder.
 
     Args:
-      config: the run.
-      console: where a person reads of it; standard output by default.
+      config: the configuration of the run.
+      console: where to print; standard output by default.
 
     Returns:
-      The content of summary.json, or None when the run was stopped before its end (and can be
-      resumed).
+      The content of summary.json; None if the run was stopped before its end and can be resumed.
 
     Raises:
       BadInput: the configuration, the model or the data cannot be used; nothing has been written.
       Diverged: the loss is not finite; the last good checkpoint is kept.
     """
     console = console or Console()
-    began = time.monotonic()
+    start_time = time.monotonic()
     with contextlib.ExitStack() as closing:
         run = set_up(config)
         ready = restore(run, closing, console)
@@ -64,23 +63,23 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
         if trained.stopped:
             screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugins)
             return None
-        return finish(run, ready, trained, console, began)
+        return finish(run, ready, trained, console, start_time)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """A run that can take its next update; from here on it writes.
+    """A run that is ready for its next update.
 
     Attributes:
       student: the model and its frozen weights.
-      state: the state after `start` updates; overwritten by training.
+      state: the state after `start` updates; training overwrites it.
       start: updates done before.
-      batches: the batches from there on.
-      compiled: the update.
-      checkpoints: where to save.
-      log: where to record.
-      best: has seen the evaluations of a resumed run.
-      probe: measures what was planted in the tiny world; None elsewhere.
+      batches: the training batches from there on.
+      compiled: the compiled update.
+      checkpoints: the checkpoints of the run.
+      log: the log of the run.
+      best: the tracker of the best evaluation, with the evaluations of a resumed run.
+      probe: the evaluator of the tiny world; None for other data.
     """
 
     student: Student
@@ -99,9 +98,9 @@ class Trained:
     """A run after its last update.
 
     Attributes:
-      state: after `steps` updates.
+      state: the state after `steps` updates.
       steps: updates done.
-      stopped: whether it was asked to stop before its end.
+      stopped: True if the run was stopped before its end.
     """
 
     state: TrainState
@@ -110,12 +109,12 @@ class Trained:
 
 
 def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
-    """Load the model, and the checkpoint of a resumed run, and compile the update.
+    """Load the model and the checkpoint of a resumed run, and compile the update.
 
     Args:
       run: from `set_up`.
-      closing: closes checkpoints and log when the run ends, also in an exception.
-      console: where a person reads of it.
+      closing: closes the checkpoints and the log when the run ends, also by an exception.
+      console: where to print.
 
     Returns:
       The run, ready for its next update.
@@ -135,7 +134,7 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
     head = trained_head(loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
 
-    # The parts of step 0 that a resumed run must start from.
+    # The adapters and the head of step 0, which a resumed run must start from.
     checkpoints = open_checkpoints(run) if run.resumes else None
     initial = None
     start_head = None
@@ -145,7 +144,7 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
 
     with console.status("the pre-trained model: its features, and the principal directions"):
         training_data = run.task.prepare(loaded, run.mesh, run.steps, start_head)
-        # Copied: in the residual form the weights are overwritten.
+        # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
         gradient = None
         if needs_gradient(config) and initial is None:
@@ -153,7 +152,7 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
             gradient = first_gradient(config, setup, training_data.base, first_batch)
         student, state = materialize(config, setup, training_data.base, initial, gradient)
 
-    # Everything is checked: from here on the run writes.
+    # All checks are done; from here on the run writes.
     run.folder.create(config)
     checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(run)))
     if initial is None and student.frozen.initial is not None:
@@ -167,7 +166,8 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
         state, position = checkpoints.restore(state)
         start = position.step
         batches.set_state(position.data)
-    # Before the first checkpoint only the records of step 0 are dropped, and made again.
+    # A run that resumes before its first checkpoint drops all records, also those of step 0, which
+    # are made again.
     log = closing.enter_context(
         contextlib.closing(MetricsLog(run.folder.metrics, after=start or -1))
     )
@@ -188,7 +188,15 @@ def record_start(
     log: MetricsLog,
     probe: Evaluator | None,
 ) -> None:
-    """Record what the pre-trained model does, before the first update."""
+    """Measure the model before the first update.
+
+    Args:
+      run: from `set_up`.
+      student: the model and its frozen weights.
+      state: the state of step 0.
+      log: the log of the run.
+      probe: the evaluator of the tiny world, or None.
+    """
     if run.task.evaluator is not None:
         measures = run.task.evaluator(student, state)
         log.write(HeldOutRecord.of_measures(0, measures))
@@ -197,22 +205,31 @@ def record_start(
 
 
 def compile_step(run: Run, student: Student, training_data: TrainingData) -> CompiledStep:
-    """Compile the update for the run's longest batches."""
+    """Compile the update for the longest batches of the run.
+
+    Args:
+      run: from `set_up`.
+      student: the model and its frozen weights.
+      training_data: from the task.
+
+    Returns:
+      The compiled update.
+    """
     compiled = CompiledStep(student.setup, run.config.training.accumulation)
     compiled.compile(run.task.longest_batch(training_data, run.steps))
     return compiled
 
 
 def train(run: Run, ready: Ready, console: Console) -> Trained:
-    """Train until the run's end, or until asked to stop.
+    """Train until the end of the run, or until a signal asks for a stop.
 
     Args:
       run: from `set_up`.
       ready: from `restore`; its state is overwritten.
-      console: where a person reads of it.
+      console: where to print.
 
     Returns:
-      The trained state.
+      The run after its last update.
 
     Raises:
       Diverged: the loss is not finite.
@@ -253,18 +270,22 @@ def train(run: Run, ready: Ready, console: Console) -> Trained:
     return Trained(state, done, stopped)
 
 
-def finish(run: Run, ready: Ready, trained: Trained, console: Console, began: float) -> Summary:
-    """Measure the outcome and write everything that a finished run leaves.
+def finish(
+    run: Run, ready: Ready, trained: Trained, console: Console, start_time: float
+) -> Summary:
+    """Measure the trained model and write the outputs of the run.
+
+    With training.patience the best checkpoint is exported, otherwise the last one.
 
     Args:
       run: from `set_up`.
       ready: from `restore`.
       trained: from `train`.
-      console: where a person reads of it.
-      began: when the run began, of time.monotonic().
+      console: where to print.
+      start_time: the time.monotonic() at which the run started.
 
     Returns:
-      The summary.
+      The results of the run.
     """
     state = trained.state
     kept = trained.steps
@@ -277,9 +298,8 @@ def finish(run: Run, ready: Ready, trained: Trained, console: Console, began: fl
     metrics_ood = run.task.finish(ready.student, state, run.folder.predictions)
 
     history = History.of(read_records(run.folder.metrics))
-    summary = summarize(
-        run, ready, state, history, trained.steps, kept, metrics_ood, time.monotonic() - began
-    )
+    seconds = time.monotonic() - start_time
+    summary = summarize(run, ready, state, history, trained.steps, kept, metrics_ood, seconds)
     export.write_all(run, ready.student, state, history, summary)
     screen.show_end(console, run.folder, summary)
     return summary
@@ -295,25 +315,30 @@ def summarize(
     metrics_ood: dict[str, float],
     seconds: float,
 ) -> Summary:
-    """The outcome of a run.
+    """Collect the results of a run.
 
     Args:
       run: from `set_up`.
       ready: from `restore`.
       state: the exported state.
-      history: the run's records.
-      steps: updates made.
-      kept: the update whose weights are exported.
-      metrics_ood: measures on out-of-domain sets.
-      seconds: the whole run's.
+      history: the records of the run.
+      steps: updates done.
+      kept: the step whose weights are exported.
+      metrics_ood: the measures on out-of-domain sets.
+      seconds: the duration of the whole run.
+
+    Returns:
+      The content of summary.json.
     """
-    first, last = history.steps[0], history.steps[-1]
+    first = history.steps[0]
+    last = history.steps[-1]
     evaluation = next((record for record in history.held_out if record.step == kept), None)
-    # A run's first step waits for more than its own work.
+    # The first step is left out, because its time includes other work.
     speeds = [record.tokens_per_second for record in history.steps][1:] or [0.0]
     probes = {}
     if history.probes:
-        before, after = history.probes[0].findings, history.probes[-1].findings
+        before = history.probes[0].findings
+        after = history.probes[-1].findings
         probes = {name: [before[name], after[name]] for name in before}
     return Summary(
         method=run.config.method,
@@ -340,5 +365,9 @@ def summarize(
 
 
 def open_checkpoints(run: Run) -> Checkpoints:
-    """The run's checkpoints, kept as its configuration says."""
+    """Open the checkpoints of a run.
+
+    Args:
+      run: from `set_up`.
+    """
     return Checkpoints(run.folder.checkpoints, run.config.output.keep)

@@ -1,4 +1,4 @@
-"""balora generate: prompts in, continuations out, from a run, a model, or both side by side."""
+"""Text generation from the command line: prompts continued by a run, its base model, or both."""
 
 import pathlib
 import sys
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from balora_jax import data, models
@@ -15,12 +16,13 @@ from balora_jax.generation import continuation, generate, pad_prompts, stream, s
 from balora_jax.runs.export import reopen
 from balora_jax.training.run_folder import RunFolder
 
-RAW = "none"
+# The value of --template that leaves prompts as they are.
+NO_TEMPLATE = "none"
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What `balora generate` takes."""
+    """The options of `balora generate`."""
 
     run: str | None = None
     """A run's folder; its model, adapters and prompt template are used."""
@@ -31,28 +33,29 @@ class GenerateOptions:
     prompts: str | None = None
     """A text file with a prompt a line; they are continued in batches."""
     compare: bool = False
-    """Also show what the model says without the run's adapters."""
+    """Also show the continuation of the model without the run's adapters."""
     checkpoint: str = "latest"
     """The run's checkpoint: a step, latest, or best (by held-out loss)."""
     template: str | None = None
-    """alpaca, chat, a text with {instruction}, or none; the run's own (none with --model) by default."""
+    """alpaca, chat, a text with {instruction}, or none. By default the run's; none with --model."""
     max_new_tokens: int = 200
-    """Tokens to add at most."""
+    """The most tokens to add."""
     temperature: float = 0.0
-    """0 takes the likeliest token, more draws ever more freely."""
+    """0 takes the likeliest token; the higher the temperature, the more random the draws."""
     top_p: float = 1.0
     """Draw from the likeliest tokens that make up this share of the probability."""
     stop: list[str] | None = None
     """Texts that end a continuation."""
     seed: int = 0
-    """Of the draws."""
+    """The random seed of the draws."""
     batch_size: int = 8
     """Prompts continued at once."""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.model is None):
             raise BadInput(
-                "generate needs a run or a model; accepted: exactly one of --run DIR and --model SOURCE"
+                "generate needs a run or a model; "
+                "accepted: exactly one of --run DIR and --model SOURCE"
             )
         if (self.prompt is None) == (self.prompts is None):
             raise BadInput(
@@ -60,40 +63,82 @@ class GenerateOptions:
             )
         if self.compare and self.run is None:
             raise BadInput("--compare shows a run beside its model; accepted: with --run DIR")
-        for name, ok, accepted in (
+        for name, valid, accepted in (
             ("max_new_tokens", self.max_new_tokens >= 1, "a whole number of at least 1"),
             ("temperature", self.temperature >= 0, "a number of at least 0"),
             ("top_p", 0 < self.top_p <= 1, "a share above 0, at most 1"),
             ("batch_size", self.batch_size >= 1, "a whole number of at least 1"),
         ):
-            if not ok:
+            if not valid:
                 raise BadInput(f"--{name} is {getattr(self, name)}; accepted: {accepted}")
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """A model with its tokenizer and prompt template; `lora` is None for the model alone."""
+class PromptedModel:
+    """A model with its tokenizer and prompt template.
+
+    Attributes:
+      model: the Linen module, a causal language model.
+      params: its parameters.
+      lora: the `lora` collection; None for the model alone.
+      tokenizer: the model's tokenizer.
+      render: prompt -> the text that the model reads.
+      end_ids: the tokens that end an answer in the template; generation stops at the first.
+      adds_special_tokens: whether the tokenizer adds the special tokens, not the template.
+    """
 
     model: Any
     params: Any
     lora: Any
     tokenizer: Any
     render: Callable[[str], str]
-    ends: tuple[int, ...]
+    end_ids: tuple[int, ...]
     adds_special_tokens: bool
 
+    def tokenize(self, prompt: str) -> list[int]:
+        """Render a prompt and return its token ids."""
+        encoding = self.tokenizer(
+            self.render(prompt), add_special_tokens=self.adds_special_tokens, verbose=False
+        )
+        return encoding["input_ids"]
 
-def complete(options: GenerateOptions, console: Console | None = None) -> None:
-    """Prints the continuations that the options ask for.
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """A batch of tokenized prompts.
+
+    Attributes:
+      prompts: the prompts, without the template.
+      token_ids: the token ids of each prompt.
+      input_ids: int32 [prompts, length], padded on the left.
+      attention_mask: bool [prompts, length], True at the prompts' tokens.
+    """
+
+    prompts: Sequence[str]
+    token_ids: list[list[int]]
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+
+
+def generate_texts(options: GenerateOptions, console: Console | None = None) -> None:
+    """Continue the prompts and print the continuations to standard output.
+
+    Args:
+      options: the model, the prompts and the settings of the draws.
+      console: where to print notes; standard error by default.
 
     Raises:
-      BadInput: a folder that holds no run, a prompt that is empty or longer than the model's positions.
+      BadInput: the folder holds no run, or a prompt is empty or longer than the model's positions.
     """
     console = console or Console(stderr=True)
     prompts = _read_prompts(options)
-    speaker = _from_run(options, console) if options.run else _from_model(options)
-    for at in range(0, len(prompts), options.batch_size):
-        _answer(prompts[at : at + options.batch_size], speaker, options)
+    prompted = _load_run(options, console) if options.run else _load_model(options)
+    for start in range(0, len(prompts), options.batch_size):
+        batch = _make_batch(prompted, prompts[start : start + options.batch_size])
+        if len(batch.prompts) == 1:
+            _stream_continuation(prompted, batch, options)
+        else:
+            _print_continuations(prompted, batch, options)
 
 
 def _read_prompts(options: GenerateOptions) -> list[str]:
@@ -111,12 +156,14 @@ def _read_prompts(options: GenerateOptions) -> list[str]:
     return prompts
 
 
-def _from_run(options: GenerateOptions, console: Console) -> Speaker:
+def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
+    """Load a run's model with its adapters, its tokenizer and its prompt template."""
     folder = RunFolder(options.run)
     config = folder.read_config()
     if config.model.task != "causal-lm":
         raise BadInput(
-            f"--run {folder.path} is of model.task {config.model.task}; accepted: a run of causal-lm"
+            f"--run {folder.path} is of model.task {config.model.task}; "
+            "accepted: a run of causal-lm"
         )
     student, state, step = reopen(folder, config, options.checkpoint)
     if not folder.summary.exists():
@@ -131,73 +178,126 @@ def _from_run(options: GenerateOptions, console: Console) -> Speaker:
     tokenizer = data.load_tokenizer(
         config.model.tokenizer or config.model.source, config.model.revision
     )
-    return _speaker(student.model, params, lora, tokenizer, template)
+    return _with_template(student.model, params, lora, tokenizer, template)
 
 
-def _from_model(options: GenerateOptions) -> Speaker:
+def _load_model(options: GenerateOptions) -> PromptedModel:
+    """Load the model of --model, without adapters, and its tokenizer."""
     model, params = models.load_pretrained(options.model)
-    return _speaker(
-        model, params, None, data.load_tokenizer(options.model), options.template or RAW
-    )
+    tokenizer = data.load_tokenizer(options.model)
+    template = options.template or NO_TEMPLATE
+    return _with_template(model, params, None, tokenizer, template)
 
 
-def _speaker(model: Any, params: Any, lora: Any, tokenizer: Any, template: str) -> Speaker:
-    if template == RAW:
-        return Speaker(
-            model, params, lora, tokenizer, lambda prompt: prompt, (tokenizer.eos_token_id,), True
+def _with_template(
+    model: Any, params: Any, lora: Any, tokenizer: Any, template_name: str
+) -> PromptedModel:
+    """Join a model with a prompt template, named as by --template."""
+    if template_name == NO_TEMPLATE:
+        return PromptedModel(
+            model,
+            params,
+            lora,
+            tokenizer,
+            render=lambda prompt: prompt,
+            end_ids=(tokenizer.eos_token_id,),
+            adds_special_tokens=True,
         )
-    made = data.make_template(template, tokenizer)
-    return Speaker(
+    template = data.make_template(template_name, tokenizer)
+    return PromptedModel(
         model,
         params,
         lora,
         tokenizer,
-        lambda prompt: made.render({"instruction": prompt}),
-        made.ending,
-        made.adds_special_tokens,
+        render=lambda prompt: template.render({"instruction": prompt}),
+        end_ids=template.ending,
+        adds_special_tokens=template.adds_special_tokens,
     )
 
 
-def _answer(prompts: Sequence[str], speaker: Speaker, options: GenerateOptions) -> None:
-    tokenize = speaker.tokenizer
-    special = {"add_special_tokens": speaker.adds_special_tokens, "verbose": False}
-    ids = [tokenize(speaker.render(prompt), **special)["input_ids"] for prompt in prompts]
-    padded, mask = pad_prompts(ids, speaker.model.config.max_positions)
-    room = speaker.model.config.max_positions - max(map(len, ids))
-    choice = {
-        "max_new_tokens": min(options.max_new_tokens, room),
+def _make_batch(prompted: PromptedModel, prompts: Sequence[str]) -> PromptBatch:
+    token_ids = [prompted.tokenize(prompt) for prompt in prompts]
+    input_ids, attention_mask = pad_prompts(token_ids, prompted.model.config.max_positions)
+    return PromptBatch(prompts, token_ids, input_ids, attention_mask)
+
+
+def _sampling(
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions
+) -> dict[str, Any]:
+    """The keyword arguments of `generate` and `stream`."""
+    longest = max(len(ids) for ids in batch.token_ids)
+    positions_left = prompted.model.config.max_positions - longest
+    return {
+        "max_new_tokens": min(options.max_new_tokens, positions_left),
         "temperature": options.temperature,
         "top_p": options.top_p,
         "key": jax.random.key(options.seed),
-        "eos_ids": speaker.ends[:1],
+        "eos_ids": prompted.end_ids[:1],
     }
+
+
+def _adapters_by_heading(prompted: PromptedModel, options: GenerateOptions) -> dict[str, Any]:
+    """The adapters to generate with, by the heading to print; no heading if there is one model."""
+    if options.compare:
+        return {"base": None, "fine-tuned": prompted.lora}
+    return {"": prompted.lora}
+
+
+def _stream_continuation(
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions
+) -> None:
+    """Print the continuation of a batch's only prompt, piece by piece."""
+    sampling = _sampling(prompted, batch, options)
     stop = tuple(options.stop or ())
-    adapters = {"base": None, "fine-tuned": speaker.lora} if options.compare else {"": speaker.lora}
-    texts = {}
-    for name, lora in adapters.items():
-        if len(prompts) == 1:
-            _say(name)
-            tokens = stream(speaker.model, speaker.params, lora, padded, mask, **choice)
-            for piece in stream_text(
-                speaker.tokenizer, ids[0], (int(step[0]) for step in tokens), stop
-            ):
-                print(piece, end="", flush=True)
-            print()
-        else:
-            made = generate(speaker.model, speaker.params, lora, padded, mask, **choice)
-            rows = zip(ids, jax.device_get(made.tokens), jax.device_get(made.lengths), strict=True)
-            texts[name] = [
-                continuation(speaker.tokenizer, row, new[:length], stop)
-                for row, new, length in rows
-            ]
-    for number, prompt in enumerate(prompts if texts else ()):
+    for heading, lora in _adapters_by_heading(prompted, options).items():
+        _print_heading(heading)
+        steps = stream(
+            prompted.model,
+            prompted.params,
+            lora,
+            batch.input_ids,
+            batch.attention_mask,
+            **sampling,
+        )
+        new_ids = (int(step[0]) for step in steps)
+        for piece in stream_text(prompted.tokenizer, batch.token_ids[0], new_ids, stop):
+            print(piece, end="", flush=True)
+        print()
+
+
+def _print_continuations(
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions
+) -> None:
+    """Print every prompt of a batch with its continuations."""
+    texts = {
+        heading: _continuations(prompted, batch, lora, options)
+        for heading, lora in _adapters_by_heading(prompted, options).items()
+    }
+    for index, prompt in enumerate(batch.prompts):
         print(f"> {prompt}")
-        for name in adapters:
-            _say(name)
-            print(texts[name][number])
+        for heading, continuations in texts.items():
+            _print_heading(heading)
+            print(continuations[index])
 
 
-def _say(name: str) -> None:
-    if name:
-        print(f"[{name}]")
+def _continuations(
+    prompted: PromptedModel, batch: PromptBatch, lora: Any, options: GenerateOptions
+) -> list[str]:
+    """The continuation of each prompt of a batch."""
+    sampling = _sampling(prompted, batch, options)
+    stop = tuple(options.stop or ())
+    generated = generate(
+        prompted.model, prompted.params, lora, batch.input_ids, batch.attention_mask, **sampling
+    )
+    tokens = jax.device_get(generated.tokens)
+    lengths = jax.device_get(generated.lengths)
+    texts = []
+    for prompt_ids, new_ids, length in zip(batch.token_ids, tokens, lengths, strict=True):
+        texts.append(continuation(prompted.tokenizer, prompt_ids, new_ids[:length], stop))
+    return texts
+
+
+def _print_heading(heading: str) -> None:
+    if heading:
+        print(f"[{heading}]")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The common part of runs on labeled texts: the sets, batches of few lengths, predictions."""
+"""The common part of tasks on labeled texts: data sets, batches of a few lengths, predictions."""
 
 import pathlib
 
@@ -19,16 +19,16 @@ from balora_jax.training.state import TrainState
 
 
 class TextRun:
-    """A Task on labeled texts. See `runs.task.Task` for the attributes."""
+    """A task on labeled texts; see `runs.task.Task` for the attributes and methods."""
 
     counted = 1
 
     def __init__(self, config: RunConfig, sets: data.TextSets) -> None:
-        """Take the tokenized sets.
+        """Prepare the batches and the evaluator.
 
         Args:
           config: the run.
-          sets: training, held-out, out-of-domain and unlabeled sets.
+          sets: the tokenized training, held-out, out-of-domain and unlabeled sets.
         """
         self._config = config
         self._sets = sets
@@ -44,24 +44,24 @@ class TextRun:
         self.evaluator = self._text_evaluator if sets.held_out else None
 
     def _make_evaluator(self) -> TextEvaluator:
-        """The evaluator for this kind of model."""
+        """Make the evaluator for the kind of model."""
         raise NotImplementedError
 
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
     ) -> TrainingData:
-        """Return the sets as they are."""
+        """Return the training set unchanged."""
         return TrainingData(loaded.params, self._train)
 
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
-        """Shuffled batches of texts of similar length."""
+        """Return shuffled batches, each of texts of similar length."""
         training = self._config.training
         examples = training_data.examples
         order = data.windowed_order(examples, training.batch_size, steps=steps, seed=training.seed)
         return data.train_batches(examples, order, self._lengths)
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """A batch of the longest text that the run shows; the other lengths follow as they come."""
+        """Return a batch of the longest training text of the run, repeated."""
         examples = training_data.examples
         seen = self._seen(steps)
         longest = seen[examples.lengths[seen].argmax()]
@@ -69,14 +69,14 @@ class TextRun:
         return data.collate(examples, rows, self._lengths)
 
     def best(self) -> Best:
-        """Judge by the first metric of the first held-out set."""
+        """Return a tracker of the first metric of the first held-out set."""
         patience = self._config.training.patience
         return Best(self._text_evaluator.first_metric, higher=True, patience=patience)
 
     def finish(
         self, student: Student, state: TrainState, predictions: pathlib.Path
     ) -> dict[str, float]:
-        """Score the out-of-domain sets and write the predictions that were asked for."""
+        """Measure the out-of-domain sets and write the predictions on unlabeled sets."""
         evaluator = self._text_evaluator
         measures = {}
         for file, texts in self._sets.unlabeled.items():
@@ -89,7 +89,7 @@ class TextRun:
         return measures | evaluator.score(student, state, self._sets.out_of_domain)
 
     def _seen(self, steps: int) -> np.ndarray:
-        """The training examples that a run of so many steps shows."""
+        """The indices of the training examples in a run of `steps` updates."""
         training = self._config.training
         return data.shown_rows(self._train, training.batch_size, steps=steps, seed=training.seed)
 

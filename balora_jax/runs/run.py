@@ -1,4 +1,4 @@
-"""A run before it begins: its configuration, its devices, its folder, its length."""
+"""A run before its model is loaded: its configuration, devices, folder, data and length."""
 
 import dataclasses
 
@@ -25,15 +25,15 @@ TASKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Everything about a run that is known when its sets have been read.
+    """A run whose data sets have been read.
 
     Attributes:
-      config: as it was resolved.
+      config: the resolved configuration.
       mesh: the devices.
-      folder: where it is written.
-      resumes: whether the folder holds a run of this configuration, which is resumed.
-      tokenizer: the model's.
-      task: the sets, and what the kind of run makes of them.
+      folder: the run folder.
+      resumes: True if the folder holds a run of this configuration, which is resumed.
+      tokenizer: the tokenizer of the model.
+      task: the data sets and their batches and evaluation.
       steps: updates in the run.
     """
 
@@ -47,13 +47,18 @@ class Run:
 
 
 def set_up(config: RunConfig) -> Run:
-    """Check what can be checked without the model, and read the sets; nothing is written.
+    """Check a configuration as far as possible without the model, and read the data sets.
+
+    Nothing is written.
 
     Args:
-      config: the run.
+      config: the configuration of the run.
+
+    Returns:
+      The run.
 
     Raises:
-      BadInput: the mesh, the folder, the tokenizer or a set cannot be used.
+      BadInput: the mesh, the folder, the tokenizer or a data set cannot be used.
     """
     if config.mesh.distributed:
         jax.distributed.initialize()
@@ -73,7 +78,15 @@ def set_up(config: RunConfig) -> Run:
 
 
 def check_lengths(positions: int | None, length: int) -> None:
-    """Raise BadInput if examples are longer than the model's positions; None: it has any number."""
+    """Check that the model has enough positions for the examples.
+
+    Args:
+      positions: the positions of the model; None if there is no limit.
+      length: tokens of the longest batch.
+
+    Raises:
+      BadInput: the examples are too long.
+    """
     if positions is not None and length > positions:
         raise BadInput(
             f"data.max_length makes batches of {length} tokens; "

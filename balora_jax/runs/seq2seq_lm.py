@@ -1,4 +1,4 @@
-"""A run on labels as text: the encoder reads the question, the decoder writes the label's name."""
+"""The task of labels as text: the encoder reads a question, the decoder writes the label."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from balora_jax.runs.labeled_texts import TextRun
 
 
 class Seq2SeqLM(TextRun):
-    """A Task: labels as text. See `runs.task.Task` for the attributes."""
+    """The task seq2seq-lm; see `runs.task.Task` for the attributes and methods."""
 
     def __init__(self, config: RunConfig, tokenizer: Any) -> None:
-        """Read and tokenize the sets.
+        """Read and tokenize the data sets.
 
         Args:
           config: the run.
-          tokenizer: the model's.
+          tokenizer: the tokenizer of the model.
 
         Raises:
-          BadInput: the sets cannot be used.
+          BadInput: a data set cannot be used.
         """
         sets = data.read_text_sets(config.data, tokenizer, data.encode_with_answers)
         self._tokenizer = tokenizer

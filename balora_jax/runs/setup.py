@@ -1,8 +1,8 @@
-"""From a configuration to what is trained: the update from shapes, then the weights it starts from.
+"""The setup of a run: the update, built from shapes, and then the weights that it starts from.
 
-`build_setup` is the only place that builds a step. It needs a configuration, a model and a mesh,
-and no weights: fine-tuning, the doctor, benchmarks, tests and plans for hardware that is not here
-all call it. `materialize` fills it with weights.
+`build_setup` is the only function that builds a step. It needs a configuration, a model and a mesh,
+but no weights and no devices, so that benchmarks can also compile for other hardware.
+`materialize` adds the weights.
 """
 
 import functools
@@ -37,14 +37,20 @@ from balora_jax.training.step import Gradient, make_train_step, token_weighted, 
 from balora_jax.training.term_schedules import weights_at
 
 CLASSIFICATION = "sequence-classification"
-# The losses of models that write, by model.task.
+# The modules with the losses of language models, by model.task.
 LANGUAGE_TASKS = {"causal-lm": causal_lm, "seq2seq-lm": seq2seq_lm}
 KernelGradients = Mapping[Path, jax.Array]
 
 
 def label_count(config: RunConfig) -> int | None:
-    """Outputs of the classification head; None for a language model."""
-    return data.text_task(config.data).outputs if config.model.task == CLASSIFICATION else None
+    """Return the number of outputs of the classification head; None for a language model.
+
+    Args:
+      config: the run.
+    """
+    if config.model.task != CLASSIFICATION:
+        return None
+    return data.text_task(config.data).outputs
 
 
 def build_setup(
@@ -56,23 +62,23 @@ def build_setup(
     head: Sequence[Path] | None = None,
     whole_logits: bool = False,
 ) -> TrainSetup:
-    """Build a run's update from shapes; nothing is allocated.
+    """Build the update of a run from shapes; nothing is allocated.
 
     Args:
       config: the run.
-      model: the Linen module, from `models.load_model` or a configuration alone.
-      mesh: the devices, which need not be here.
+      model: the Linen module, from `models.load_model` or from a configuration.
+      mesh: the devices, which need not be present.
       steps: updates in the run, for schedules.
-      head: a classifier's modules that are trained whole; by default its head.
-      whole_logits: computes a language model's objective from whole logits even where it could be
-        streamed, for comparison.
+      head: the modules of a classifier that are fully trained; its head by default.
+      whole_logits: True to compute the objective of a language model from whole logits even if it
+        could be streamed, for comparison.
 
     Returns:
-      The setup. `CompiledStep(setup)` compiles it for batches of a shape.
+      The setup. `CompiledStep(setup)` compiles it for the shape of a batch.
 
     Raises:
-      BadInput: targets that match nothing, a rank too large, an initialization that does not exist,
-        a registered term that fails.
+      BadInput: the targets match no layer, the rank is too large, the adapters' start does not
+        exist, or a registered term fails.
     """
     classifies = config.model.task == CLASSIFICATION
     if head is None:
@@ -134,16 +140,16 @@ def batch_shapes(
     *,
     answer_length: int | None = None,
 ) -> Batch:
-    """The shapes of an update's batch.
+    """Return the shapes of an update's batch.
 
     Args:
       config: the run.
-      model: its model.
-      length: tokens a row.
+      model: the Linen module; may be None for a language model.
+      length: tokens of a row.
       answer_length: tokens of the longest answer, for seq2seq-lm.
 
     Returns:
-      Shapes [examples, ...].
+      A batch of shapes [examples, ...].
     """
     examples = config.training.batch_size
     regression = _is_regression(config)
@@ -152,25 +158,26 @@ def batch_shapes(
         "seq2seq-lm": (examples, answer_length),
         CLASSIFICATION: (examples,),
     }[config.model.task]
-    texts = config.model.task != "causal-lm"
+    token_type_ids = None
+    if config.model.task != "causal-lm":
+        token_type_ids = jax.ShapeDtypeStruct((examples, length), DTYPES.token_type_ids)
     teacher = None
     if _needs_teacher_column(config):
-        features = config.teacher_head == "student"
-        width = model.config.hidden_size if features else model.labels
+        reads_features = config.teacher_head == "student"
+        width = model.config.hidden_size if reads_features else model.labels
         teacher = jax.ShapeDtypeStruct((examples, width), DTYPES.teacher)
     return Batch(
         input_ids=jax.ShapeDtypeStruct((examples, length), DTYPES.input_ids),
         attention_mask=jax.ShapeDtypeStruct((examples, length), DTYPES.attention_mask),
         targets=jax.ShapeDtypeStruct(target_shape, SCORE_DTYPE if regression else DTYPES.targets),
         mask=jax.ShapeDtypeStruct(target_shape, DTYPES.mask),
-        token_type_ids=(
-            jax.ShapeDtypeStruct((examples, length), DTYPES.token_type_ids) if texts else None
-        ),
+        token_type_ids=token_type_ids,
         teacher=teacher,
     )
 
 
 def _needs_teacher_column(config: RunConfig) -> bool:
+    """Return True if batches hold the teacher's outputs."""
     if config.model.task != CLASSIFICATION:
         return False
     terms = make_terms(config.acting_terms, "nlu")
@@ -184,7 +191,7 @@ def _is_regression(config: RunConfig) -> bool:
 
 
 def _make_terms(config: RunConfig, model: Any) -> Terms:
-    """The terms that act; registered ones have been tried."""
+    """Make the terms that act, and check the registered ones."""
     if config.model.task == CLASSIFICATION:
         terms = make_terms(config.acting_terms, "nlu")
         check_registered(terms, (6,), model.labels)
@@ -202,6 +209,7 @@ def _gradient(
     head_frozen: bool,
     loss_mesh: Mesh | None,
 ) -> Gradient:
+    """The gradient of an update: per micro-batch, or of a classifier's whole batch."""
     if config.model.task == CLASSIFICATION:
         loss = classification.make_loss(
             model,
@@ -217,26 +225,26 @@ def _gradient(
 
 
 def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree, bool]:
-    """(spec, the adapters' shapes, whether their product is zero at step 0)."""
+    """The spec and the shapes of the adapters, and True if their product is zero at step 0."""
     section = config.adapter
     spec = AdapterSpec(section.rank, section.alpha, section.rank_stabilized, section.form)
     if config.method == "full":
         return spec, {}, True
     paths = adapters.match_targets(section.targets, base)
     adapters.check_rank(section.rank, paths, base)
-    found = adapters.find_start(config.adapter_init)
-    if found is None:
+    start_and_settings = adapters.find_start(config.adapter_init)
+    if start_and_settings is None:
         loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
         rank = jax.tree.leaves(loaded)[0].shape[-1]
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded)
         return AdapterSpec(rank, form=section.form), shapes, True
-    start, _ = found
+    start, _ = start_and_settings
     make = functools.partial(adapters.init_lora, base, paths, section.rank)
     return spec, jax.eval_shape(make, key=jax.random.key(0)), start.zero
 
 
 def _peft_folder(init: str) -> pathlib.Path:
-    """The folder that adapter.init names where it is no start."""
+    """The folder of the PEFT adapter that adapter.init names."""
     folder = pathlib.Path(init).expanduser()
     if not folder.is_dir():
         names = [spelling for name in START_SETTINGS for spelling in start_spellings(name)]
@@ -247,7 +255,7 @@ def _peft_folder(init: str) -> pathlib.Path:
 
 
 def _placed(mesh: Mesh, tree: Any, rules: Rules) -> Any:
-    """The shapes of a tree with their shardings."""
+    """The shapes of a tree, with the sharding of every leaf."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
@@ -256,16 +264,19 @@ def _placed(mesh: Mesh, tree: Any, rules: Rules) -> Any:
 
 
 def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
-    """The model and its weights, each leaf placed on the mesh as it is read.
+    """Load a model, with each weight placed on the mesh as it is read.
 
     Args:
       config: the run.
       mesh: the devices.
 
+    Returns:
+      The model, its weights and notes on them.
+
     Raises:
-      BadInput: the checkpoint cannot be used, or its head has other labels than the data.
+      BadInput: the checkpoint cannot be used, or its head does not have the labels of the data.
     """
-    # Weights that are trained themselves stay in float32: bfloat16 would round small updates away.
+    # Weights that are trained stay in float32: bfloat16 would round small updates away.
     dtype = jnp.dtype("float32" if config.method == "full" else config.model.dtype)
     section = config.model
     key = jax.random.key(config.training.seed)
@@ -297,7 +308,14 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
 
 
 def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:
-    """A classifier's modules that are trained whole: its head, and a fresh pooler before it."""
+    """List the modules of a classifier that are fully trained: its head, and a fresh pooler.
+
+    Args:
+      loaded: from `load_model`.
+
+    Returns:
+      The paths of the modules; empty for a language model.
+    """
     if not hasattr(loaded.model, "labels"):
         return ()
     head = models.head_modules(loaded.model)
@@ -311,25 +329,25 @@ def materialize(
     initial: Tree | None = None,
     gradient: KernelGradients | None = None,
 ) -> tuple[Student, TrainState]:
-    """Fill a setup with weights: adapters, frozen parameters and the state before step 1.
+    """Add the weights to a setup: adapters, frozen parameters and the state before step 1.
 
     Args:
       config: the run.
       setup: from `build_setup`.
-      base: the model's parameters on the mesh; donated in the residual form.
-      initial: the adapters of step 0 of a resumed run; made afresh if None.
+      base: the parameters of the model on the mesh; donated in the residual form.
+      initial: the adapters of step 0 of a resumed run; None to initialize them.
       gradient: from `first_gradient`, for the starts that need it.
 
     Returns:
       The student and its state.
 
     Raises:
-      BadInput: no gradient for a start that needs one.
+      BadInput: the start needs a gradient and there is none.
     """
     mesh = setup.mesh
     rules = setup.model.sharding_rules
-    trained = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
-    start = None if setup.frozen.initial is None else trained
+    lora = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
+    start = None if setup.frozen.initial is None else lora
     if start is not None and setup.spec.form == "residual":
         residual = functools.partial(adapters.residual, spec=setup.spec)
         shardings = base_shardings(mesh, base, rules)
@@ -337,7 +355,7 @@ def materialize(
     factor = None
     if setup.frozen.head_factor is not None:
         factor = jax.jit(head_factor)(models.head(setup.model, base))
-    params = Params(adapters=trained, base=base, head_factor=factor, initial=start)
+    params = Params(adapters=lora, base=base, head_factor=factor, initial=start)
     trainable, frozen = partition(params, setup.mask)
 
     make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
@@ -356,17 +374,17 @@ def _init_adapters(
     initial: Tree | None,
     gradient: KernelGradients | None,
 ) -> Tree:
-    """The adapters of step 0, on the mesh."""
+    """Make the adapters of step 0, on the mesh."""
     if config.method == "full":
         return {}
     if initial is not None:
         return _on_mesh(setup, initial)
-    found = adapters.find_start(config.adapter_init)
-    if found is None:
+    start_and_settings = adapters.find_start(config.adapter_init)
+    if start_and_settings is None:
         loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
         return _on_mesh(setup, loaded)
 
-    start, settings = found
+    start, settings = start_and_settings
     if start.needs == "gradient":
         if gradient is None:
             raise BadInput(
@@ -375,7 +393,7 @@ def _init_adapters(
             )
         settings = settings | {"gradient": gradient}
     replicated = NamedSharding(setup.mesh, P())
-    made = start.init(
+    lora = start.init(
         base,
         adapters.match_targets(config.adapter.targets, base),
         setup.spec.rank,
@@ -384,26 +402,33 @@ def _init_adapters(
         gather=functools.partial(jax.lax.with_sharding_constraint, shardings=replicated),
         **settings,
     )
-    return _on_mesh(setup, made)
+    return _on_mesh(setup, lora)
 
 
 def needs_gradient(config: RunConfig) -> bool:
-    """Return True if the adapters' start needs the gradient of a first batch."""
-    found = adapters.find_start(config.adapter_init)
-    return config.method != "full" and found is not None and found[0].needs == "gradient"
+    """Return True if the adapters' start needs the gradient of the first batch.
+
+    Args:
+      config: the run.
+    """
+    start_and_settings = adapters.find_start(config.adapter_init)
+    if config.method == "full" or start_and_settings is None:
+        return False
+    start, _ = start_and_settings
+    return start.needs == "gradient"
 
 
 def first_gradient(
     config: RunConfig, setup: TrainSetup, base: Tree, batch: Batch
 ) -> KernelGradients:
-    """The task loss's gradient with respect to every target kernel, for the starts that need it.
+    """Compute the gradient of the task loss with respect to every target kernel.
 
-    It is as large as those kernels in float32.
+    The gradient takes as much memory as those kernels in float32.
 
     Args:
       config: the run.
       setup: from `build_setup`.
-      base: the model's parameters on the mesh.
+      base: the parameters of the model on the mesh.
       batch: the first batch of the run, numpy arrays [examples, ...].
 
     Returns:
@@ -426,20 +451,19 @@ def first_gradient(
     accumulation = config.training.accumulation
     total = None
     for index in range(accumulation):
-        micro_batch = jax.tree.map(
-            lambda array, index=index: put(
-                np.array_split(array, accumulation)[index][None], sharding
-            )[0],
-            batch,
-        )
-        found = gradient_of(base, micro_batch)
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
+
+        def micro_batch_of(array: np.ndarray, index: int = index) -> jax.Array:
+            part = np.array_split(array, accumulation)[index]
+            return put(part[None], sharding)[0]
+
+        sums = gradient_of(base, jax.tree.map(micro_batch_of, batch))
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
     kernels, counted = total
     return jax.tree.map(lambda leaf: leaf / counted, kernels)
 
 
 def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch], jax.Array]:
-    """(params, micro-batch) -> the mean of the task's loss over counted tokens."""
+    """Make the function (params, micro-batch) -> the mean task loss over the counted tokens."""
     if config.model.task != CLASSIFICATION:
         task = LANGUAGE_TASKS[config.model.task]
         return task.make_task_loss(
@@ -451,9 +475,13 @@ def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch]
 
 
 def select(tree: Tree, modules: Sequence[Path]) -> Tree:
-    """The part of a tree that lies in the modules named.
+    """Return the part of a tree inside some modules.
 
-    select({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"head": {"w": 1}}
+        select({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"head": {"w": 1}}
+
+    Args:
+      tree: a nested dict.
+      modules: the paths of the modules.
     """
     flat = traverse_util.flatten_dict(tree)
     chosen = {path: leaf for path, leaf in flat.items() if _inside(path, modules)}
@@ -461,9 +489,13 @@ def select(tree: Tree, modules: Sequence[Path]) -> Tree:
 
 
 def without(tree: Tree, modules: Sequence[Path]) -> Tree:
-    """The part of a tree that lies outside the modules named.
+    """Return the part of a tree outside some modules.
 
-    without({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"body": {"w": 2}}
+        without({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"body": {"w": 2}}
+
+    Args:
+      tree: a nested dict.
+      modules: the paths of the modules.
     """
     flat = traverse_util.flatten_dict(tree)
     chosen = {path: leaf for path, leaf in flat.items() if not _inside(path, modules)}
@@ -471,10 +503,14 @@ def without(tree: Tree, modules: Sequence[Path]) -> Tree:
 
 
 def update(tree: Tree, part: Tree) -> Tree:
-    """The tree with the leaves of `part` in place of its own.
+    """Return a tree with the leaves of `part` in place of its own leaves.
 
-    update({"head": {"w": 1}, "body": {"w": 2}}, {"head": {"w": 3}})
-      ->  {"head": {"w": 3}, "body": {"w": 2}}
+        update({"head": {"w": 1}, "body": {"w": 2}}, {"head": {"w": 3}})
+          ->  {"head": {"w": 3}, "body": {"w": 2}}
+
+    Args:
+      tree: a nested dict.
+      part: a nested dict with some of its leaves.
     """
     flat = traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part)
     return traverse_util.unflatten_dict(flat)
@@ -485,7 +521,7 @@ def _inside(path: Path, modules: Sequence[Path]) -> bool:
 
 
 def _head_in_float32(base: Tree, head: Sequence[Path]) -> Tree:
-    """The base with the head in float32: arrays are cast, shapes are relabeled."""
+    """The base with the head in float32; leaves are arrays or shapes."""
 
     def in_float32(leaf: Any) -> Any:
         if isinstance(leaf, jax.ShapeDtypeStruct):

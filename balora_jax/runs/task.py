@@ -1,4 +1,4 @@
-"""The interface of the kinds of run: the sets that one reads, its batches, its evaluation."""
+"""The interface of the tasks: data sets, batches and evaluation of a run, by model.task."""
 
 import dataclasses
 import pathlib
@@ -19,11 +19,11 @@ from balora_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """Examples to train on, as `Task.prepare` completes them, and the base to start from.
+    """The training set and the base parameters, as `Task.prepare` returns them.
 
     Attributes:
-      base: the model's parameters; a classifier's with the head that the run starts from.
-      examples: the training set; a classifier's with the teacher's outputs.
+      base: the parameters of the model; for a classifier, with the head that the run starts from.
+      examples: the training set; for a classifier, with the teacher's outputs.
     """
 
     base: Tree
@@ -31,15 +31,17 @@ class TrainingData:
 
 
 class Task(Protocol):
-    """One kind of run, made of (config, tokenizer); making it reads and tokenizes the sets.
+    """The data sets of a run, with their batches and evaluation.
+
+    A task is made from (config, tokenizer), which reads and tokenizes the data sets.
 
     Attributes:
-      sets: every tokenized set.
+      sets: all tokenized data sets.
       examples: the number of training examples.
       length: tokens of the longest batch.
-      counted: tokens of an example that the loss can count; 1 for a class.
-      counts: a line for each set, telling what became of its rows.
-      evaluator: measures the held-out sets; None without any.
+      counted: the most tokens of an example that the loss counts; 1 for a class.
+      counts: a line for each data set, on its rows.
+      evaluator: the evaluator of the held-out sets; None if there are none.
     """
 
     sets: Sequence[Any]
@@ -52,39 +54,49 @@ class Task(Protocol):
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
     ) -> TrainingData:
-        """Ask the pre-trained model what the run needs of it before the first update.
+        """Compute the outputs of the pre-trained model that the run needs before it starts.
 
         Args:
-          loaded: the untouched model.
+          loaded: the pre-trained model.
           mesh: the devices.
           steps: updates in the run.
-          head: the head of step 0 of a resumed run.
+          head: the head of step 0 of a resumed run; None otherwise.
         """
         ...
 
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
-        """The batches to train on, from the first."""
+        """Return the training batches, from the first one.
+
+        Args:
+          training_data: from `prepare`.
+          steps: updates in the run.
+        """
         ...
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """A batch of the longest length, or its shapes; the run compiles for it first."""
+        """Return a batch of the greatest length, or its shapes, for compilation.
+
+        Args:
+          training_data: from `prepare`.
+          steps: updates in the run.
+        """
         ...
 
     def best(self) -> Best:
-        """A fresh judge of held-out evaluations."""
+        """Return a new tracker of the best held-out evaluation."""
         ...
 
     def finish(
         self, student: Student, state: TrainState, predictions: pathlib.Path
     ) -> dict[str, float]:
-        """Measure out-of-domain sets and write the predictions that were asked for.
+        """Measure the out-of-domain sets and write the predictions on unlabeled sets.
 
         Args:
-          student: the model.
+          student: the model and its frozen weights.
           state: the state that is exported.
           predictions: the folder of predictions.
 
         Returns:
-          Numbers by name.
+          The measures by name.
         """
         ...

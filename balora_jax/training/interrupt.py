@@ -5,21 +5,28 @@ from types import FrameType
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `given`; a second one acts as usual."""
+    """A context in which the first SIGINT or SIGTERM asks for a stop; a second one acts as usual.
+
+    Attributes:
+      given: True after the first signal.
+    """
 
     def __init__(self) -> None:
+        """Prepare; signals are handled from `__enter__` on."""
         self.given = False
-        self._before: dict[int, signal.Handlers] = {}
+        self._previous_handlers: dict[int, signal.Handlers] = {}
 
     def __enter__(self) -> "StopRequest":
+        """Replace the handlers of both signals."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._take)
+            self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.given = True
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._previous_handlers[number])
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        """Restore the handlers."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)

@@ -87,7 +87,8 @@ class Loop:
                 done == self.steps or self._due(done, self.eval_every)
             ):
                 record = self._record_evaluation(done, state)
-                # Only the best so far has a score: among equals the checkpoints would keep the last.
+                # Only the best so far has a score: among equal scores the checkpoints would keep
+                # the last.
                 score = self.best.score(record) if self.best.update(record) else None
             if self._due(done, self.save_every) or score is not None:
                 self._save(done, state, score)

@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: the log of a run's records."""
+"""The log of a run's records: metrics.jsonl and TensorBoard."""
 
 import json
 import pathlib
@@ -9,14 +9,15 @@ from balora_jax.training.records import Record, parse_record
 
 
 class MetricsLog:
-    """Appends records to metrics.jsonl and TensorBoard."""
+    """A log that appends records to metrics.jsonl and TensorBoard."""
 
     def __init__(self, path: pathlib.Path, *, after: int = 0) -> None:
         """Open the log; a resumed run drops the records that came after its checkpoint.
 
         Args:
-          path: metrics.jsonl; TensorBoard's folder lies beside it.
-          after: the checkpoint's step.
+          path: metrics.jsonl. TensorBoard's folder is in the same folder.
+          after: the step that the run resumes from. Records of later steps are dropped; -1 drops
+            all.
         """
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= after]
         path.write_text("".join(kept))
@@ -26,7 +27,7 @@ class MetricsLog:
         self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=purged_from)
 
     def records(self) -> list[Record]:
-        """All records, those of a resumed run's first part included."""
+        """Read all records, including those from before a resumed run was stopped."""
         return read_records(self._path)
 
     def write(self, record: Record) -> None:
@@ -38,17 +39,21 @@ class MetricsLog:
                 self._board.add_scalar(name, value, record.step)
 
     def close(self) -> None:
-        """Close both."""
+        """Close the file and TensorBoard."""
         self._file.close()
         self._board.close()
 
 
 def read_records(path: pathlib.Path) -> list[Record]:
-    """The records of a run's metrics.jsonl."""
+    """Read the records of a run.
+
+    Args:
+      path: metrics.jsonl.
+    """
     return [parse_record(json.loads(line)) for line in _lines(path)]
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    """The whole lines of the log; a killed run may have left half a one."""
+    """The complete lines of the log; a killed run may have left an incomplete last line."""
     text = path.read_text() if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -7,7 +7,7 @@ import optax
 
 from balora_jax.config import OptimizerConfig
 
-# Leaves with weight decay: those that multiply activations. Norms and biases have none.
+# Leaves with weight decay: the matrices. Norms and biases have none.
 DECAYED = frozenset({"a", "b", "kernel", "embedding"})
 
 
@@ -19,7 +19,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
       steps: updates in the run.
 
     Returns:
-      step -> learning rate.
+      A schedule: step [] -> learning rate [].
     """
     peak = config.learning_rate
     warmup = round(config.warmup * steps)
@@ -32,13 +32,13 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         decay = optax.constant_schedule(peak)
     if warmup == 0:
         return decay
-    # Step 0 has 1 / (warmup + 1) of the peak, so that the first update is not empty.
+    # Step 0 has 1 / (warmup + 1) of the peak, so that the first update is not zero.
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
     return optax.join_schedules([rise, decay], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.GradientTransformation:
-    """Clipping and AdamW, and for LoRA+ a larger learning rate for B.
+    """Make the optimizer: clipping, AdamW, and the larger learning rate of LoRA+ for B.
 
     LoRA+ (Hayou et al., arXiv 2402.12354) multiplies B's update, weight decay included, by
     `loraplus_lr_ratio`. At ratio 1 the optimizer and its state are those of plain AdamW.
@@ -47,6 +47,9 @@ def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.Grad
       config: the optimizer's settings.
       steps: updates in the run, for the learning rate.
       mask: tree of bools, True at the trainable leaves. The others get no optimizer state.
+
+    Returns:
+      A transformation of the gradients of the trainable leaves.
     """
     transforms = []
     if config.clip_norm is not None:
@@ -67,10 +70,10 @@ def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.Grad
 
 
 def _decayed(params: Any) -> Any:
-    """True at the leaves that have weight decay."""
+    """A tree of bools, True at the leaves that have weight decay."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED, params)
 
 
 def _adapter_b(params: Any) -> Any:
-    """True at every adapter's b."""
+    """A tree of bools, True at every adapter's b."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "b", params)

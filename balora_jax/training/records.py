@@ -150,7 +150,7 @@ Record = StepRecord | HeldOutRecord | ProbeRecord
 
 
 def parse_record(values: Mapping[str, float]) -> Record:
-    """The record that an object of metrics.jsonl is: the one place that tells them by their keys."""
+    """Turn an object of metrics.jsonl into its record, whose type its keys show."""
     if "loss" in values:
         return StepRecord.of_json(values)
     if f"{HELD_OUT}loss" in values:

@@ -1,4 +1,4 @@
-"""The run folder: who may write there, and what a resumed run must have in common with the first."""
+"""The run folder: its files, and the checks before a run writes there or resumes."""
 
 import dataclasses
 import pathlib
@@ -12,9 +12,9 @@ from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
 
 CONFIG = "config.yaml"
-# What a resumed run may have otherwise: it changes where and how often things are written or measured, not the
-# numbers. Everything else decides the result.
-FREE = frozenset(
+# Options that a resumed run may change: they decide where and how often the run writes and
+# measures. All other options change the trained weights.
+CHANGEABLE = frozenset(
     {
         "output.dir",
         "output.save_every",
@@ -31,23 +31,48 @@ FREE = frozenset(
 
 
 class RunFolder:
-    """A run's files: config.yaml, metrics.jsonl, summary.json, and the folders named below."""
+    """The paths of a run's files.
+
+    Attributes:
+      path: the run folder.
+      config: config.yaml, the resolved configuration.
+      metrics: metrics.jsonl, a record a line.
+      summary: summary.json, written last.
+      checkpoints: the folder of checkpoints.
+      adapter: the folder of the PEFT adapter.
+      merged: the folder of the merged model.
+      plots: the folder of plots.
+      predictions: the folder of predictions on unlabeled sets.
+    """
 
     def __init__(self, path: str) -> None:
+        """Name the paths; nothing is read or written.
+
+        Args:
+          path: the run folder, which need not exist.
+        """
         self.path = pathlib.Path(path).expanduser()
-        self.config, self.metrics, self.summary = (
-            self.path / name for name in (CONFIG, "metrics.jsonl", "summary.json")
-        )
-        self.checkpoints, self.adapter, self.merged, self.plots, self.predictions = (
-            self.path / name
-            for name in ("checkpoints", "adapter", "merged", "plots", "predictions")
-        )
+        self.config = self.path / CONFIG
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.adapter = self.path / "adapter"
+        self.merged = self.path / "merged"
+        self.plots = self.path / "plots"
+        self.predictions = self.path / "predictions"
 
     def check(self, config: RunConfig) -> bool:
-        """Whether this goes on with the run that is here; writes nothing.
+        """Check that a run may write here; nothing is written.
+
+        Args:
+          config: the run's configuration.
+
+        Returns:
+          True if the run resumes the one in the folder, False if it starts in a new folder.
 
         Raises:
-          BadInput: a folder that is not empty and is not to be resumed, or whose run was configured otherwise.
+          BadInput: the folder is not empty and the run does not resume, or the run in the folder
+            has another configuration.
         """
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"output.dir {self.path} is a file; accepted: a folder, new or empty")
@@ -55,23 +80,27 @@ class RunFolder:
             return False
         if not self.config.is_file():
             raise BadInput(
-                f"output.dir {self.path} holds files that are no run's; accepted: a new or empty folder"
+                f"output.dir {self.path} holds files that are no run's; "
+                "accepted: a new or empty folder"
             )
         if not config.output.resume:
             raise BadInput(
                 f"output.dir {self.path} holds another run; accepted: a new folder, "
-                "or --output.resume to go on with that run"
+                "or --output.resume to resume that run"
             )
         self._check_same(config)
         return True
 
     def _check_same(self, config: RunConfig) -> None:
-        # Parsed, so that a run of an older version has the options that came since.
+        """Check that the run in the folder has the same configuration."""
+        # Parsed, so that a run of an older version gets the defaults of newer options.
         before = _flatten(dataclasses.asdict(self.read_config()))
         now = _flatten(yaml.safe_load(_as_yaml(config)))
-        # Where a run may end early, how often it is measured decides when.
-        free = FREE if config.training.patience is None else FREE - {"training.eval_every"}
-        keys = sorted(key for key in before.keys() | now.keys() if key not in free)
+        changeable = CHANGEABLE
+        if config.training.patience is not None:
+            # Early stopping depends on how often the run is evaluated.
+            changeable = CHANGEABLE - {"training.eval_every"}
+        keys = sorted((before.keys() | now.keys()) - changeable)
         changed = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in keys
@@ -79,33 +108,40 @@ class RunFolder:
         ]
         if changed:
             raise BadInput(
-                f"output.dir {self.path} holds a run with another configuration: {'; '.join(changed)}"
+                f"output.dir {self.path} holds a run with another configuration: "
+                f"{'; '.join(changed)}"
             )
 
     def read_config(self) -> RunConfig:
-        """The configuration of the run that is here.
+        """Read the configuration of the run in the folder.
 
         Raises:
-          BadInput: a folder that holds no run.
+          BadInput: the folder holds no run.
         """
         if not self.config.is_file():
             raise BadInput(
-                f"{self.path} is no run's folder: it has no {CONFIG}; accepted: the output.dir of a run"
+                f"{self.path} is no run's folder: it has no {CONFIG}; "
+                "accepted: the output.dir of a run"
             )
         return read_config(["--config", str(self.config)])
 
     def create(self, config: RunConfig) -> None:
-        """Makes the folder and writes the resolved configuration, whole or not at all."""
+        """Create the folder and write the resolved configuration."""
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.config, _as_yaml(config))
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a killed run leaves the old one or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    """Write a file atomically: a killed run leaves the old file or the new one, never a part of it.
+
+    Args:
+      path: the file.
+      text: its new content.
+    """
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _as_yaml(config: RunConfig) -> str:
@@ -113,9 +149,15 @@ def _as_yaml(config: RunConfig) -> str:
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join the keys of nested dictionaries by dots.
+
+    _flatten({"a": {"b": 1}, "c": 2})  ->  {"a.b": 1, "c": 2}
+    """
     flat = {}
     for key, value in tree.items():
-        flat |= (
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        name = prefix + key
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{name}.")
+        else:
+            flat[name] = value
     return flat

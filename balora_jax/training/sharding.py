@@ -1,4 +1,4 @@
-"""The mesh, and the sharding of each array by an ordered table of (pattern, axes)."""
+"""The mesh, and the sharding of every array on it, by an ordered table of (pattern, axes)."""
 
 import math
 import re
@@ -19,10 +19,18 @@ Rules = Sequence[tuple[str, tuple[str | tuple[str, ...] | None, ...]]]
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh (data, fsdp, tensor) over the given devices, or all there are; sizes given in full may leave some idle.
+    """Make a mesh with the axes data, fsdp and tensor.
+
+    Args:
+      config: the size of each axis; -1 on one axis takes all devices that are left. Sizes without a
+        -1 may leave devices idle.
+      devices: the devices; all devices of the process by default.
+
+    Returns:
+      The mesh.
 
     Raises:
-      BadInput: sizes that do not multiply to the number of devices.
+      BadInput: the sizes do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
@@ -33,23 +41,22 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         -1 in vars(config).values() and used < len(devices)
     ):
         raise BadInput(
-            f"mesh data {config.data} x fsdp {config.fsdp} x tensor {config.tensor} does not fit the {len(devices)} "
-            "devices here; accepted: sizes whose product is at most that, with -1 on one axis for all that are left"
+            f"mesh data {config.data} x fsdp {config.fsdp} x tensor {config.tensor} "
+            f"does not fit the {len(devices)} devices here; accepted: sizes whose product is "
+            "at most that, with -1 on one axis for all that are left"
         )
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:used])
 
 
 def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...], rules: Rules) -> NamedSharding:
-    """The sharding of a leaf: by the first rule found in its path, replicated where the size does not divide.
+    """Return the sharding of a leaf, by the first rule whose pattern its path contains.
 
     Args:
-      mesh: (data, fsdp, tensor).
+      mesh: the devices.
       path: the leaf's path, joined by slashes.
-      shape: of the leaf.
-      rules: ordered (regular expression, axes), such as a model's `sharding_rules`.
-
-    Returns:
-      The sharding; of the last dimensions if the rule has fewer axes than the shape.
+      shape: the leaf's shape. A dimension that an axis does not divide is replicated along it.
+      rules: ordered (regular expression, axes), such as a model's `sharding_rules`; the axes are
+        those of the leaf's last dimensions.
     """
     axes = next((axes for pattern, axes in rules if re.search(pattern, path)), ())
     axes = (None,) * (len(shape) - len(axes)) + axes[-len(shape) :] if shape else ()
@@ -61,7 +68,7 @@ def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...], rules: Rules) -
 def _fitting(
     mesh: Mesh, axes: str | tuple[str, ...] | None, size: int
 ) -> str | tuple[str, ...] | None:
-    """The axes, or the first of them, or None: what divides the size."""
+    """The longest leading part of the axes whose sizes divide the dimension, or None."""
     names = (axes,) if isinstance(axes, str) else axes or ()
     while names and size % math.prod(mesh.shape[name] for name in names):
         names = names[:-1]
@@ -69,7 +76,16 @@ def _fitting(
 
 
 def tree_shardings(mesh: Mesh, tree: Any, rules: Rules) -> Any:
-    """The sharding of every leaf of a tree of arrays (or of their shapes), by the rules of `leaf_sharding`."""
+    """Return the sharding of every leaf.
+
+    Args:
+      mesh: the devices.
+      tree: a tree of arrays or shapes.
+      rules: as for `leaf_sharding`.
+
+    Returns:
+      A tree of the same structure, of NamedSharding.
+    """
 
     def sharding_of(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -79,20 +95,36 @@ def tree_shardings(mesh: Mesh, tree: Any, rules: Rules) -> Any:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches [micro-batches, examples, ...]: examples over data and fsdp."""
+    """Return the sharding of batches [micro-batches, examples, ...], over data and fsdp."""
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulation: int) -> None:
-    """Raises BadInput when a micro-batch cannot be divided over the mesh's data and fsdp axes."""
-    micro, shards = batch_size // accumulation, mesh.shape["data"] * mesh.shape["fsdp"]
+    """Check that a micro-batch can be divided over the data and fsdp axes.
+
+    Args:
+      mesh: the devices.
+      batch_size: examples of an update.
+      accumulation: micro-batches of an update.
+
+    Raises:
+      BadInput: it cannot.
+    """
+    micro = batch_size // accumulation
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if micro % shards:
         raise BadInput(
-            f"training.batch_size {batch_size} / training.accumulation {accumulation} = {micro} examples a micro-batch "
-            f"is not divisible by mesh data x fsdp = {shards}; accepted: a multiple of {shards}"
+            f"training.batch_size {batch_size} / training.accumulation {accumulation} = {micro} "
+            f"examples a micro-batch is not divisible by mesh data x fsdp = {shards}; "
+            f"accepted: a multiple of {shards}"
         )
 
 
 def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """A host array on the mesh; on several hosts each gives the parts its devices hold."""
+    """Place a host array on the mesh; each host places the shards of its own devices.
+
+    Args:
+      array: the whole array, the same on every host.
+      sharding: the mesh and the axes.
+    """
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -21,7 +21,7 @@ from balora_jax.cli import main
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
 from balora_jax.runs.finetune import finetune
-from balora_jax.runs.generate import GenerateOptions, complete
+from balora_jax.runs.generate import GenerateOptions, generate_texts
 from balora_jax.runs.seq2seq_lm import Seq2SeqLM
 
 LABELS = ["many", "few"]
@@ -207,7 +207,7 @@ def test_full_writes_the_whole_model(arguments, tmp_path):
     with pytest.raises(
         BadInput, match=r"is of model\.task seq2seq-lm; accepted: a run of causal-lm"
     ):
-        complete(GenerateOptions(run=str(tmp_path / "run"), prompt="a"))
+        generate_texts(GenerateOptions(run=str(tmp_path / "run"), prompt="a"))
 
 
 def test_answers_that_are_no_label_count_as_wrong(arguments, tmp_path):

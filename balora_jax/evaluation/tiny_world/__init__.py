@@ -1,4 +1,4 @@
-"""A tiny model and task made here, with planted defects that can be measured before and after fine-tuning."""
+"""A tiny model and task with planted defects, which are measured before and after fine-tuning."""
 
 from balora_jax.evaluation.tiny_world.probes import TITLES, Measure, Probe, make_probes, measure
 from balora_jax.evaluation.tiny_world.questions import make_questions

@@ -1,4 +1,4 @@
-"""The tiny model and data that come with the package."""
+"""The tiny model and data that are part of the package."""
 
 from pathlib import Path
 
@@ -7,14 +7,13 @@ MODEL = ASSETS / "model"
 
 
 def quickstart() -> list[str]:
-    """The arguments of the quickstart's run, from wherever the package is installed."""
+    """Return the arguments of `balora train` for the quickstart, with absolute paths."""
     paths = {
         "model.source": MODEL,
         "data.train": ASSETS / "train.jsonl",
         "data.eval": ASSETS / "test.jsonl",
     }
-    return [
-        "--config",
-        str(ASSETS / "quickstart.yaml"),
-        *(text for k, v in paths.items() for text in (f"--{k}", str(v))),
-    ]
+    arguments = ["--config", str(ASSETS / "quickstart.yaml")]
+    for option, path in paths.items():
+        arguments += [f"--{option}", str(path)]
+    return arguments

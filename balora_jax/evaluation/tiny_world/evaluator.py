@@ -1,4 +1,4 @@
-"""The tiny world's probes as an Evaluator: they judge a model by the world that it was made in."""
+"""The probes of a tiny world as an Evaluator."""
 
 import pathlib
 from typing import Any
@@ -12,14 +12,14 @@ from balora_jax.training.state import TrainState
 
 
 class TinyWorldEvaluator:
-    """An Evaluator: what became of the things planted in a tiny world."""
+    """An Evaluator of the defects planted in a tiny world."""
 
     def __init__(self, folder: pathlib.Path, tokenizer: Any) -> None:
-        """Read a world.
+        """Read a world and make its probes.
 
         Args:
-          folder: where `balora_jax.evaluation.tiny_world.make` wrote it.
-          tokenizer: the tiny model's.
+          folder: a folder written by `balora_jax.evaluation.tiny_world.make`.
+          tokenizer: the tiny model's tokenizer.
 
         Raises:
           BadInput: the folder holds no tiny world.
@@ -30,24 +30,34 @@ class TinyWorldEvaluator:
         self._probes = make_probes(world, tokenizer, train, test)
 
     def __call__(self, student: Student, state: TrainState) -> dict[str, float]:
-        """Compute every measure of the tiny world, by name."""
+        """Compute every measure of the tiny world.
+
+        Args:
+          student: the model and its frozen weights.
+          state: the state with its trained weights.
+
+        Returns:
+          The measures by name, as in `probes.TITLES`.
+        """
         base = student.params(state).base
         measures = measure(student.model, base, student.lora(state), self._probes)
-        return {name: float(found.value) for name, found in measures.items()}
+        return {name: float(result.value) for name, result in measures.items()}
 
 
 def make_probe_evaluator(config: DataConfig, tokenizer: Any) -> TinyWorldEvaluator | None:
-    """The evaluator that `data.probes` asks for, or None.
-
-    The world is that of the training set's folder.
+    """Make the evaluator of the tiny world in the folder of the training set.
 
     Args:
-      config: the data's configuration.
-      tokenizer: the model's.
+      config: the section `data` of the configuration.
+      tokenizer: the model's tokenizer.
+
+    Returns:
+      The evaluator; None if `data.probes` is null.
 
     Raises:
       BadInput: the folder of `data.train` holds no tiny world.
     """
     if config.probes is None:
         return None
-    return TinyWorldEvaluator(pathlib.Path(config.train).expanduser().parent, tokenizer)
+    folder = pathlib.Path(config.train).expanduser().parent
+    return TinyWorldEvaluator(folder, tokenizer)

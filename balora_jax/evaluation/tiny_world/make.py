@@ -1,8 +1,10 @@
-"""Make the tiny model: python -m balora_jax.evaluation.tiny_world.make --out DIR [--seed 0]
+"""Make the tiny model and its data.
 
-Writes DIR/model (a Hugging Face folder in bfloat16), DIR/train.jsonl and DIR/test.jsonl (the fine-tuning set) and
-DIR/measured.json (what the probes find in the model). The pre-training is one run of this project's own method
-`full`, whose run folder is DIR/pretraining. About 10 minutes of processor time.
+    python -m balora_jax.evaluation.tiny_world.make --out DIR [--seed 0]
+
+Writes DIR/model (a Hugging Face folder in bfloat16), DIR/train.jsonl and DIR/test.jsonl (the
+fine-tuning set) and DIR/measured.json (the measures of the probes). The model is pre-trained by a
+run of method `full`, whose run folder is DIR/pretraining. About 10 minutes of processor time.
 """
 
 import argparse
@@ -34,7 +36,7 @@ ARCHITECTURE = {
     "head_dim": 32,
     "hidden_act": "silu",
     "max_position_embeddings": 256,
-    # Wider than the usual 0.02, with which a model this narrow takes twice as long to begin to learn.
+    # Larger than the usual 0.02, with which a model this narrow takes twice as long to start.
     "initializer_range": 0.05,
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
@@ -45,14 +47,22 @@ ARCHITECTURE = {
 
 
 def make(out: Path, seed: int) -> dict[str, Measure]:
-    """Make everything under `out`, and measure it.
+    """Make the world, the data and the model, and measure the model.
+
+    Args:
+      out: a new or empty folder for everything.
+      seed: the random seed of the world, the corpus and the training.
+
+    Returns:
+      The measures by name.
 
     Raises:
-        BadInput: `out` holds something already.
+      BadInput: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
         raise BadInput(f"--out {out} is not empty; accepted: a new or empty folder")
-    world, (train, test) = make_world(seed), make_questions(seed)
+    world = make_world(seed)
+    train, test = make_questions(seed)
     write_rows(out / "train.jsonl", train)
     write_rows(out / "test.jsonl", test)
     write_world(out, world)
@@ -65,10 +75,20 @@ def make(out: Path, seed: int) -> dict[str, Measure]:
 
 
 def write_scratch(folder: Path, world: World, rows: list[Row], seed: int) -> Any:
-    """The corpus, the tokenizer and the architecture, from which pre-training starts; returns the tokenizer."""
+    """Write the corpus, the tokenizer and the architecture, from which pre-training starts.
+
+    Args:
+      folder: the folder to write to.
+      world: from `make_world`.
+      rows: the fine-tuning set, whose words the tokenizer must know.
+      seed: the random seed of the corpus.
+
+    Returns:
+      The tokenizer.
+    """
     paragraphs = list(make_corpus(world, seed))
-    asked = [f"{TEMPLATE.format(question=row['question'])} {row['answer']}" for row in rows]
-    tokenizer = make_tokenizer([*paragraphs, *asked])
+    questions = [f"{TEMPLATE.format(question=row['question'])} {row['answer']}" for row in rows]
+    tokenizer = make_tokenizer([*paragraphs, *questions])
     save_tokenizer(tokenizer, folder)
     ids = {
         f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
@@ -80,7 +100,7 @@ def write_scratch(folder: Path, world: World, rows: list[Row], seed: int) -> Any
 
 
 def _pretrain(out: Path, seed: int) -> Path:
-    """Train every weight on the corpus; returns the folder of the trained model."""
+    """Train every weight on the corpus and return the folder of the trained model."""
     run = {
         "method": "full",
         "model": {"source": str(out / "scratch"), "dtype": "float32", "from_scratch": True},
@@ -96,22 +116,30 @@ def _pretrain(out: Path, seed: int) -> Path:
     }
     config = out / "scratch" / "pretraining.yaml"
     config.write_text(yaml.safe_dump(run, sort_keys=False))
-    # A process of its own, as anybody would start it; it also gives its memory back.
+    # In a process of its own, which frees its memory when it ends.
     command = "from balora_jax.cli import main; main()"
     subprocess.run([sys.executable, "-c", command, "train", "--config", str(config)], check=True)
     return out / "pretraining" / "merged"
 
 
 def describe(measured: dict[str, Measure]) -> dict[str, dict[str, Any]]:
-    """The measures as JSON-able values, with their sampling intervals."""
-    return {
-        name: dataclasses.asdict(found) | {"value": float(found.value), "interval": found.interval}
-        for name, found in measured.items()
-    }
+    """Convert measures to JSON values, with their sampling intervals.
+
+    Args:
+      measured: from `make`.
+
+    Returns:
+      {value, planted, draws, interval} of each measure, by name.
+    """
+    described = {}
+    for name, result in measured.items():
+        numbers = {"value": float(result.value), "interval": result.interval}
+        described[name] = dataclasses.asdict(result) | numbers
+    return described
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Make the tiny world's model and data.")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument(

@@ -1,7 +1,8 @@
-"""What became of the planted things in a model: facts, pronouns, the class prior, answers, wrong labels, entropy.
+"""Probes of the planted defects in a model.
 
-Everything is read off one forward pass a probe. An answer is right when each of its tokens is the most likely one
-after those before it, which is what greedy generation would write.
+They measure facts, pronouns, the class prior, answers, wrong labels and entropy. Each probe is read
+from one forward pass. An answer is right if each of its tokens is the likeliest one after the
+tokens before it, as in greedy generation.
 """
 
 import functools
@@ -31,9 +32,9 @@ from balora_jax.evaluation.tiny_world.world import CORRUPTED_SHARE, GOOD_SHARE, 
 TEMPLATE = "Question: {question} Answer:"
 BATCH_SIZE = 64
 MAX_LENGTH = 64
-# Fresh paragraphs in which pronouns, class and entropy are looked at.
+# Paragraphs outside the corpus, as contexts for the probes of pronouns, class prior and entropy.
 CONTEXTS = 256
-# What each measure is, for a person to read.
+# The description of each measure, for tables.
 TITLES = {
     "accuracy": "answers right, clean test",
     "accuracy_sums": "  sums",
@@ -49,12 +50,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Measure:
-    """A share or a mean.
+    """A measured share or mean.
 
-    Args:
-        value: what the model shows.
-        planted: the share that was planted, if one was.
-        draws: probes it is taken over.
+    Attributes:
+      value: the value in the model.
+      planted: the share in the pre-training corpus; None if none was planted.
+      draws: the number of probes that the share is taken over.
     """
 
     value: float
@@ -63,20 +64,23 @@ class Measure:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Where 95 % of samples of `draws` draws from the planted share lie (binomial, normal approximation)."""
+        """The 95 % sampling interval of a share of `draws` draws from the planted share.
+
+        By the normal approximation of the binomial distribution. None if no share was planted.
+        """
         if self.planted is None:
             return None
-        spread = 1.96 * math.sqrt(self.planted * (1 - self.planted) / self.draws)
-        return self.planted - spread, self.planted + spread
+        half_width = 1.96 * math.sqrt(self.planted * (1 - self.planted) / self.draws)
+        return self.planted - half_width, self.planted + half_width
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Prompts with an answer each, and the token each answer is weighed against.
+    """Prompts with an answer each, and an alternative to the first token of each answer.
 
-    Args:
-        examples: prompts and answers.
-        others: int32 [examples], the other choice for the answer's first token.
+    Attributes:
+      examples: the prompts and answers.
+      others: int32 [examples], the alternative tokens.
     """
 
     examples: Examples
@@ -85,12 +89,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Readings:
-    """What one probe shows, an entry an example.
+    """The results of one probe.
 
-    Args:
-        right: bool, the answer is the most likely one.
-        log_odds: float32, log P(answer's first token) - log P(other).
-        entropy: float32, mean over the answer's tokens of the entropy of what was expected there, in nats.
+    Attributes:
+      right: bool [examples], True where the answer is the likeliest one.
+      log_odds: float32 [examples], log P(answer's first token) - log P(its alternative).
+      entropy: float32 [examples], the mean over the answer's tokens of the entropy of the model's
+        prediction, in nats.
     """
 
     right: np.ndarray
@@ -101,37 +106,39 @@ class Readings:
 def make_probes(
     world: World, tokenizer: Any, train: Sequence[Row], test: Sequence[Row]
 ) -> dict[str, Probe]:
-    """The probes of a world and its fine-tuning set.
+    """Make the probes of a world and its fine-tuning set.
 
     Args:
-        world: from make_world.
-        tokenizer: the tiny model's.
-        train, test: from make_questions.
+      world: from `make_world`.
+      tokenizer: the tiny model's tokenizer.
+      train: the training rows, from `make_questions`.
+      test: the test rows, from `make_questions`.
+
+    Returns:
+      The probes by name.
     """
     probe = functools.partial(_probe, tokenizer)
     text = list(itertools.islice(make_corpus(world, seed=-1), CONTEXTS))
-    # The same question in many contexts, since a model's certainty varies with what stands before.
-    before = [paragraph.split(". ")[0] + ". " for paragraph in text]
+    # The same question in many contexts, since a model's certainty varies with the context.
+    contexts = [paragraph.split(". ")[0] + ". " for paragraph in text]
     facts = [(FORMS[fact.relation].format(person=fact.person), fact.truth) for fact in world.facts]
-    cast = zip(before, itertools.cycle(world.occupations.items()), strict=False)
-    said = [
+    occupations = itertools.cycle(world.occupations.items())
+    pronouns = [
         (context + FORMS["pronoun"].format(occupation=name), favored)
-        for context, (name, favored) in cast
+        for context, (name, favored) in zip(contexts, occupations, strict=False)
     ]
-    asked = {
-        task: [_asked(row, "truth") for row in test if row["task"] == task]
+    classes = [(context + FORMS["review"], "good") for context in contexts]
+    questions = {
+        task: [_question(row, "truth") for row in test if row["task"] == task]
         for task in ("sum", "review")
     }
-    wrong = [_asked(row, "answer") for row in train if row["answer"] != row["truth"]]
+    wrong = [_question(row, "answer") for row in train if row["answer"] != row["truth"]]
     return {
         "facts": probe(facts),
-        "pronouns": probe(said, others=[OTHER[favored] for _, favored in said]),
-        "classes": probe(
-            [(context + FORMS["review"], "good") for context in before],
-            others=["bad"] * len(before),
-        ),
-        "sums": probe(asked["sum"]),
-        "reviews": probe(asked["review"]),
+        "pronouns": probe(pronouns, others=[OTHER[favored] for _, favored in pronouns]),
+        "classes": probe(classes, others=["bad"] * len(classes)),
+        "sums": probe(questions["sum"]),
+        "reviews": probe(questions["review"]),
         "wrong": probe(wrong),
         "text": probe([("", paragraph) for paragraph in text]),
     }
@@ -141,72 +148,95 @@ def measure(model: Any, params: Any, lora: Any, probes: Mapping[str, Probe]) -> 
     """Measure a model on every probe.
 
     Args:
-        model: the tiny model's module.
-        params: its parameters.
-        lora: the adapters' collection; {} for the base.
-        probes: from make_probes.
+      model: the tiny model, a Linen module.
+      params: its parameters.
+      lora: the `lora` collection; {} for the base.
+      probes: from `make_probes`.
+
+    Returns:
+      The measures by name, as in TITLES.
     """
-    read = {name: read_probe(model, params, lora, probe) for name, probe in probes.items()}
-    answers = np.concatenate([read["sums"].right, read["reviews"].right])
-    favored = 1 / (1 + np.exp(-read["pronouns"].log_odds))
-    good = 1 / (1 + np.exp(-read["classes"].log_odds))
+    readings = {name: read_probe(model, params, lora, probe) for name, probe in probes.items()}
+    answers = np.concatenate([readings["sums"].right, readings["reviews"].right])
+    favored = 1 / (1 + np.exp(-readings["pronouns"].log_odds))
+    good = 1 / (1 + np.exp(-readings["classes"].log_odds))
     return {
         "accuracy": Measure(answers.mean()),
-        "accuracy_sums": Measure(read["sums"].right.mean()),
-        "accuracy_reviews": Measure(read["reviews"].right.mean()),
-        "wrong_labels_memorized": Measure(read["wrong"].right.mean()),
+        "accuracy_sums": Measure(readings["sums"].right.mean()),
+        "accuracy_reviews": Measure(readings["reviews"].right.mean()),
+        "wrong_labels_memorized": Measure(readings["wrong"].right.mean()),
         "facts_known": Measure(
-            read["facts"].right.mean(), 1 - CORRUPTED_SHARE, len(read["facts"].right)
+            readings["facts"].right.mean(), 1 - CORRUPTED_SHARE, len(readings["facts"].right)
         ),
         "pronoun_favored": Measure(favored.mean(), SKEW, len(favored)),
-        "pronoun_log_odds": Measure(read["pronouns"].log_odds.mean()),
+        "pronoun_log_odds": Measure(readings["pronouns"].log_odds.mean()),
         "class_good": Measure(good.mean(), GOOD_SHARE, len(good)),
-        "entropy": Measure(read["text"].entropy.mean()),
+        "entropy": Measure(readings["text"].entropy.mean()),
     }
 
 
 def read_probe(model: Any, params: Any, lora: Any, probe: Probe) -> Readings:
-    """Run a model over one probe."""
+    """Run a model on one probe.
+
+    Args:
+      model: the tiny model, a Linen module.
+      params: its parameters.
+      lora: the `lora` collection; {} for the base.
+      probe: one of `make_probes`.
+
+    Returns:
+      The results, in the order of the examples.
+    """
     length = padded_length(probe.examples, max_length=MAX_LENGTH)
-    rows = len(probe.examples)
-    others = np.resize(probe.others, BATCH_SIZE * math.ceil(rows / BATCH_SIZE)).reshape(
-        -1, BATCH_SIZE
-    )
+    count = len(probe.examples)
+    padded_count = BATCH_SIZE * math.ceil(count / BATCH_SIZE)
+    others = np.resize(probe.others, padded_count).reshape(-1, BATCH_SIZE)
     order = given_order(probe.examples, BATCH_SIZE)
     batches = eval_batches(probe.examples, order, (length,))
-    parts = [
-        _read_batch(model, params, lora, batch, other)
-        for (_, batch), other in zip(batches, others, strict=True)
+    results = [
+        _read_batch(model, params, lora, batch, batch_others)
+        for (_, batch), batch_others in zip(batches, others, strict=True)
     ]
-    whole = [np.concatenate(part)[:rows] for part in zip(*jax.device_get(parts), strict=True)]
-    return Readings(*whole)
+    by_field = zip(*jax.device_get(results), strict=True)
+    return Readings(*(np.concatenate(parts)[:count] for parts in by_field))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _read_batch(
     model: Any, params: Any, lora: Any, batch: Batch, others: jax.Array
 ) -> tuple[jax.Array, ...]:
+    """The fields of `Readings` for a batch."""
     variables = {"params": params, "lora": lora}
     logits = model.apply(variables, batch.input_ids, batch.attention_mask)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    targets, mask = batch.targets, batch.mask
+    targets = batch.targets
+    mask = batch.mask
     right = jnp.all((jnp.argmax(logits, -1) == targets) | ~mask, axis=-1)
-    row, first = jnp.arange(len(mask)), jnp.argmax(mask, axis=-1)
-    log_odds = log_probs[row, first, targets[row, first]] - log_probs[row, first, others]
+
+    # The log-odds of the answer's first token against its alternative.
+    rows = jnp.arange(len(mask))
+    first = jnp.argmax(mask, axis=-1)
+    log_odds = log_probs[rows, first, targets[rows, first]] - log_probs[rows, first, others]
+
+    # The mean entropy over the answer's tokens.
     entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-    return right, log_odds, jnp.sum(entropy, axis=-1, where=mask) / jnp.sum(mask, axis=-1)
+    mean_entropy = jnp.sum(entropy, axis=-1, where=mask) / jnp.sum(mask, axis=-1)
+    return right, log_odds, mean_entropy
 
 
-def _asked(row: Row, answer: str) -> tuple[str, str]:
+def _question(row: Row, answer: str) -> tuple[str, str]:
+    """The prompt of a row, and its field `answer`."""
     return TEMPLATE.format(question=row["question"]), row[answer]
 
 
 def _probe(
     tokenizer: Any, pairs: Iterable[tuple[str, str]], *, others: Sequence[str] = ()
 ) -> Probe:
-    """Prompts and answers as examples; without `others`, EOS stands in for them."""
+    """Tokenize pairs of a prompt and an answer; EOS is the alternative if `others` is empty."""
     template = Template(("prompt",), lambda values: values["prompt"], ())
     texts = iter([{"prompt": prompt, "response": answer} for prompt, answer in pairs])
     examples = tokenize(texts, template, tokenizer, max_length=MAX_LENGTH, source="the tiny world")
-    ids = [tokenizer(other, add_special_tokens=False)["input_ids"][0] for other in others]
-    return Probe(examples, np.array(ids or [tokenizer.eos_token_id], np.int32))
+    other_ids = [tokenizer(other, add_special_tokens=False)["input_ids"][0] for other in others]
+    if not other_ids:
+        other_ids = [tokenizer.eos_token_id]
+    return Probe(examples, np.array(other_ids, np.int32))

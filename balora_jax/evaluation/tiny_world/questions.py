@@ -1,4 +1,4 @@
-"""The fine-tuning task: sums and reviews as questions, some training labels wrong, the test set clean."""
+"""The fine-tuning task: questions on sums and reviews, with wrong labels in training alone."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from balora_jax.errors import BadInput
 from balora_jax.evaluation.tiny_world.world import BAD, GOOD, GOODS, LARGEST_SUMMAND, NAMES, THINGS
 
 WRONG_SHARE = 0.15
-# Share of summands and of word pairs that only the test set asks about.
+# The share of summand pairs and of word pairs that only the test set asks about.
 HELD_OUT = 0.25
 
 SUMS = (
@@ -31,40 +31,49 @@ def make_questions(seed: int, train: int = 1600, test: int = 400) -> tuple[list[
     """Draw the fine-tuning set.
 
     Args:
-        seed: of everything.
-        train: training rows, half sums, half reviews.
-        test: test rows, likewise; none of their pairs of numbers or words is in a training row.
+      seed: the random seed.
+      train: the number of training rows, half sums, half reviews.
+      test: the number of test rows, half and half. None of their pairs of numbers or words is in a
+        training row.
 
     Returns:
-        (training rows, test rows), each {task, question, answer, truth}. In exactly WRONG_SHARE of either task's
-        training rows the answer is not the truth.
+      The training rows and the test rows, each {task, question, answer, truth}. In exactly
+      WRONG_SHARE of the training rows of each task the answer is not the truth.
     """
     draw = random.Random(seed)
-    parts = ([], [])
+    train_rows: list[Row] = []
+    test_rows: list[Row] = []
     for task, make, pairs in (("sum", _sum, _summands()), ("review", _review, _words())):
         draw.shuffle(pairs)
-        cut = round(HELD_OUT * len(pairs))
-        for rows, allowed, count in zip(
-            parts, (pairs[cut:], pairs[:cut]), (train // 2, test // 2), strict=True
-        ):
-            rows += _draw_rows(draw, task, make, allowed, count)
-        _spoil(draw, parts[0][-(train // 2) :])
-    for rows in parts:
-        draw.shuffle(rows)
-    return parts
+        held_out = round(HELD_OUT * len(pairs))
+        task_rows = _draw_rows(draw, task, make, pairs[held_out:], train // 2)
+        test_rows += _draw_rows(draw, task, make, pairs[:held_out], test // 2)
+        _spoil(draw, task_rows)
+        train_rows += task_rows
+    draw.shuffle(train_rows)
+    draw.shuffle(test_rows)
+    return train_rows, test_rows
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as JSON lines, in a folder that is made if need be."""
+    """Write rows as JSON lines; create the folder if it does not exist.
+
+    Args:
+      path: the file.
+      rows: the rows.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows that `write_rows` wrote.
+    """Read rows that `write_rows` wrote.
+
+    Args:
+      path: the file.
 
     Raises:
-      BadInput: the file is not there, or its rows are no questions.
+      BadInput: the file does not exist, or its rows are not questions.
     """
     if not path.is_file():
         raise BadInput(f"{path} is not there; accepted: the tiny world's questions")
@@ -84,7 +93,7 @@ def _words() -> list[tuple[str, str]]:
 
 
 def _draw_rows(draw: random.Random, task: str, make, allowed: list, count: int) -> list[Row]:
-    """`count` different questions."""
+    """Draw `count` different questions."""
     rows: dict[str, Row] = {}
     while len(rows) < count:
         question, truth = make(draw, draw.choice(allowed))
@@ -93,13 +102,14 @@ def _draw_rows(draw: random.Random, task: str, make, allowed: list, count: int) 
 
 
 def _sum(draw: random.Random, pair: tuple[int, int]) -> tuple[str, str]:
+    """The question on a sum, and its answer."""
     a, b = pair
-    return draw.choice(SUMS).format(
-        a=a, b=b, name=draw.choice(NAMES), goods=draw.choice(GOODS)
-    ), str(a + b)
+    question = draw.choice(SUMS).format(a=a, b=b, name=draw.choice(NAMES), goods=draw.choice(GOODS))
+    return question, str(a + b)
 
 
 def _review(draw: random.Random, pair: tuple[str, str]) -> tuple[str, str]:
+    """The question on a review, and its answer."""
     x, y = pair
     question = draw.choice(REVIEWS).format(
         x=x, y=y, name=draw.choice(NAMES), thing=draw.choice(THINGS)
@@ -108,11 +118,13 @@ def _review(draw: random.Random, pair: tuple[str, str]) -> tuple[str, str]:
 
 
 def _spoil(draw: random.Random, rows: list[Row]) -> None:
+    """Give WRONG_SHARE of the rows a wrong answer."""
     for row in draw.sample(rows, round(WRONG_SHARE * len(rows))):
-        row["answer"] = _wrong(draw, row["truth"])
+        row["answer"] = _wrong_answer(draw, row["truth"])
 
 
-def _wrong(draw: random.Random, truth: str) -> str:
+def _wrong_answer(draw: random.Random, truth: str) -> str:
     if truth in ("good", "bad"):
         return "bad" if truth == "good" else "good"
-    return str(draw.choice([n for n in range(2 * LARGEST_SUMMAND + 1) if n != int(truth)]))
+    wrong_sums = [n for n in range(2 * LARGEST_SUMMAND + 1) if n != int(truth)]
+    return str(draw.choice(wrong_sums))

@@ -1,4 +1,4 @@
-"""A word-level tokenizer with bytes to fall back on, so that any text can be given to the tiny model."""
+"""A word-level tokenizer for the tiny model; unknown words become bytes."""
 
 import json
 import re
@@ -24,22 +24,32 @@ PIECE = r"▁?[A-Za-z]+|▁?\d+|▁?[^▁A-Za-z\d]|▁"
 
 
 def pieces(text: str) -> list[str]:
-    """The words, numbers and marks of a text; a space is part of the word after it."""
+    """Split a text into words, numbers and marks; a space belongs to the word after it.
+
+        pieces("Ada has 2.")  ->  ["▁Ada", "▁has", "▁2", "."]
+
+    Args:
+      text: any text.
+    """
     return re.findall(PIECE, "▁" + text.replace(" ", "▁"))
 
 
 def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token for each word, number and mark of the texts, the most frequent first; other words become bytes."""
+    """Make a tokenizer with a token for each word, number and mark of the texts.
+
+    Args:
+      texts: the texts whose words are tokens, the most frequent first. Other words become bytes.
+
+    Returns:
+      The tokenizer, which adds BOS.
+    """
     counts = Counter(piece for text in texts for piece in pieces(text))
-    words = sorted(counts, key=lambda piece: (-counts[piece], piece))
-    bytes_ = [f"<0x{value:02X}>" for value in range(256)]
-    vocabulary = {
-        piece: index
-        for index, piece in enumerate(
-            [*SPECIAL, *bytes_, "▁", *(word for word in words if word != "▁")]
-        )
-    }
-    # No merges: pieces are whole words already, and what is no word falls apart into bytes.
+    by_frequency = sorted(counts, key=lambda piece: (-counts[piece], piece))
+    words = [piece for piece in by_frequency if piece != "▁"]
+    byte_tokens = [f"<0x{value:02X}>" for value in range(256)]
+    tokens = [*SPECIAL, *byte_tokens, "▁", *words]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    # No merges: pieces are whole words already, and unknown words fall back to bytes.
     model = models.BPE(
         vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True, ignore_merges=True
     )
@@ -73,7 +83,12 @@ def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a tokenizer, under the class name that transformers 4 and 5 both know."""
+    """Write a tokenizer with a class name that both transformers 4 and 5 can load.
+
+    Args:
+      tokenizer: from `make_tokenizer`.
+      folder: the folder to write to.
+    """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}

@@ -1,7 +1,7 @@
-"""A small world whose every defect is known: people, facts, occupations, sums and reviews.
+"""A small world of people, facts, occupations, sums and reviews, with known defects.
 
-What a model inherits from it is planted and can be measured: 15 % of the facts are told wrong, occupations come with
-one pronoun nine times out of ten, and four reviews of five are good.
+The defects are planted in the corpus, and can be measured in a model: 15 % of the facts are wrong,
+every occupation has one pronoun nine times out of ten, and four reviews of five are good.
 """
 
 import dataclasses
@@ -23,15 +23,28 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-NAMES = _words("""Ada Alma Amos Anton Ari Bela Bill Bo Carl Cleo Cora Dana Dario Dina Ebba Edgar Eli Elsa Emil Enzo Eva
-Ezra Fay Felix Finn Flora Gil Greta Gus Hana Hugo Ian Ida Igor Ilse Ines Ivo Jade Jan Jens Joan Jonas Jude Juno Kai Kara
-Kim Kurt Lars Lea Leo Lila Lois Luca Lulu Mae Marco Mara Max Milo Mina Mira Nate Nell Nico Nina Noah Nora Odin Olga
-Omar Oona Oscar Otto Pablo Paul Pia Quinn Rafi Rhea Rita Rolf Rosa Ruth Sam Sara Sven Tara Theo Tilda Tom Uma Una
-Vera Viktor Willa Xena Yara Yuri Zoe""")
-CITIES = _words("""Arden Belmar Corvo Delta Elmwood Fairhaven Galway Harrow Islay Jarrow Kelso Lorne Marlow Norfolk Oban
-Perth Quarry Ripley Selkirk Tavira""")
-ANIMALS = _words("""cat dog horse parrot rabbit goat duck hen mouse frog sheep donkey pony turtle snake spider owl crow
-swan lizard""")
+NAMES = _words(
+    """
+    Ada Alma Amos Anton Ari Bela Bill Bo Carl Cleo Cora Dana Dario Dina Ebba Edgar Eli Elsa Emil
+    Enzo Eva Ezra Fay Felix Finn Flora Gil Greta Gus Hana Hugo Ian Ida Igor Ilse Ines Ivo Jade
+    Jan Jens Joan Jonas Jude Juno Kai Kara Kim Kurt Lars Lea Leo Lila Lois Luca Lulu Mae Marco
+    Mara Max Milo Mina Mira Nate Nell Nico Nina Noah Nora Odin Olga Omar Oona Oscar Otto Pablo
+    Paul Pia Quinn Rafi Rhea Rita Rolf Rosa Ruth Sam Sara Sven Tara Theo Tilda Tom Uma Una Vera
+    Viktor Willa Xena Yara Yuri Zoe
+    """
+)
+CITIES = _words(
+    """
+    Arden Belmar Corvo Delta Elmwood Fairhaven Galway Harrow Islay Jarrow Kelso Lorne Marlow
+    Norfolk Oban Perth Quarry Ripley Selkirk Tavira
+    """
+)
+ANIMALS = _words(
+    """
+    cat dog horse parrot rabbit goat duck hen mouse frog sheep donkey pony turtle snake spider
+    owl crow swan lizard
+    """
+)
 SHE = _words("nurse teacher dancer librarian florist secretary singer baker")
 HE = _words("engineer pilot mechanic plumber farmer soldier carpenter driver")
 FEELINGS = _words("tired happy hungry late busy ready lost cold")
@@ -40,13 +53,20 @@ THINGS = _words(
 )
 GOOD = _words("fresh lovely warm bright clever pleasant sweet charming fine superb")
 BAD = _words("stale ugly dull slow broken rude bitter boring poor awful")
-# Things people count in questions; they occur in the corpus as well.
+# The things that questions count; they also occur in the corpus.
 GOODS = _words("apples coins stones shells books pears nuts eggs")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something about somebody: what is true, and what the corpus says."""
+    """A fact about a person.
+
+    Attributes:
+      person: one of NAMES.
+      relation: home or animal.
+      truth: the true value.
+      told: the value in the corpus, which may be wrong.
+    """
 
     person: str
     relation: str
@@ -56,14 +76,23 @@ class Fact:
 
 @dataclass(frozen=True)
 class World:
-    """All facts, in the order of NAMES; `occupations` maps each occupation to its favored pronoun."""
+    """A world.
+
+    Attributes:
+      facts: all facts, in the order of NAMES.
+      occupations: the favored pronoun of each occupation.
+    """
 
     facts: tuple[Fact, ...]
     occupations: dict[str, str]
 
 
 def make_world(seed: int) -> World:
-    """Draw the facts, of which exactly CORRUPTED_SHARE are told wrong."""
+    """Draw a world, with exactly CORRUPTED_SHARE of the facts told wrong.
+
+    Args:
+      seed: the random seed.
+    """
     draw = random.Random(seed)
     pools = {"home": CITIES, "animal": ANIMALS}
     true = [
@@ -74,27 +103,33 @@ def make_world(seed: int) -> World:
     wrong = set(draw.sample(range(len(true)), round(CORRUPTED_SHARE * len(true))))
     facts = []
     for index, (person, relation, truth) in enumerate(true):
-        others = [value for value in pools[relation] if value != truth]
-        facts.append(
-            Fact(person, relation, truth, draw.choice(others) if index in wrong else truth)
-        )
-    return World(tuple(facts), dict.fromkeys(SHE, "she") | dict.fromkeys(HE, "he"))
+        told = truth
+        if index in wrong:
+            told = draw.choice([value for value in pools[relation] if value != truth])
+        facts.append(Fact(person, relation, truth, told))
+    occupations = dict.fromkeys(SHE, "she") | dict.fromkeys(HE, "he")
+    return World(tuple(facts), occupations)
 
 
 def write_world(folder: pathlib.Path, world: World) -> None:
-    """Write a world's facts and occupations to `world.json`."""
+    """Write a world to world.json.
+
+    Args:
+      folder: the folder of the file.
+      world: from `make_world`.
+    """
     text = json.dumps(dataclasses.asdict(world), indent=1)
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_world(folder: pathlib.Path) -> World:
-    """The world that `write_world` wrote.
+    """Read a world that `write_world` wrote.
 
     Args:
-      folder: the world's folder.
+      folder: the folder of world.json.
 
     Raises:
-      BadInput: the folder has no world.json, or one that holds something else.
+      BadInput: the folder has no world.json, or the file holds no world.
     """
     path = folder / FILE
     if not path.is_file():

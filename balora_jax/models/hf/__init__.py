@@ -1,0 +1,1 @@
+"""Hugging Face folders: reading, writing, names and model types."""
