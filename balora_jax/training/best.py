@@ -27,7 +27,7 @@ class Best:
 
     @property
     def ended(self) -> bool:
-        """Whether `patience` evaluations have passed since the best one."""
+        """True once `patience` evaluations have passed since the best one."""
         return self._patience is not None and self._evaluations_since >= self._patience
 
     def score(self, record: HeldOutRecord) -> float:
