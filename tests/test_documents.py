@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 
+import layout
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -64,3 +65,8 @@ def test_readmes_loops_learn(number, kind):
         exec(code.replace("range(3)", f"range({updates})"), names)
         values.append(float(names["value"]))
     assert values[1] < values[0] - 0.1, kind
+
+
+def test_readmes_layout_is_that_of_the_files():
+    """`python tests/cases/layout.py` writes it anew."""
+    assert layout.TREE.search(layout.README.read_text())[0] == layout.tree()
