@@ -19,8 +19,9 @@ from balora_jax.objective.linear_probe import fit_head
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.terms import make_terms
 from balora_jax.runs.labeled_texts import TextRun
-from balora_jax.runs.setup import base_shardings, select, update
 from balora_jax.runs.task import TrainingData
+from balora_jax.runs.weights import base_shardings
+from balora_jax.training.subtrees import select, update
 
 
 class Classification(TextRun):

@@ -27,7 +27,8 @@ from balora_jax.data import Batch
 from balora_jax.errors import BadInput
 from balora_jax.models.decoder.config import decoder_config
 from balora_jax.models.decoder.model import Decoder
-from balora_jax.runs.setup import build_setup, materialize
+from balora_jax.runs.setup import build_setup
+from balora_jax.runs.weights import materialize
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.sharding import make_mesh
 

@@ -16,19 +16,14 @@ from balora_jax.errors import BadInput
 from balora_jax.reporting import plots
 from balora_jax.reporting.model_card import model_card
 from balora_jax.runs.run import Run
-from balora_jax.runs.setup import (
-    build_setup,
-    label_count,
-    load_model,
-    materialize,
-    select,
-    trained_head,
-)
+from balora_jax.runs.setup import build_setup, label_count
+from balora_jax.runs.weights import load_model, materialize, trained_head
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.run_folder import RunFolder, write_whole
 from balora_jax.training.setup import Student
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import TrainState
+from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 Tree = Any

@@ -17,17 +17,11 @@ from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
+from balora_jax.runs.first_gradient import first_gradient, needs_gradient
 from balora_jax.runs.run import Run, check_lengths, set_up
-from balora_jax.runs.setup import (
-    build_setup,
-    first_gradient,
-    load_model,
-    materialize,
-    needs_gradient,
-    select,
-    trained_head,
-)
+from balora_jax.runs.setup import build_setup
 from balora_jax.runs.task import TrainingData
+from balora_jax.runs.weights import load_model, materialize, trained_head
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
@@ -37,6 +31,7 @@ from balora_jax.training.metrics import MetricsLog, read_records
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
 from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState, count
+from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 

@@ -1,21 +1,18 @@
-"""The setup of a run: the update, built from shapes, and then the weights that it starts from.
+"""The setup of a run: the update, built from shapes.
 
 `build_setup` is the only function that builds a step. It needs a configuration, a model and a mesh,
 but no weights and no devices, so that benchmarks can also compile for other hardware.
-`materialize` adds the weights.
+`runs.weights.materialize` fills it with weights.
 """
 
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from balora_jax import adapters, data, models
 from balora_jax.adapters import AdapterSpec, peft_format
@@ -30,16 +27,16 @@ from balora_jax.objective.spectrum import head_factor
 from balora_jax.regularizers.registration import check_registered
 from balora_jax.regularizers.terms import Terms, make_terms
 from balora_jax.training.optimizer import learning_rate, make_optimizer
-from balora_jax.training.setup import Student, TrainSetup
-from balora_jax.training.sharding import Rules, batch_sharding, leaf_sharding, put, tree_shardings
-from balora_jax.training.state import Path, TrainState, init_state, partition, trainable_mask
+from balora_jax.training.setup import TrainSetup
+from balora_jax.training.sharding import Rules, tree_shardings
+from balora_jax.training.state import Path, init_state, partition, trainable_mask
 from balora_jax.training.step import Gradient, make_train_step, token_weighted, whole_batch
+from balora_jax.training.subtrees import select, update, without
 from balora_jax.training.term_schedules import weights_at
 
 CLASSIFICATION = "sequence-classification"
 # The modules with the losses of language models, by model.task.
 LANGUAGE_TASKS = {"causal-lm": causal_lm, "seq2seq-lm": seq2seq_lm}
-KernelGradients = Mapping[Path, jax.Array]
 
 
 def label_count(config: RunConfig) -> int | None:
@@ -83,7 +80,7 @@ def build_setup(
     classifies = config.model.task == CLASSIFICATION
     if head is None:
         head = models.head_modules(model) if classifies else ()
-    base = _head_in_float32(models.abstract_params(model), head)
+    base = head_in_float32(models.abstract_params(model), head)
     spec, lora_shapes, starts_at_zero = _abstract_adapters(config, without(base, head))
     head_frozen = not classifies and config.method != "full" and "lm_head" not in lora_shapes
     head_frozen = head_frozen and not whole_logits
@@ -152,7 +149,7 @@ def batch_shapes(
       A batch of shapes [examples, ...].
     """
     examples = config.training.batch_size
-    regression = _is_regression(config)
+    regression = is_regression(config)
     target_shape = {
         "causal-lm": (examples, length),
         "seq2seq-lm": (examples, answer_length),
@@ -184,7 +181,8 @@ def _needs_teacher_column(config: RunConfig) -> bool:
     return any(term.needs_teacher for term in terms.values())
 
 
-def _is_regression(config: RunConfig) -> bool:
+def is_regression(config: RunConfig) -> bool:
+    """Return True if the run predicts scores."""
     if config.model.task != CLASSIFICATION:
         return False
     return data.text_task(config.data).scores is not None
@@ -215,7 +213,7 @@ def _gradient(
             model,
             spec,
             terms,
-            regression=_is_regression(config),
+            regression=is_regression(config),
             student_head=config.teacher_head == "student",
         )
         return whole_batch(loss)
@@ -234,7 +232,7 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
     adapters.check_rank(section.rank, paths, base)
     start_and_settings = adapters.find_start(config.adapter_init)
     if start_and_settings is None:
-        loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
+        loaded = peft_format.load_adapter(peft_folder(config.adapter_init), base)
         rank = jax.tree.leaves(loaded)[0].shape[-1]
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded)
         return AdapterSpec(rank, form=section.form), shapes, True
@@ -243,7 +241,7 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
     return spec, jax.eval_shape(make, key=jax.random.key(0)), start.zero
 
 
-def _peft_folder(init: str) -> pathlib.Path:
+def peft_folder(init: str) -> pathlib.Path:
     """The folder of the PEFT adapter that adapter.init names."""
     folder = pathlib.Path(init).expanduser()
     if not folder.is_dir():
@@ -263,264 +261,7 @@ def _placed(mesh: Mesh, tree: Any, rules: Rules) -> Any:
     )
 
 
-def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
-    """Load a model, with each weight placed on the mesh as it is read.
-
-    Args:
-      config: the run.
-      mesh: the devices.
-
-    Returns:
-      The model, its weights and notes on them.
-
-    Raises:
-      BadInput: the checkpoint cannot be used, or its head does not have the labels of the data.
-    """
-    # Weights that are trained stay in float32: bfloat16 would round small updates away.
-    dtype = jnp.dtype("float32" if config.method == "full" else config.model.dtype)
-    section = config.model
-    key = jax.random.key(config.training.seed)
-    options = {
-        "task": section.task,
-        "num_labels": label_count(config),
-        "dtype": dtype,
-        "revision": section.revision,
-    }
-
-    model = models.load_model(section.source, **options)
-    rules = model.sharding_rules
-
-    def place(path: Path, array: Any) -> jax.Array:
-        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
-
-    if section.from_scratch:
-        shardings = base_shardings(mesh, models.abstract_params(model), rules)
-        params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
-        return models.Loaded(model, params, [])
-    loaded = models.load_checkpoint(section.source, **options, place=place, key=key)
-    if loaded.stored_labels is not None and not section.replace_head:
-        raise BadInput(
-            f"{section.source} has a head for {loaded.stored_labels} labels and the data has "
-            f"{loaded.model.labels}; accepted: data with {loaded.stored_labels}, "
-            "or model.replace_head true to start a fresh head"
-        )
-    return loaded._replace(params=_head_in_float32(loaded.params, trained_head(loaded)))
-
-
-def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:
-    """List the modules of a classifier that are fully trained: its head, and a fresh pooler.
-
-    Args:
-      loaded: from `load_model`.
-
-    Returns:
-      The paths of the modules; empty for a language model.
-    """
-    if not hasattr(loaded.model, "labels"):
-        return ()
-    head = models.head_modules(loaded.model)
-    return (*head, *(module for module in loaded.fresh if module[:1] not in head))
-
-
-def materialize(
-    config: RunConfig,
-    setup: TrainSetup,
-    base: Tree,
-    initial: Tree | None = None,
-    gradient: KernelGradients | None = None,
-) -> tuple[Student, TrainState]:
-    """Add the weights to a setup: adapters, frozen parameters and the state before step 1.
-
-    Args:
-      config: the run.
-      setup: from `build_setup`.
-      base: the parameters of the model on the mesh; donated in the residual form.
-      initial: the adapters of step 0 of a resumed run; None to initialize them.
-      gradient: from `first_gradient`, for the starts that need it.
-
-    Returns:
-      The student and its state.
-
-    Raises:
-      BadInput: the start needs a gradient and there is none.
-    """
-    mesh = setup.mesh
-    rules = setup.model.sharding_rules
-    lora = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
-    start = None if setup.frozen.initial is None else lora
-    if start is not None and setup.spec.form == "residual":
-        residual = functools.partial(adapters.residual, spec=setup.spec)
-        shardings = base_shardings(mesh, base, rules)
-        base = jax.jit(residual, donate_argnums=0, out_shardings=shardings)(base, start)
-    factor = None
-    if setup.frozen.head_factor is not None:
-        factor = jax.jit(head_factor)(models.head(setup.model, base))
-    params = Params(adapters=lora, base=base, head_factor=factor, initial=start)
-    trainable, frozen = partition(params, setup.mask)
-
-    make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
-    state = jax.jit(make_state, out_shardings=shardings)(trainable)
-    frozen = jax.tree.map(
-        lambda leaf, shape: jax.device_put(leaf, shape.sharding), frozen, setup.frozen
-    )
-    return Student(setup, frozen), state
-
-
-def _init_adapters(
-    config: RunConfig,
-    setup: TrainSetup,
-    base: Tree,
-    initial: Tree | None,
-    gradient: KernelGradients | None,
-) -> Tree:
-    """Make the adapters of step 0, on the mesh."""
-    if config.method == "full":
-        return {}
-    if initial is not None:
-        return _on_mesh(setup, initial)
-    start_and_settings = adapters.find_start(config.adapter_init)
-    if start_and_settings is None:
-        loaded = peft_format.load_adapter(_peft_folder(config.adapter_init), base)
-        return _on_mesh(setup, loaded)
-
-    start, settings = start_and_settings
-    if start.needs == "gradient":
-        if gradient is None:
-            raise BadInput(
-                f"adapter.init is {config.adapter_init!r}, which needs the gradient of a first "
-                "batch; accepted: a run that trains"
-            )
-        settings = settings | {"gradient": gradient}
-    replicated = NamedSharding(setup.mesh, P())
-    lora = start.init(
-        base,
-        adapters.match_targets(config.adapter.targets, base),
-        setup.spec.rank,
-        scale=setup.spec.scale,
-        key=jax.random.key(config.training.seed),
-        gather=functools.partial(jax.lax.with_sharding_constraint, shardings=replicated),
-        **settings,
-    )
-    return _on_mesh(setup, lora)
-
-
-def needs_gradient(config: RunConfig) -> bool:
-    """Return True if the adapters' start needs the gradient of the first batch.
-
-    Args:
-      config: the run.
-    """
-    start_and_settings = adapters.find_start(config.adapter_init)
-    if config.method == "full" or start_and_settings is None:
-        return False
-    start, _ = start_and_settings
-    return start.needs == "gradient"
-
-
-def first_gradient(
-    config: RunConfig, setup: TrainSetup, base: Tree, batch: Batch
-) -> KernelGradients:
-    """Compute the gradient of the task loss with respect to every target kernel.
-
-    The gradient takes as much memory as those kernels in float32.
-
-    Args:
-      config: the run.
-      setup: from `build_setup`.
-      base: the parameters of the model on the mesh.
-      batch: the first batch of the run, numpy arrays [examples, ...].
-
-    Returns:
-      {path: [in, out] or [layers, in, out]}, float32: the mean over the batch's counted tokens.
-    """
-    paths = adapters.match_targets(config.adapter.targets, without(base, setup.head))
-    task_loss = _task_loss(config, setup)
-
-    @jax.jit
-    def gradient_of(base: Tree, micro_batch: Batch) -> tuple[KernelGradients, jax.Array]:
-        counted = jnp.sum(micro_batch.mask)
-
-        def loss(base: Tree) -> jax.Array:
-            return counted * task_loss(Params(adapters={}, base=base), micro_batch)
-
-        kernels = adapters.kernel_gradients(loss, base, paths)
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernels), counted
-
-    sharding = batch_sharding(setup.mesh)
-    accumulation = config.training.accumulation
-    total = None
-    for index in range(accumulation):
-
-        def micro_batch_of(array: np.ndarray, index: int = index) -> jax.Array:
-            part = np.array_split(array, accumulation)[index]
-            return put(part[None], sharding)[0]
-
-        sums = gradient_of(base, jax.tree.map(micro_batch_of, batch))
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-    kernels, counted = total
-    return jax.tree.map(lambda leaf: leaf / counted, kernels)
-
-
-def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch], jax.Array]:
-    """Make the function (params, micro-batch) -> the mean task loss over the counted tokens."""
-    if config.model.task != CLASSIFICATION:
-        task = LANGUAGE_TASKS[config.model.task]
-        return task.make_task_loss(
-            setup.model, setup.spec, head_frozen=setup.head_frozen, mesh=setup.loss_mesh
-        )
-    logits_of = classification.make_logits(setup.model, setup.spec)
-    loss = classification.task_loss(_is_regression(config))
-    return lambda params, batch: loss(logits_of(params, batch), batch.targets, batch.mask)
-
-
-def select(tree: Tree, modules: Sequence[Path]) -> Tree:
-    """Return the part of a tree inside some modules.
-
-        select({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"head": {"w": 1}}
-
-    Args:
-      tree: a nested dict.
-      modules: the paths of the modules.
-    """
-    flat = traverse_util.flatten_dict(tree)
-    chosen = {path: leaf for path, leaf in flat.items() if _inside(path, modules)}
-    return traverse_util.unflatten_dict(chosen)
-
-
-def without(tree: Tree, modules: Sequence[Path]) -> Tree:
-    """Return the part of a tree outside some modules.
-
-        without({"head": {"w": 1}, "body": {"w": 2}}, [("head",)])  ->  {"body": {"w": 2}}
-
-    Args:
-      tree: a nested dict.
-      modules: the paths of the modules.
-    """
-    flat = traverse_util.flatten_dict(tree)
-    chosen = {path: leaf for path, leaf in flat.items() if not _inside(path, modules)}
-    return traverse_util.unflatten_dict(chosen)
-
-
-def update(tree: Tree, part: Tree) -> Tree:
-    """Return a tree with the leaves of `part` in place of its own leaves.
-
-        update({"head": {"w": 1}, "body": {"w": 2}}, {"head": {"w": 3}})
-          ->  {"head": {"w": 3}, "body": {"w": 2}}
-
-    Args:
-      tree: a nested dict.
-      part: a nested dict with some of its leaves.
-    """
-    flat = traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(part)
-    return traverse_util.unflatten_dict(flat)
-
-
-def _inside(path: Path, modules: Sequence[Path]) -> bool:
-    return any(path[: len(module)] == module for module in modules)
-
-
-def _head_in_float32(base: Tree, head: Sequence[Path]) -> Tree:
+def head_in_float32(base: Tree, head: Sequence[Path]) -> Tree:
     """The base with the head in float32; leaves are arrays or shapes."""
 
     def in_float32(leaf: Any) -> Any:
@@ -529,13 +270,3 @@ def _head_in_float32(base: Tree, head: Sequence[Path]) -> Tree:
         return leaf.astype(jnp.float32)
 
     return update(base, jax.tree.map(in_float32, select(base, head)))
-
-
-def base_shardings(mesh: Mesh, base: Tree, rules: Rules) -> Tree:
-    """The shardings of base parameters, or of a part of them."""
-    return tree_shardings(mesh, {"base": base}, rules)["base"]
-
-
-def _on_mesh(setup: TrainSetup, tree: Tree) -> Tree:
-    shardings = tree_shardings(setup.mesh, tree, setup.model.sharding_rules)
-    return jax.tree.map(jax.device_put, tree, shardings)

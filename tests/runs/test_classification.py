@@ -23,7 +23,8 @@ from balora_jax.objective import classification
 from balora_jax.runs import export
 from balora_jax.runs.classification import Classification
 from balora_jax.runs.finetune import finetune
-from balora_jax.runs.setup import build_setup, load_model, materialize, trained_head
+from balora_jax.runs.setup import build_setup
+from balora_jax.runs.weights import load_model, materialize, trained_head
 from balora_jax.training.sharding import make_mesh
 
 

@@ -12,18 +12,11 @@ from balora_jax import models
 from balora_jax.config import MeshConfig
 from balora_jax.config.parse import read_config
 from balora_jax.runs.run import set_up
-from balora_jax.runs.setup import (
-    batch_shapes,
-    build_setup,
-    load_model,
-    materialize,
-    select,
-    trained_head,
-    update,
-    without,
-)
+from balora_jax.runs.setup import batch_shapes, build_setup
+from balora_jax.runs.weights import load_model, materialize, trained_head
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.sharding import make_mesh
+from balora_jax.training.subtrees import select, update, without
 
 
 def test_no_weights_are_needed(run_arguments, tiny_llama, tmp_path):

@@ -1,0 +1,89 @@
+"""The gradient of a run's first batch, for the adapter starts that need it."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from balora_jax import adapters
+from balora_jax.config import RunConfig
+from balora_jax.data import Batch
+from balora_jax.objective import classification
+from balora_jax.objective.params import Params, Tree
+from balora_jax.runs.setup import CLASSIFICATION, LANGUAGE_TASKS, is_regression
+from balora_jax.training.setup import TrainSetup
+from balora_jax.training.sharding import batch_sharding, put
+from balora_jax.training.state import Path
+from balora_jax.training.subtrees import without
+
+KernelGradients = Mapping[Path, jax.Array]
+
+
+def needs_gradient(config: RunConfig) -> bool:
+    """Return True if the adapters' start needs the gradient of the first batch.
+
+    Args:
+      config: the run.
+    """
+    start_and_settings = adapters.find_start(config.adapter_init)
+    if config.method == "full" or start_and_settings is None:
+        return False
+    start, _ = start_and_settings
+    return start.needs == "gradient"
+
+
+def first_gradient(
+    config: RunConfig, setup: TrainSetup, base: Tree, batch: Batch
+) -> KernelGradients:
+    """Compute the gradient of the task loss with respect to every target kernel.
+
+    The gradient takes as much memory as those kernels in float32.
+
+    Args:
+      config: the run.
+      setup: from `build_setup`.
+      base: the parameters of the model on the mesh.
+      batch: the first batch of the run, numpy arrays [examples, ...].
+
+    Returns:
+      {path: [in, out] or [layers, in, out]}, float32: the mean over the batch's counted tokens.
+    """
+    paths = adapters.match_targets(config.adapter.targets, without(base, setup.head))
+    task_loss = _task_loss(config, setup)
+
+    @jax.jit
+    def gradient_of(base: Tree, micro_batch: Batch) -> tuple[KernelGradients, jax.Array]:
+        counted = jnp.sum(micro_batch.mask)
+
+        def loss(base: Tree) -> jax.Array:
+            return counted * task_loss(Params(adapters={}, base=base), micro_batch)
+
+        kernels = adapters.kernel_gradients(loss, base, paths)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernels), counted
+
+    sharding = batch_sharding(setup.mesh)
+    accumulation = config.training.accumulation
+    total = None
+    for index in range(accumulation):
+
+        def micro_batch_of(array: np.ndarray, index: int = index) -> jax.Array:
+            part = np.array_split(array, accumulation)[index]
+            return put(part[None], sharding)[0]
+
+        sums = gradient_of(base, jax.tree.map(micro_batch_of, batch))
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    kernels, counted = total
+    return jax.tree.map(lambda leaf: leaf / counted, kernels)
+
+
+def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch], jax.Array]:
+    """Make the function (params, micro-batch) -> the mean task loss over the counted tokens."""
+    if config.model.task != CLASSIFICATION:
+        task = LANGUAGE_TASKS[config.model.task]
+        return task.make_task_loss(
+            setup.model, setup.spec, head_frozen=setup.head_frozen, mesh=setup.loss_mesh
+        )
+    logits_of = classification.make_logits(setup.model, setup.spec)
+    loss = classification.task_loss(is_regression(config))
+    return lambda params, batch: loss(logits_of(params, batch), batch.targets, batch.mask)

@@ -1,0 +1,174 @@
+"""The weights that a run starts from: the model's, the adapters, the state before step 1."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from balora_jax import adapters, models
+from balora_jax.adapters import peft_format
+from balora_jax.config import RunConfig
+from balora_jax.errors import BadInput
+from balora_jax.objective.params import Params, Tree
+from balora_jax.objective.spectrum import head_factor
+from balora_jax.runs.first_gradient import KernelGradients
+from balora_jax.runs.setup import head_in_float32, label_count, peft_folder
+from balora_jax.training.setup import Student, TrainSetup
+from balora_jax.training.sharding import Rules, leaf_sharding, put, tree_shardings
+from balora_jax.training.state import Path, TrainState, init_state, partition
+from balora_jax.training.subtrees import without
+
+
+def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
+    """Load a model, with each weight placed on the mesh as it is read.
+
+    Args:
+      config: the run.
+      mesh: the devices.
+
+    Returns:
+      The model, its weights and notes on them.
+
+    Raises:
+      BadInput: the checkpoint cannot be used, or its head does not have the labels of the data.
+    """
+    # Weights that are trained stay in float32: bfloat16 would round small updates away.
+    dtype = jnp.dtype("float32" if config.method == "full" else config.model.dtype)
+    section = config.model
+    key = jax.random.key(config.training.seed)
+    options = {
+        "task": section.task,
+        "num_labels": label_count(config),
+        "dtype": dtype,
+        "revision": section.revision,
+    }
+
+    model = models.load_model(section.source, **options)
+    rules = model.sharding_rules
+
+    def place(path: Path, array: Any) -> jax.Array:
+        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
+
+    if section.from_scratch:
+        shardings = base_shardings(mesh, models.abstract_params(model), rules)
+        params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
+        return models.Loaded(model, params, [])
+    loaded = models.load_checkpoint(section.source, **options, place=place, key=key)
+    if loaded.stored_labels is not None and not section.replace_head:
+        raise BadInput(
+            f"{section.source} has a head for {loaded.stored_labels} labels and the data has "
+            f"{loaded.model.labels}; accepted: data with {loaded.stored_labels}, "
+            "or model.replace_head true to start a fresh head"
+        )
+    return loaded._replace(params=head_in_float32(loaded.params, trained_head(loaded)))
+
+
+def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:
+    """List the modules of a classifier that are fully trained: its head, and a fresh pooler.
+
+    Args:
+      loaded: from `load_model`.
+
+    Returns:
+      The paths of the modules; empty for a language model.
+    """
+    if not hasattr(loaded.model, "labels"):
+        return ()
+    head = models.head_modules(loaded.model)
+    return (*head, *(module for module in loaded.fresh if module[:1] not in head))
+
+
+def materialize(
+    config: RunConfig,
+    setup: TrainSetup,
+    base: Tree,
+    initial: Tree | None = None,
+    gradient: KernelGradients | None = None,
+) -> tuple[Student, TrainState]:
+    """Add the weights to a setup: adapters, frozen parameters and the state before step 1.
+
+    Args:
+      config: the run.
+      setup: from `build_setup`.
+      base: the parameters of the model on the mesh; donated in the residual form.
+      initial: the adapters of step 0 of a resumed run; None to initialize them.
+      gradient: from `first_gradient`, for the starts that need it.
+
+    Returns:
+      The student and its state.
+
+    Raises:
+      BadInput: the start needs a gradient and there is none.
+    """
+    mesh = setup.mesh
+    rules = setup.model.sharding_rules
+    lora = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
+    start = None if setup.frozen.initial is None else lora
+    if start is not None and setup.spec.form == "residual":
+        residual = functools.partial(adapters.residual, spec=setup.spec)
+        shardings = base_shardings(mesh, base, rules)
+        base = jax.jit(residual, donate_argnums=0, out_shardings=shardings)(base, start)
+    factor = None
+    if setup.frozen.head_factor is not None:
+        factor = jax.jit(head_factor)(models.head(setup.model, base))
+    params = Params(adapters=lora, base=base, head_factor=factor, initial=start)
+    trainable, frozen = partition(params, setup.mask)
+
+    make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
+    state = jax.jit(make_state, out_shardings=shardings)(trainable)
+    frozen = jax.tree.map(
+        lambda leaf, shape: jax.device_put(leaf, shape.sharding), frozen, setup.frozen
+    )
+    return Student(setup, frozen), state
+
+
+def _init_adapters(
+    config: RunConfig,
+    setup: TrainSetup,
+    base: Tree,
+    initial: Tree | None,
+    gradient: KernelGradients | None,
+) -> Tree:
+    """Make the adapters of step 0, on the mesh."""
+    if config.method == "full":
+        return {}
+    if initial is not None:
+        return _on_mesh(setup, initial)
+    start_and_settings = adapters.find_start(config.adapter_init)
+    if start_and_settings is None:
+        loaded = peft_format.load_adapter(peft_folder(config.adapter_init), base)
+        return _on_mesh(setup, loaded)
+
+    start, settings = start_and_settings
+    if start.needs == "gradient":
+        if gradient is None:
+            raise BadInput(
+                f"adapter.init is {config.adapter_init!r}, which needs the gradient of a first "
+                "batch; accepted: a run that trains"
+            )
+        settings = settings | {"gradient": gradient}
+    replicated = NamedSharding(setup.mesh, P())
+    lora = start.init(
+        base,
+        adapters.match_targets(config.adapter.targets, base),
+        setup.spec.rank,
+        scale=setup.spec.scale,
+        key=jax.random.key(config.training.seed),
+        gather=functools.partial(jax.lax.with_sharding_constraint, shardings=replicated),
+        **settings,
+    )
+    return _on_mesh(setup, lora)
+
+
+def base_shardings(mesh: Mesh, base: Tree, rules: Rules) -> Tree:
+    """The shardings of base parameters, or of a part of them."""
+    return tree_shardings(mesh, {"base": base}, rules)["base"]
+
+
+def _on_mesh(setup: TrainSetup, tree: Tree) -> Tree:
+    shardings = tree_shardings(setup.mesh, tree, setup.model.sharding_rules)
+    return jax.tree.map(jax.device_put, tree, shardings)
