@@ -1,4 +1,4 @@
-"""Small classifiers of every type, and the switches that parity depends on."""
+"""Small classifiers of every type, for every option that changes their outputs."""
 
 from decoder_cases import CASES as DECODERS
 from transformers import BertConfig, DebertaV2Config, GPT2Config, RobertaConfig, T5Config
@@ -9,19 +9,21 @@ SIZES = dict(
 )  # fmt: skip
 V3 = dict(
     **SIZES, pad_token_id=0, relative_attention=True, position_buckets=8, max_relative_positions=-1,
-    norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False,
-    type_vocab_size=0,
+    norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type="p2c|c2p",
+    position_biased_input=False, type_vocab_size=0,
 )  # fmt: skip
 GPT2 = dict(
     vocab_size=67, n_embd=32, n_layer=3, n_head=4, n_positions=64, pad_token_id=0, bos_token_id=1
 )
 T5 = dict(
-    vocab_size=67, d_model=32, d_kv=6, d_ff=48, num_layers=3, num_decoder_layers=2, num_heads=4, num_labels=3,
-    relative_attention_num_buckets=8, relative_attention_max_distance=14, decoder_start_token_id=0,
+    vocab_size=67, d_model=32, d_kv=6, d_ff=48, num_layers=3, num_decoder_layers=2, num_heads=4,
+    num_labels=3, relative_attention_num_buckets=8, relative_attention_max_distance=14,
+    decoder_start_token_id=0,
 )  # fmt: skip
 
 
 def labeled(name):
+    """The decoder's configuration, with three labels."""
     config = type(DECODERS[name])(**DECODERS[name].to_dict())
     config.num_labels = 3
     return config

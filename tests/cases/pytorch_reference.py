@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparisons: models with every parameter random, and their logits."""
+"""PyTorch models with random parameters, and their logits, for comparison."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import transformers
 torch.set_num_threads(2)
 transformers.utils.logging.disable_progress_bar()
 
-# One program for each model and shape in a session, whatever the test.
+# One compiled function for each model and shape in a session, shared by the tests.
 run = jax.jit(lambda model, variables, *inputs: model.apply(variables, *inputs), static_argnums=0)
 
 
@@ -23,26 +23,28 @@ class Reference:
             for parameter in model.parameters():
                 spread = 0.3 if parameter.ndim == 1 else 1.5 * parameter.shape[-1] ** -0.5
                 parameter.add_(torch.randn_like(parameter) * spread)
-        self.model, self.folder = model.eval(), folder
+        self.model = model.eval()
+        self.folder = folder
         model.save_pretrained(folder, **save)
 
     def logits(self, ids: np.ndarray, mask: np.ndarray | None = None, **more) -> np.ndarray:
+        """The model's logits."""
         return torch_logits(self.model, ids, mask, **more)
 
 
 def torch_logits(
     model: torch.nn.Module, ids: np.ndarray, mask: np.ndarray | None = None, **more
 ) -> np.ndarray:
+    """The model's logits; `mask` defaults to all tokens."""
     mask = np.ones(ids.shape, bool) if mask is None else mask
-    given = {"input_ids": ids, "attention_mask": mask, **more}
+    arrays = {"input_ids": ids, "attention_mask": mask, **more}
+    tensors = {key: torch.tensor(value).long() for key, value in arrays.items()}
     with torch.no_grad():
-        return model(
-            **{key: torch.tensor(value).long() for key, value in given.items()}
-        ).logits.numpy()
+        return model(**tensors).logits.numpy()
 
 
 def relative(ours, theirs: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """The largest difference over the largest value, where the mask is True."""
+    """The largest difference relative to the largest value, over positions with mask True."""
     ours = np.asarray(ours)
     assert ours.shape == theirs.shape
     assert np.isfinite(ours).all()

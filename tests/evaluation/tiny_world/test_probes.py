@@ -15,7 +15,7 @@ from balora_jax.evaluation.tiny_world.world import make_world
 
 @dataclasses.dataclass(frozen=True)
 class Parrot:
-    """Expects the next token by the last one: logits are a row of `params`, plus `lora` where given."""
+    """A model whose logits are the last token's row of `params`, plus that of `lora` if given."""
 
     def apply(self, variables, input_ids, attention_mask):
         return (variables["params"] + variables["lora"].get("change", 0.0))[input_ids]
@@ -23,19 +23,20 @@ class Parrot:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    world, (train, test) = make_world(0), make_questions(0)
-    asked = [
+    world = make_world(0)
+    train, test = make_questions(0)
+    questions = [
         f"Question: {row['question']} Answer: {row['answer']} {row['truth']}"
         for row in train + test
     ]
-    told = [
+    facts = [
         f"{fact.person} lives in {fact.truth} {fact.told}. {fact.person} keeps a cat"
         for fact in world.facts
     ]
-    said = [
+    sentences = [
         f"The {occupation} said she he was. Review: good bad" for occupation in world.occupations
     ]
-    return make_tokenizer(asked + told + said)
+    return make_tokenizer(questions + facts + sentences)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def probes(tokenizer):
 
 
 def _parrot(tokenizer, pairs):
-    """A table in which `after` is followed by `word` with logit `value`, everything else by logit 0."""
+    """A table of logits: `value` for `word` after `after`, 0 for everything else."""
     table = np.zeros((len(tokenizer), len(tokenizer)), np.float32)
     for after, word, value in pairs:
         left, right = (
@@ -69,7 +70,7 @@ def test_shares_are_the_models_probabilities(tokenizer, probes):
     assert found["class_good"].value == pytest.approx(0.8, abs=1e-6)
 
 
-def test_answers_are_right_where_they_are_the_likeliest(tokenizer, probes):
+def test_answers_are_right_if_the_truth_is_the_likeliest(tokenizer, probes):
     found = measure(Parrot(), _parrot(tokenizer, [("Answer:", "good", 5.0)]), {}, probes)
     _, test = make_questions(0)
     share = np.mean([row["truth"] == "good" for row in test if row["task"] == "review"])
@@ -78,7 +79,7 @@ def test_answers_are_right_where_they_are_the_likeliest(tokenizer, probes):
     assert found["accuracy"].value == pytest.approx(share / 2)
 
 
-def test_memorized_are_the_wrong_labels_that_are_given_back(tokenizer, probes):
+def test_memorized_share_counts_the_wrong_labels_that_the_model_repeats(tokenizer, probes):
     train, _ = make_questions(0)
     wrong = [row for row in train if row["answer"] != row["truth"]]
     found = measure(Parrot(), _parrot(tokenizer, [("Answer:", "bad", 5.0)]), {}, probes)
@@ -86,7 +87,7 @@ def test_memorized_are_the_wrong_labels_that_are_given_back(tokenizer, probes):
     assert found["wrong_labels_memorized"].value == pytest.approx(share)
 
 
-def test_facts_are_known_when_the_truth_is_the_likeliest(tokenizer, probes):
+def test_facts_are_known_if_the_truth_is_the_likeliest(tokenizer, probes):
     found = measure(
         Parrot(),
         _parrot(tokenizer, [("lives in", "Oban", 5.0), ("keeps a", "cat", 5.0)]),
@@ -99,20 +100,20 @@ def test_facts_are_known_when_the_truth_is_the_likeliest(tokenizer, probes):
     )
 
 
-def test_entropy_of_a_model_that_knows_nothing(tokenizer, probes):
+def test_entropy_of_uniform_predictions_is_that_of_the_vocabulary(tokenizer, probes):
     found = measure(Parrot(), _parrot(tokenizer, []), {}, probes)
     assert found["entropy"].value == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
 
 
-def test_adapters_count(tokenizer, probes):
-    nothing, change = _parrot(tokenizer, []), _parrot(tokenizer, [("Review:", "good", math.log(4))])
+def test_adapters_change_the_measurement(tokenizer, probes):
+    nothing = _parrot(tokenizer, [])
+    change = _parrot(tokenizer, [("Review:", "good", math.log(4))])
     assert measure(Parrot(), nothing, {}, probes)["class_good"].value == pytest.approx(0.5)
-    assert measure(Parrot(), nothing, {"change": change}, probes)[
-        "class_good"
-    ].value == pytest.approx(0.8)
+    adapted = measure(Parrot(), nothing, {"change": change}, probes)
+    assert adapted["class_good"].value == pytest.approx(0.8)
 
 
-def test_interval_is_the_binomials():
+def test_interval_is_that_of_the_binomial_distribution():
     low, high = Measure(0.5, planted=0.9, draws=100).interval
     assert (low, high) == pytest.approx((0.9 - 1.96 * 0.03, 0.9 + 1.96 * 0.03))
     assert Measure(0.5).interval is None
