@@ -1,4 +1,4 @@
-"""Language-model regularizers against float64: the given vectors, and a reference of our own elsewhere."""
+"""Language-model regularizers against float64: reference vectors, and an independent numpy form."""
 
 import chex
 import float64_reference as reference
@@ -20,7 +20,8 @@ CASES = {
 
 
 def assert_same(found, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
-    (value, gradient), (true_value, true_gradient) = found, expected
+    value, gradient = found
+    true_value, true_gradient = expected
     assert value.dtype == jnp.float32 and value.shape == ()
     np.testing.assert_allclose(value, true_value, rtol=value_tolerance, atol=value_tolerance)
     error = np.linalg.norm(np.asarray(gradient, np.float64) - true_gradient)
@@ -28,6 +29,7 @@ def assert_same(found, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
 
 
 def random_case(seed, shape, scale=3.0, keep=0.6):
+    """(logits, teacher_logits, mask) of random numbers, with at least one position counted."""
     rng = np.random.default_rng(seed)
     logits, teacher = rng.normal(size=(2, *shape)) * scale
     mask = rng.random(shape[:-1]) < keep
@@ -36,12 +38,12 @@ def random_case(seed, shape, scale=3.0, keep=0.6):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_equals_the_given_vectors(shared, which, name):
-    given = np.load(shared / "reference" / f"vectors_{which}.npz")
-    arrays = [jnp.asarray(given[f"nlg_{key}"]) for key in ("logits", "teacher", "mask")]
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_equals_the_reference_vectors(shared, number, name):
+    vectors = np.load(shared / "reference" / f"vectors_{number}.npz")
+    arrays = [jnp.asarray(vectors[f"nlg_{key}"]) for key in ("logits", "teacher", "mask")]
     found = jax.jit(jax.value_and_grad(CASES[name]))(*arrays)
-    assert_same(found, (given[f"nlg_{name}"], given[f"nlg_{name}_grad"]))
+    assert_same(found, (vectors[f"nlg_{name}"], vectors[f"nlg_{name}_grad"]))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_value_and_gradient_are_finite(kind, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_counted_is_zero_with_zero_gradient(name):
+def test_an_empty_mask_gives_zero_with_zero_gradient(name):
     logits, teacher, _ = random_case(14, (4, 30))
     value, gradient = jax.value_and_grad(CASES[name])(logits, teacher, np.zeros(4, bool))
     assert value == 0
@@ -134,12 +136,13 @@ def test_nothing_counted_is_zero_with_zero_gradient(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_masked_does_not_count_even_if_not_finite(name):
+def test_masked_positions_do_not_count_even_if_not_finite(name):
     logits, teacher, mask = random_case(15, (9, 30))
     expected = jax.value_and_grad(CASES[name])(
         logits[mask], teacher[mask], np.ones(mask.sum(), bool)
     )
-    logits[~mask], teacher[~mask] = np.nan, np.inf
+    logits[~mask] = np.nan
+    teacher[~mask] = np.inf
     value, gradient = jax.value_and_grad(CASES[name])(logits, teacher, mask)
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
     np.testing.assert_allclose(gradient[mask], expected[1], rtol=1e-3, atol=1e-6)
@@ -147,7 +150,7 @@ def test_what_is_masked_does_not_count_even_if_not_finite(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_vmap_is_a_loop(name):
+def test_vmap_equals_a_loop(name):
     batches = [random_case(seed, (7, 25)) for seed in (16, 17, 18)]
     stacked = [jnp.stack(parts) for parts in zip(*batches, strict=True)]
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(CASES[name])))(*stacked)
@@ -158,7 +161,7 @@ def test_vmap_is_a_loop(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_trace_a_shape(name):
+def test_one_trace_for_each_shape(name):
     chex.clear_trace_counter()
     function = jax.jit(chex.assert_max_traces(CASES[name], n=1))
     for seed in (19, 20):
