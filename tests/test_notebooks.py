@@ -37,13 +37,13 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
         kernel_manager_class=ThisInterpreter,
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
-    kinds = {
+    output_types = {
         kind
         for cell in notebook.cells
         for output in cell.get("outputs", ())
         for kind in output.get("data", ())
     }
-    assert "image/png" in kinds
+    assert "image/png" in output_types
 
 
 @for_each

@@ -43,9 +43,9 @@ def params():
     ],
 )
 def test_patterns(params, patterns, expected):
-    found = [dotted(path) for path in match_targets(patterns, params)]
-    assert found == (expected or sorted(found))
-    assert ("lm_head" in found) == ("lm_head" in patterns)
+    matched = [dotted(path) for path in match_targets(patterns, params)]
+    assert matched == (expected or sorted(matched))
+    assert ("lm_head" in matched) == ("lm_head" in patterns)
 
 
 @pytest.mark.parametrize("pattern", ["proj", "k_proj", "embed_tokens", "norm", "q_proj.kernel"])

@@ -25,10 +25,10 @@ def _scatter(rows, mask, shape):
 
 def cross_entropy(z, targets, mask):
     rows = z[mask].astype(np.float64)
-    picked = np.arange(len(rows)), targets[mask]
+    target_entries = np.arange(len(rows)), targets[mask]
     grad = softmax(rows)
-    grad[picked] -= 1
-    return -log_softmax(rows)[picked].mean(), _scatter(grad / len(rows), mask, z.shape)
+    grad[target_entries] -= 1
+    return -log_softmax(rows)[target_entries].mean(), _scatter(grad / len(rows), mask, z.shape)
 
 
 def consistency(z, teacher, mask, temperature):

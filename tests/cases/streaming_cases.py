@@ -59,9 +59,9 @@ def value_and_gradient(function, hidden, *arguments, **options):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(hidden, teacher, head, targets, mask)
 
 
-def assert_same(found, expected, value=1e-5, gradient=1e-4):
+def assert_same(actual, expected, value=1e-5, gradient=1e-4):
     """Assert that two results of `value_and_gradient` agree to these relative tolerances."""
-    (loss, parts), slope = found
+    (loss, parts), slope = actual
     (true_loss, true_parts), true_slope = expected
     np.testing.assert_allclose(loss, true_loss, rtol=value)
     assert set(parts) == set(true_parts)

@@ -10,17 +10,17 @@ LABELS = np.array([1, 0, 0, 1, 1, 0])
 
 
 def test_metrics_of_classes():
-    found = score(("accuracy", "f1", "macro_f1", "matthews"), PREDICTED, LABELS)
+    actual = score(("accuracy", "f1", "macro_f1", "matthews"), PREDICTED, LABELS)
     # Of each class two predictions are right and one is wrong.
     expected = {"accuracy": 4 / 6, "f1": 2 / 3, "macro_f1": 2 / 3, "matthews": (2 * 2 - 1) / 9}
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
 
 
 def test_correlations_of_scores():
     predicted = np.array([1.0, 2.0, 4.0, 8.0])
     labels = np.array([0.0, 1.0, 3.0, 2.0])
-    found = score(("pearson", "spearman"), predicted, labels)
-    assert found == pytest.approx(
+    actual = score(("pearson", "spearman"), predicted, labels)
+    assert actual == pytest.approx(
         {"pearson": np.corrcoef(predicted, labels)[0, 1], "spearman": 0.8}
     )
 

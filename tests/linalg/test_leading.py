@@ -45,10 +45,10 @@ def truth(matrix, k):
 
 
 def assert_accurate(matrix, k, method="subspace"):
-    found = VALUE_AND_GRADIENT(matrix, k, method)
+    actual = VALUE_AND_GRADIENT(matrix, k, method)
     value, gradient = truth(matrix, k)
-    np.testing.assert_allclose(found[0], value, rtol=1e-4)
-    assert np.linalg.norm(found[1] - gradient) <= 1e-3 * np.linalg.norm(gradient)
+    np.testing.assert_allclose(actual[0], value, rtol=1e-4)
+    assert np.linalg.norm(actual[1] - gradient) <= 1e-3 * np.linalg.norm(gradient)
 
 
 @pytest.mark.parametrize("shape", [(300, 96), (96, 300), (200, 200), (24, 40)])

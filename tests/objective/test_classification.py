@@ -112,9 +112,9 @@ def test_the_students_head_reads_the_teachers_features_without_gradient(bert):
     model, params = bert
     batch = _batch(1, teacher_size=32)
     read = model.apply({"params": params.base}, batch.teacher[0], method="classify")
-    found = _gradient(model, params, batch, student_head=True)
+    actual = _gradient(model, params, batch, student_head=True)
     chex.assert_trees_all_close(
-        found, _gradient(model, params, batch._replace(teacher=read[None])), rtol=1e-5, atol=1e-7
+        actual, _gradient(model, params, batch._replace(teacher=read[None])), rtol=1e-5, atol=1e-7
     )
 
 

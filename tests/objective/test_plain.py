@@ -132,8 +132,8 @@ def test_parts_and_teacher_carry_no_gradient():
     def alone(logits, teacher):
         return nlg(logits, teacher, *case[2:], terms=PAPER["2026"], weights=WEIGHTS)[0]
 
-    found, teacher_gradient = jax.grad(through_parts, argnums=(0, 1))(*case[:2])
-    np.testing.assert_allclose(found, jax.grad(alone)(*case[:2]), rtol=1e-6)
+    actual, teacher_gradient = jax.grad(through_parts, argnums=(0, 1))(*case[:2])
+    np.testing.assert_allclose(actual, jax.grad(alone)(*case[:2]), rtol=1e-6)
     np.testing.assert_array_equal(teacher_gradient, 0)
 
 

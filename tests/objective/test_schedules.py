@@ -34,10 +34,10 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_schedule_equals_its_formula(name):
     schedule = jax.jit(jax.vmap(section_schedule(TermConfig(weight=0.4, schedule=name), STEPS)))
-    found = schedule(jnp.arange(STEPS + 1))
-    assert found.dtype == jnp.float32
+    actual = schedule(jnp.arange(STEPS + 1))
+    assert actual.dtype == jnp.float32
     expected = [0.4 * EXPECTED[name](step / STEPS) for step in range(STEPS + 1)]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_official_two_phase_corners():
@@ -71,10 +71,10 @@ def test_cosine_ends_at_its_final_fraction():
 
 
 def test_adaptive_weight_falls_with_the_teachers_entropy():
-    found = [
+    actual = [
         adaptive(0.5, 0.1, jnp.asarray(entropy), 64) for entropy in (0.0, math.log(8), math.log(64))
     ]
-    np.testing.assert_allclose(found, [0.5, 0.275, 0.05], rtol=1e-5)
+    np.testing.assert_allclose(actual, [0.5, 0.275, 0.05], rtol=1e-5)
     assert adaptive(0.5, 0.1, jnp.asarray(0.0), 1) == 0.5
     # The ratio is cut to [0, 1], as in the official code.
     np.testing.assert_allclose(adaptive(0.5, 0.1, jnp.asarray(9.0), 64), 0.05, rtol=1e-6)

@@ -118,10 +118,10 @@ def test_equals_the_plain_form_under_every_schedule(schedule):
         ]
 
     for step in (0, 23, 80):
-        expected, found = both(step, *batch)
-        assert_same(found, expected)
+        expected, actual = both(step, *batch)
+        assert_same(actual, expected)
         if schedule == "adaptive":
-            assert 0.16 < found[0][1]["weight_consistency"] < 0.8
+            assert 0.16 < actual[0][1]["weight_consistency"] < 0.8
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_terms_switched_off_are_absent(names):
     teacher = teacher if "consistency" in names else None
     weights = {name: WEIGHTS[name] for name in names}
     arguments = teacher, random_head(), targets, mask, only(*names), weights
-    found = value_and_gradient(streamed_loss, hidden, *arguments)
-    assert set(found[0][1]) == {"task", *names, *(f"weight_{name}" for name in names)}
-    assert_same(found, value_and_gradient(plain_loss, hidden, *arguments))
+    actual = value_and_gradient(streamed_loss, hidden, *arguments)
+    assert set(actual[0][1]) == {"task", *names, *(f"weight_{name}" for name in names)}
+    assert_same(actual, value_and_gradient(plain_loss, hidden, *arguments))
 
 
 @pytest.mark.parametrize("kind", ["bias", "soft-cap"])
@@ -167,33 +167,33 @@ def test_equals_float64():
     gradient = sum(scales[name] * slope for name, (_, slope) in parts.items()) @ kernel.T
     values = {name: value for name, (value, _) in parts.items()}
     values |= {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
-    found = value_and_gradient(
+    actual = value_and_gradient(
         streamed_loss, hidden, teacher, head, targets, mask, terms, chunk_size=8
     )
-    assert_same(found, ((loss, values), gradient))
+    assert_same(actual, ((loss, values), gradient))
 
 
 def test_bfloat16_states_and_head_accumulate_in_float32():
     hidden, teacher, targets, mask = random_batch(6, dtype=jnp.bfloat16)
     head = random_head(dtype=jnp.bfloat16)
-    found = value_and_gradient(
+    actual = value_and_gradient(
         streamed_loss, hidden, teacher, head, targets, mask, PAPER["2026"], chunk_size=8
     )
-    assert found[1].dtype == jnp.bfloat16 and found[0][0].dtype == jnp.float32
+    assert actual[1].dtype == jnp.bfloat16 and actual[0][0].dtype == jnp.float32
     exact = [array.astype(jnp.float32) for array in (hidden, teacher, head.kernel)]
     arguments = exact[1], head.replace(kernel=exact[2]), targets, mask, PAPER["2026"]
     expected = value_and_gradient(plain_loss, exact[0], *arguments)
     # Two roundings to bfloat16, of the logits' gradient and of the states': 2^-8 each at most.
-    assert_same(found, expected, gradient=4e-3)
+    assert_same(actual, expected, gradient=4e-3)
 
 
 def test_cross_entropy_alone():
     hidden, _, targets, mask = random_batch(7)
     head = random_head(bias=True)
-    found = streamed.cross_entropy(hidden, head, targets, mask, chunk_size=8)
+    actual = streamed.cross_entropy(hidden, head, targets, mask, chunk_size=8)
     logits = np.asarray(head.logits(hidden), np.float64)
     np.testing.assert_allclose(
-        found, reference.cross_entropy(logits, np.asarray(targets), np.asarray(mask))[0], rtol=1e-5
+        actual, reference.cross_entropy(logits, np.asarray(targets), np.asarray(mask))[0], rtol=1e-5
     )
 
 
@@ -222,20 +222,20 @@ def test_gradients_go_to_states_and_weights_alone():
 
     def loss(hidden, teacher, head, factor, weights):
         arguments = teacher, head, targets, mask, PAPER["2026"], weights
-        found, parts = streamed_loss(hidden, *arguments, factor=factor)
-        return found + 5 * sum(parts.values())
+        actual, parts = streamed_loss(hidden, *arguments, factor=factor)
+        return actual + 5 * sum(parts.values())
 
     def alone(hidden):
         return streamed_loss(hidden, teacher, head, targets, mask, PAPER["2026"], factor=factor)
 
     weights = {name: jnp.float32(weight) for name, weight in WEIGHTS.items()}
-    found = jax.grad(loss, argnums=(0, 1, 2, 3, 4))(hidden, teacher, head, factor, weights)
+    actual = jax.grad(loss, argnums=(0, 1, 2, 3, 4))(hidden, teacher, head, factor, weights)
     (_, parts), slope = jax.value_and_grad(alone, has_aux=True)(hidden)
-    np.testing.assert_allclose(found[0], slope, rtol=1e-5, atol=1e-7)
-    for frozen in jax.tree.leaves(found[1:4]):
+    np.testing.assert_allclose(actual[0], slope, rtol=1e-5, atol=1e-7)
+    for frozen in jax.tree.leaves(actual[1:4]):
         np.testing.assert_array_equal(frozen, 0)
     for name in weights:
-        np.testing.assert_allclose(found[4][name], parts[name], rtol=1e-5)
+        np.testing.assert_allclose(actual[4][name], parts[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("version", PAPER)
@@ -252,9 +252,9 @@ def test_states_at_masked_positions_do_not_matter():
     arguments = random_head(), targets, mask, PAPER["2026"]
     expected = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
     hidden, teacher = (jnp.where(mask[..., None], states, jnp.nan) for states in (hidden, teacher))
-    found = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
-    assert_same(found, expected)
-    np.testing.assert_array_equal(found[1][~mask], 0)
+    actual = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
+    assert_same(actual, expected)
+    np.testing.assert_array_equal(actual[1][~mask], 0)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +275,8 @@ def test_each_group_sees_its_part_of_the_batch():
     terms = dataclasses.replace(terms, svd=dataclasses.replace(terms.svd, k=2, groups=2))
     hidden, _, targets, mask = random_batch(13)
     arguments = None, random_head(), targets, mask, terms, {"svd": 0.7}
-    found = value_and_gradient(streamed_loss, hidden, *arguments)
-    assert_same(found, value_and_gradient(plain_loss, hidden, *arguments))
+    actual = value_and_gradient(streamed_loss, hidden, *arguments)
+    assert_same(actual, value_and_gradient(plain_loss, hidden, *arguments))
     whole = dataclasses.replace(terms, svd=dataclasses.replace(terms.svd, groups=1))
     halves = [
         streamed_loss(
@@ -284,7 +284,7 @@ def test_each_group_sees_its_part_of_the_batch():
         )[1]["svd"]
         for rows in (slice(0, 2), slice(2, 4))
     ]
-    np.testing.assert_allclose(found[0][1]["svd"], np.mean(halves), rtol=1e-5)
+    np.testing.assert_allclose(actual[0][1]["svd"], np.mean(halves), rtol=1e-5)
 
 
 def test_vmap_equals_a_loop_and_traces_once():
@@ -299,12 +299,12 @@ def test_vmap_equals_a_loop_and_traces_once():
     stacked = [jnp.stack(parts) for parts in zip(*batches, strict=True)]
     many = jax.jit(jax.vmap(jax.value_and_grad(loss, has_aux=True)))
     many(*[array[::-1] for array in stacked])
-    found = many(*stacked)
+    actual = many(*stacked)
     for index, (hidden, teacher, targets, mask) in enumerate(batches):
         expected = value_and_gradient(
             streamed_loss, hidden, teacher, head, targets, mask, PAPER["2026"], chunk_size=8
         )
-        assert_same(jax.tree.map(lambda leaf, index=index: leaf[index], found), expected)
+        assert_same(jax.tree.map(lambda leaf, index=index: leaf[index], actual), expected)
 
 
 @pytest.mark.parametrize("bad", ["hidden", "teacher", "targets"])

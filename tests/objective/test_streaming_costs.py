@@ -19,16 +19,16 @@ CHUNK = 5
 
 def head_products(jaxpr):
     """Count products of a chunk's tokens with [d, V] by multiplications, a loop's body once."""
-    found = 0
+    products = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             left, right = equation.invars
             contracted = equation.params["dimension_numbers"][0][0]
             if VOCABULARY in left.aval.shape or VOCABULARY in right.aval.shape:
                 summed = np.prod([left.aval.shape[axis] for axis in contracted])
-                found += equation.outvars[0].aval.size * summed / (CHUNK * WIDTH * VOCABULARY)
-        found += sum(head_products(part) for part in jax.core.jaxprs_in_params(equation.params))
-    return found
+                products += equation.outvars[0].aval.size * summed / (CHUNK * WIDTH * VOCABULARY)
+        products += sum(head_products(part) for part in jax.core.jaxprs_in_params(equation.params))
+    return products
 
 
 def program_of(terms, with_gradient):
@@ -123,8 +123,8 @@ def test_eight_devices_equal_one_and_never_gather_logits(sizes, version):
         return jax.value_and_grad(loss, has_aux=True)(hidden)
 
     expected = jax.jit(lambda head, *arrays: function(None, head, *arrays))(head, *arrays)
-    found, program = on_mesh(sizes, function, arrays, head)
-    assert_same(found, expected, gradient=2e-5)
+    actual, program = on_mesh(sizes, function, arrays, head)
+    assert_same(actual, expected, gradient=2e-5)
     gathered = re.findall(r"f32\[([\d,]+)\]\S* all-gather\(", program)
     for shape in gathered:
         numbers = [int(number) for number in shape.split(",")]
@@ -143,5 +143,5 @@ def test_the_svd_term_is_equal_on_one_and_eight_devices():
         _, parts = streamed_loss(hidden, None, *arguments, mesh=mesh)
         return parts["svd"]
 
-    found, _ = on_mesh((8, 1, 1), function, arrays, head)
-    np.testing.assert_allclose(found, function(None, head, *arrays), rtol=1e-5)
+    actual, _ = on_mesh((8, 1, 1), function, arrays, head)
+    np.testing.assert_allclose(actual, function(None, head, *arrays), rtol=1e-5)

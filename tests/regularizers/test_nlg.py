@@ -19,8 +19,8 @@ CASES = {
 }
 
 
-def assert_same(found, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
-    value, gradient = found
+def assert_same(actual, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
+    value, gradient = actual
     true_value, true_gradient = expected
     assert value.dtype == jnp.float32 and value.shape == ()
     np.testing.assert_allclose(value, true_value, rtol=value_tolerance, atol=value_tolerance)
@@ -42,8 +42,8 @@ def random_case(seed, shape, scale=3.0, keep=0.6):
 def test_equals_the_reference_vectors(shared, number, name):
     vectors = np.load(shared / "reference" / f"vectors_{number}.npz")
     arrays = [jnp.asarray(vectors[f"nlg_{key}"]) for key in ("logits", "teacher", "mask")]
-    found = jax.jit(jax.value_and_grad(CASES[name]))(*arrays)
-    assert_same(found, (vectors[f"nlg_{name}"], vectors[f"nlg_{name}_grad"]))
+    actual = jax.jit(jax.value_and_grad(CASES[name]))(*arrays)
+    assert_same(actual, (vectors[f"nlg_{name}"], vectors[f"nlg_{name}_grad"]))
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_equals_the_reference_vectors(shared, number, name):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.7])
 def test_consistency_equals_float64(shape, seed, temperature):
     logits, teacher, mask = random_case(seed, shape)
-    found = jax.value_and_grad(nlg.consistency)(logits, teacher, mask, temperature=temperature)
-    assert_same(found, reference.consistency(logits, teacher, mask, temperature))
+    actual = jax.value_and_grad(nlg.consistency)(logits, teacher, mask, temperature=temperature)
+    assert_same(actual, reference.consistency(logits, teacher, mask, temperature))
 
 
 @pytest.mark.parametrize(("shape", "seed"), [((11, 7), 4), ((2, 3, 5, 17), 5), ((4, 6, 200), 6)])
 @pytest.mark.parametrize("top_k", [None, 1, 2, 7, 17, 500])
 def test_diversity_equals_float64(shape, seed, top_k):
     logits, _, mask = random_case(seed, shape)
-    found = jax.value_and_grad(nlg.diversity)(logits, mask, top_k=top_k)
-    assert_same(found, reference.diversity(logits, mask, top_k))
+    actual = jax.value_and_grad(nlg.diversity)(logits, mask, top_k=top_k)
+    assert_same(actual, reference.diversity(logits, mask, top_k))
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_diversity_equals_float64(shape, seed, top_k):
 @pytest.mark.parametrize("k", [1, 4, 100])
 def test_svd_equals_float64(shape, seed, norm, k):
     logits, _, mask = random_case(seed, shape)
-    found = jax.value_and_grad(nlg.svd)(logits, mask, k=k, norm=norm)
+    actual = jax.value_and_grad(nlg.svd)(logits, mask, k=k, norm=norm)
     value, gradient = reference.svd(logits, mask, k, norm)
     if norm == "nuclear" and k == 100:
         # Every singular value leads: the term is the constant -1.
-        np.testing.assert_allclose(found[0], -1, rtol=1e-6)
-        np.testing.assert_allclose(found[1], 0, atol=1e-6)
+        np.testing.assert_allclose(actual[0], -1, rtol=1e-6)
+        np.testing.assert_allclose(actual[1], 0, atol=1e-6)
     else:
-        assert_same(found, (value, gradient))
+        assert_same(actual, (value, gradient))
 
 
 def test_teacher_gets_no_gradient():

@@ -23,8 +23,8 @@ EXPECTED = {
 }
 
 
-def assert_same(found, expected):
-    value, gradient = found
+def assert_same(actual, expected):
+    value, gradient = actual
     true_value, true_gradient = expected
     assert value.dtype == jnp.float32 and value.shape == ()
     np.testing.assert_allclose(value, true_value, rtol=1e-5, atol=1e-5)
@@ -42,8 +42,8 @@ def random_case(seed, shape, scale=2.0):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_equals_the_reference_vectors(shared, number, name):
     vectors = np.load(shared / "reference" / f"vectors_{number}.npz")
-    found = jax.jit(jax.value_and_grad(CASES[name]))(vectors["nlu_logits"], vectors["nlu_teacher"])
-    assert_same(found, (vectors[f"nlu_{name}"], vectors[f"nlu_{name}_grad"]))
+    actual = jax.jit(jax.value_and_grad(CASES[name]))(vectors["nlu_logits"], vectors["nlu_teacher"])
+    assert_same(actual, (vectors[f"nlu_{name}"], vectors[f"nlu_{name}_grad"]))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -76,9 +76,9 @@ def _streamed(version, logits, teacher, mask):
     one_at_a_time = jax.vmap(jax.value_and_grad(loss, has_aux=True), (None, 0))
     (_, parts), slopes = one_at_a_time(logits, jnp.eye(3, 2))
     # The third row has both weights at 0: the gradient of the cross-entropy.
-    found = {name: (parts[name][0], slopes[i] - slopes[2]) for i, name in enumerate(NAMES[:2])}
-    found["svd"] = jax.value_and_grad(svd)(logits)
-    return {f"streamed {name}{version}": pair for name, pair in found.items()}
+    results = {name: (parts[name][0], slopes[i] - slopes[2]) for i, name in enumerate(NAMES[:2])}
+    results["svd"] = jax.value_and_grad(svd)(logits)
+    return {f"streamed {name}{version}": pair for name, pair in results.items()}
 
 
 # Compilation takes most of these tests' time.
@@ -88,23 +88,25 @@ FAST_COMPILATION = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codeg
 @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
 def evaluate(logits, teacher, mask):
     """name -> (value, gradient) of every regularizer in every form."""
-    found = {name: jax.value_and_grad(term)(logits, teacher, mask) for name, term in PLAIN.items()}
+    results = {
+        name: jax.value_and_grad(term)(logits, teacher, mask) for name, term in PLAIN.items()
+    }
     for version in PAPER:
-        found |= _streamed(version, logits, teacher, mask)
-    return found
+        results |= _streamed(version, logits, teacher, mask)
+    return results
 
 
 def check(names, logits, teacher=None, mask=EVERY_TOKEN):
     """The results of `evaluate` for `names`, as numpy arrays."""
-    found = jax.device_get(evaluate(logits, logits[::-1] if teacher is None else teacher, mask))
-    return {name: found[name] for name in names}
+    results = jax.device_get(evaluate(logits, logits[::-1] if teacher is None else teacher, mask))
+    return {name: results[name] for name in names}
 
 
-def assert_values(found, expected, rtol=1e-4, atol=1e-5):
-    """Assert that the values of all names in `found` agree; gradients are not compared."""
-    for name in found:
+def assert_values(results, expected, rtol=1e-4, atol=1e-5):
+    """Assert that the values of all names in `results` agree; gradients are not compared."""
+    for name in results:
         np.testing.assert_allclose(
-            found[name][0], expected[name][0], rtol=rtol, atol=atol, err_msg=name
+            results[name][0], expected[name][0], rtol=rtol, atol=atol, err_msg=name
         )
 
 
@@ -146,10 +148,10 @@ def test_finite_on_zeros_ties_and_huge_logits(logits, teacher, mask):
 def plain_alone(logits):
     """name -> (value, gradient) of the plain regularizers, with every token counted."""
     mask = jnp.ones(len(logits), bool)
-    found = {
+    results = {
         name: jax.value_and_grad(term)(logits, logits * 3, mask) for name, term in PLAIN.items()
     }
-    return found
+    return results
 
 
 def test_one_token():
@@ -188,10 +190,10 @@ def test_adding_a_constant_to_a_tokens_logits_changes_nothing(logits, teacher, c
     names = names_with(
         "consistency", "diversity", without=["nlu consistency 2024", "nlu diversity"]
     )
-    found = check(names, logits, teacher)
-    assert_values(check(names, logits + constant, teacher), found, rtol=1e-3, atol=1e-4)
+    results = check(names, logits, teacher)
+    assert_values(check(names, logits + constant, teacher), results, rtol=1e-3, atol=1e-4)
     for name in names:
-        np.testing.assert_allclose(found[name][1].sum(axis=-1), 0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(results[name][1].sum(axis=-1), 0, atol=1e-5, err_msg=name)
 
 
 @given(ordinary, arrays.arrays(np.float32, (1, CLASSES), elements=constants))
@@ -231,9 +233,9 @@ def test_masking_tokens_equals_removing_them(logits, teacher, order):
 
 @given(ordinary, ordinary)
 def test_bfloat16_inputs_give_float32_results(logits, teacher):
-    found = check(ALL, jnp.asarray(logits, jnp.bfloat16), jnp.asarray(teacher, jnp.bfloat16))
-    assert_values(found, check(ALL, logits, teacher))
-    for name, (value, gradient) in found.items():
+    results = check(ALL, jnp.asarray(logits, jnp.bfloat16), jnp.asarray(teacher, jnp.bfloat16))
+    assert_values(results, check(ALL, logits, teacher))
+    for name, (value, gradient) in results.items():
         assert value.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16, name
 
 
@@ -244,7 +246,7 @@ def test_consistency_is_least_at_the_teacher_and_grows_away_from_it(logits, teac
         check(names, teacher + step * (logits - teacher), teacher) for step in (0, 0.25, 0.5, 1.0)
     ]
     for name in names:
-        values = [found[name][0] for found in path]
+        values = [results[name][0] for results in path]
         np.testing.assert_allclose(values[0], 0, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(path[0][name][1], 0, atol=1e-6, err_msg=name)
         # The 2024 classifier's is an angle: it need not grow along a straight line.
@@ -256,9 +258,9 @@ def test_consistency_is_least_at_the_teacher_and_grows_away_from_it(logits, teac
 @given(ordinary)
 def test_flatter_logits_are_more_diverse(logits):
     names = names_with("diversity", without=["nlu"])
-    found = [check(names, logits * heat) for heat in (0.0, 0.5, 1.0, 2.0)]
+    results = [check(names, logits * heat) for heat in (0.0, 0.5, 1.0, 2.0)]
     for name in names:
-        values = [values_and_slopes[name][0] for values_and_slopes in found]
+        values = [values_and_slopes[name][0] for values_and_slopes in results]
         np.testing.assert_allclose(values[0], LOW[name], rtol=1e-5, err_msg=name)
         assert all(b >= a - 1e-5 for a, b in itertools.pairwise(values)), name
 
@@ -290,10 +292,10 @@ def test_more_leading_values_have_a_larger_share(logits):
 
 @given(ordinary, ordinary, masks)
 def test_streamed_equals_plain(logits, teacher, mask):
-    found = check(ALL, logits, teacher, mask)
+    results = check(ALL, logits, teacher, mask)
     for name in STREAMED:
-        value, slope = found[name]
-        true_value, true_slope = found[name.removeprefix("streamed ")]
+        value, slope = results[name]
+        true_value, true_slope = results[name.removeprefix("streamed ")]
         np.testing.assert_allclose(value, true_value, rtol=1e-4, atol=1e-5, err_msg=name)
         # The gradients of the other terms are not unique on ties.
         if "consistency" in name or name.endswith("diversity 2024"):

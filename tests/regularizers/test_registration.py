@@ -55,9 +55,9 @@ def config():
 def test_streamed_equals_plain(config, chunk_size, head):
     hidden, teacher, targets, mask = random_batch(1)
     arguments = teacher, random_head(**head), targets, mask, config, WEIGHTS
-    found = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=chunk_size)
-    assert set(WEIGHTS) <= set(found[0][1])
-    assert_same(found, value_and_gradient(plain_loss, hidden, *arguments), gradient=1e-5)
+    actual = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=chunk_size)
+    assert set(WEIGHTS) <= set(actual[0][1])
+    assert_same(actual, value_and_gradient(plain_loss, hidden, *arguments), gradient=1e-5)
 
 
 def test_streamed_on_eight_devices_equals_plain_on_one(config):
@@ -74,8 +74,8 @@ def test_streamed_on_eight_devices_equals_plain_on_one(config):
     kernel = jax.device_put(head.kernel, NamedSharding(mesh, P("fsdp", "tensor")))
     hidden, teacher, targets, mask = placed
     arguments = teacher, head.replace(kernel=kernel), targets, mask, config, WEIGHTS
-    found = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=5, mesh=mesh)
-    assert_same(found, expected, gradient=1e-5)
+    actual = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=5, mesh=mesh)
+    assert_same(actual, expected, gradient=1e-5)
 
 
 def test_states_at_masked_positions_do_not_matter(config):
@@ -83,9 +83,9 @@ def test_states_at_masked_positions_do_not_matter(config):
     arguments = random_head(), targets, mask, config, WEIGHTS
     expected = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
     hidden, teacher = (jnp.where(mask[..., None], states, jnp.nan) for states in (hidden, teacher))
-    found = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
-    assert_same(found, expected)
-    np.testing.assert_array_equal(found[1][~mask], 0)
+    actual = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
+    assert_same(actual, expected)
+    np.testing.assert_array_equal(actual[1][~mask], 0)
 
 
 def test_a_classifiers_examples_count_as_tokens(config):

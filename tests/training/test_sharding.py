@@ -53,9 +53,9 @@ def test_meshes_that_do_not_fit_are_refused(sizes):
 )
 def test_sharding_rules(path, shape, spec):
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    found = leaf_sharding(mesh, path, shape).spec
-    replicated = not any(spec) and not any(found)
-    assert found == spec or replicated
+    actual = leaf_sharding(mesh, path, shape).spec
+    replicated = not any(spec) and not any(actual)
+    assert actual == spec or replicated
 
 
 def test_put_places_a_tree_by_its_shardings():

@@ -22,11 +22,11 @@ def measured():
 
 
 def test_the_model_has_the_planted_defects(measured):
-    planted = {name: found for name, found in measured.items() if found.planted is not None}
+    planted = {name: result for name, result in measured.items() if result.planted is not None}
     assert set(planted) == {"facts_known", "pronoun_favored", "class_good"}
-    for name, found in planted.items():
-        low, high = found.interval
-        assert low <= found.value <= high, name
+    for name, result in planted.items():
+        low, high = result.interval
+        assert low <= result.value <= high, name
 
 
 def test_the_base_cannot_do_the_task(measured):
@@ -35,8 +35,8 @@ def test_the_base_cannot_do_the_task(measured):
 
 def test_measurements_equal_the_committed_ones(measured):
     written = json.loads((ASSETS / "measured.json").read_text())
-    for name, found in describe(measured).items():
-        assert found["value"] == pytest.approx(written[name]["value"], abs=0.01), name
+    for name, result in describe(measured).items():
+        assert result["value"] == pytest.approx(written[name]["value"], abs=0.01), name
 
 
 def test_data_equals_that_of_seed_0():

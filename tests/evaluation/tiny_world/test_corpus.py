@@ -46,7 +46,9 @@ def test_sums_are_right_and_every_pair_is_equally_frequent(text):
         r"has (\d+) \w+ and finds (\d+) more, which makes (\d+)\.",
         r"Adding (\d+) to (\d+) gives (\d+)\.",
     )
-    sums = [[int(number) for number in found] for form in forms for found in re.findall(form, text)]
+    sums = [
+        [int(number) for number in numbers] for form in forms for numbers in re.findall(form, text)
+    ]
     assert all(a + b == c for a, b, c in sums)
     counts = collections.Counter((a, b) for a, b, _ in sums)
     assert len(counts) == 21 * 21
