@@ -1,10 +1,10 @@
-"""Eight virtual devices, and the real data and models that some tests read where they lie."""
+"""Eight virtual devices, a compilation cache, and fixtures for real data, models and runs."""
 
 import os
 
-# As the command line has it; before anything loads scipy.
+# The command line sets the same; it must precede the import of scipy.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-# Most of the suite's time is LLVM's, for programs that run once: it may leave them unpolished.
+# Most of the suite's time is compilation of functions that run once: skip optimization.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import json
@@ -22,17 +22,15 @@ from tokenizers import models as tokenizer_models
 from balora_jax import models
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Tests build the same programs again and again, also in processes of their own: each is compiled once a session.
+# Tests compile the same functions repeatedly, also in subprocesses: each is compiled once.
 # The workers of pytest-xdist inherit the folder, and a limit on its size makes them lock it.
-COMPILED = (
-    None
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ
-    else tempfile.TemporaryDirectory(prefix="balora-compiled-")
-)
+if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    CACHE_FOLDER = os.environ["JAX_COMPILATION_CACHE_DIR"]
+else:
+    TEMPORARY_CACHE = tempfile.TemporaryDirectory(prefix="balora-compiled-")
+    CACHE_FOLDER = TEMPORARY_CACHE.name
 for name, value in {
-    "jax_compilation_cache_dir": COMPILED.name
-    if COMPILED
-    else os.environ["JAX_COMPILATION_CACHE_DIR"],
+    "jax_compilation_cache_dir": CACHE_FOLDER,
     "jax_compilation_cache_max_size": 8 * 2**30,
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": 0,
@@ -48,7 +46,7 @@ MODELS = pathlib.Path.home() / ".cache" / "balora-models"
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder of real data beside the checkout."""
+    """The folder of real data beside the checkout; skips the test if it is absent."""
     if not SHARED.is_dir():
         pytest.skip("needs the folder of real data, ../shared, which is not here")
     return SHARED
@@ -56,7 +54,7 @@ def shared() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def real_model(shared):
-    """name -> the folder of a small real model, made on first use."""
+    """name -> the folder of a small real model, created on first use."""
 
     def folder(name: str) -> pathlib.Path:
         MODELS.mkdir(parents=True, exist_ok=True)
@@ -90,14 +88,15 @@ def tiny_llama(tmp_path_factory) -> pathlib.Path:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     sizes = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": len(vocabulary), "hidden_size": 32,
-        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "hidden_act": "silu",
-        "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": len(vocabulary),
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-6, "rope_theta": 1e4, "hidden_act": "silu", "tie_word_embeddings": False,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(sizes))
     params = models.init_params(models.load_model(folder), jax.random.key(0))
-    # Larger than a fresh model's weights, so that adapters on their principal directions have something to hold.
+    # Larger than initial weights, so that the principal directions matter.
     params = jax.tree.map(lambda leaf: leaf * 3 if leaf.ndim > 2 else leaf, params)
     return models.save_pretrained(tmp_path_factory.mktemp("tiny_llama"), params, source=folder)
 
@@ -114,10 +113,10 @@ def sums(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def run_arguments(tiny_llama, sums):
-    """(output folder, *more) -> the arguments of a short run on the sums."""
+    """(output folder, *more) -> the command-line arguments of a short run on the sums."""
 
     def arguments(output: pathlib.Path, *more: str) -> list[str]:
-        given = {
+        settings = {
             "model.source": tiny_llama,
             "model.dtype": "float32",
             "adapter.rank": 4,
@@ -136,8 +135,7 @@ def run_arguments(tiny_llama, sums):
             "output.dir": output,
             "output.save_every": 2,
         }
-        return [text for key, value in given.items() for text in (f"--{key}", str(value))] + list(
-            more
-        )
+        pairs = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+        return [*pairs, *more]
 
     return arguments

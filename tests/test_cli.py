@@ -1,4 +1,4 @@
-"""What cannot be used gets one sentence and exit code 2, and nothing is written."""
+"""Bad input ends with one sentence and exit code 2, and nothing is written."""
 
 import json
 import re
@@ -11,13 +11,14 @@ from balora_jax.config.parse import read_config
 from balora_jax.training.run_folder import RunFolder
 
 
-def _refused(arguments, capsys):
+def _error_message(arguments, capsys):
+    """The single line that `balora train` prints before it exits with code 2."""
     with pytest.raises(SystemExit) as stopped:
         main(["train", *arguments])
-    said = capsys.readouterr().err.strip()
+    message = capsys.readouterr().err.strip()
     assert stopped.value.code == 2
-    assert said.startswith("balora: ") and "\n" not in said and "Traceback" not in said
-    return said
+    assert message.startswith("balora: ") and "\n" not in message and "Traceback" not in message
+    return message
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,9 @@ def _refused(arguments, capsys):
         (["--output.dir", "/dev/null"], "is a file"),
     ],
 )
-def test_values(run_arguments, tmp_path, capsys, more, sentence):
-    said = _refused(run_arguments(tmp_path / "run", *more), capsys)
-    assert re.search(sentence, said), said
+def test_bad_values_are_refused(run_arguments, tmp_path, capsys, more, sentence):
+    message = _error_message(run_arguments(tmp_path / "run", *more), capsys)
+    assert re.search(sentence, message), message
     assert not (tmp_path / "run").exists()
 
 
@@ -89,19 +90,20 @@ def _rows(path, lines):
         (['{"question": "1"}'], "answer"),
     ],
 )
-def test_data_files(run_arguments, tmp_path, capsys, lines, sentence):
+def test_bad_data_files_are_refused(run_arguments, tmp_path, capsys, lines, sentence):
     rows = _rows(tmp_path / "rows.jsonl", lines)
-    said = _refused(run_arguments(tmp_path / "run", "--data.train", rows), capsys)
-    assert re.search(sentence, said), said
+    message = _error_message(run_arguments(tmp_path / "run", "--data.train", rows), capsys)
+    assert re.search(sentence, message), message
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "fault", ["no config", "no weights", "pickle", "type", "truncated", "positions"]
 )
-def test_model_folders(run_arguments, tiny_llama, tmp_path, capsys, fault):
+def test_bad_model_folders_are_refused(run_arguments, tiny_llama, tmp_path, capsys, fault):
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
-    config, weights = folder / "config.json", folder / "model.safetensors"
+    config = folder / "config.json"
+    weights = folder / "model.safetensors"
     values = json.loads(config.read_text())
     if fault == "no config":
         config.unlink()
@@ -112,11 +114,9 @@ def test_model_folders(run_arguments, tiny_llama, tmp_path, capsys, fault):
     elif fault == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
     else:
-        changed = {"type": {"model_type": "mamba"}, "positions": {"max_position_embeddings": 8}}[
-            fault
-        ]
-        config.write_text(json.dumps(values | changed))
-    said = _refused(run_arguments(tmp_path / "run", "--model.source", str(folder)), capsys)
+        changes = {"type": {"model_type": "mamba"}, "positions": {"max_position_embeddings": 8}}
+        config.write_text(json.dumps(values | changes[fault]))
+    message = _error_message(run_arguments(tmp_path / "run", "--model.source", str(folder)), capsys)
     expected = {
         "no config": "config.json",
         "no weights": "safetensors",
@@ -125,19 +125,19 @@ def test_model_folders(run_arguments, tiny_llama, tmp_path, capsys, fault):
         "truncated": "model.safetensors",
         "positions": "at most the model's 8",
     }
-    assert re.search(expected[fault], said), said
+    assert re.search(expected[fault], message), message
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_with_other_files_is_left_alone(run_arguments, tmp_path, capsys):
+def test_a_folder_with_other_files_stays_unchanged(run_arguments, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
-    assert "holds files that are no run's" in _refused(run_arguments(tmp_path), capsys)
+    assert "holds files that are no run's" in _error_message(run_arguments(tmp_path), capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_another_run_is_left_alone(run_arguments, tmp_path, capsys):
+def test_a_folder_with_another_run_stays_unchanged(run_arguments, tmp_path, capsys):
     RunFolder(str(tmp_path)).create(read_config(run_arguments(tmp_path)))
-    assert "holds another run" in _refused(run_arguments(tmp_path), capsys)
+    assert "holds another run" in _error_message(run_arguments(tmp_path), capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
@@ -145,12 +145,16 @@ def test_another_run_is_left_alone(run_arguments, tmp_path, capsys):
     "more, named",
     [(["--adapter.rank", "8"], "adapter.rank was 4, is 8"), (["--training.seed", "1"], "seed")],
 )
-def test_resume_with_another_configuration(run_arguments, tmp_path, capsys, more, named):
+def test_resuming_with_another_configuration_is_refused(
+    run_arguments, tmp_path, capsys, more, named
+):
     RunFolder(str(tmp_path)).create(read_config(run_arguments(tmp_path)))
-    assert named in _refused(run_arguments(tmp_path, "--output.resume", "true", *more), capsys)
+    assert named in _error_message(
+        run_arguments(tmp_path, "--output.resume", "true", *more), capsys
+    )
 
 
-def test_resume_may_save_and_measure_otherwise(run_arguments, tmp_path):
+def test_resuming_may_change_saving_and_evaluation(run_arguments, tmp_path):
     folder = RunFolder(str(tmp_path))
     folder.create(read_config(run_arguments(tmp_path)))
     more = [
@@ -166,8 +170,8 @@ def test_resume_may_save_and_measure_otherwise(run_arguments, tmp_path):
     assert folder.check(read_config(run_arguments(tmp_path, *more)))
 
 
-def test_a_run_from_before_an_option_resumes(run_arguments, tmp_path):
-    """An option that the folder's configuration lacks had its default then."""
+def test_a_folder_without_a_newer_option_resumes(run_arguments, tmp_path):
+    """An option that the folder's configuration lacks is taken to have its default."""
     folder = RunFolder(str(tmp_path))
     folder.create(read_config(run_arguments(tmp_path)))
     lines = folder.config.read_text().splitlines(keepends=True)
@@ -178,8 +182,8 @@ def test_a_run_from_before_an_option_resumes(run_arguments, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(run_arguments, tmp_path, capsys):
-    """The step and the parts are named, and the last checkpoint before it is kept."""
-    wild = [
+    """The message names the step and the parts, and the last good checkpoint is kept."""
+    diverging = [
         "--optimizer.learning_rate",
         "1e30",
         "--optimizer.clip_norm",
@@ -187,10 +191,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(run_arguments, tmp_path, capsys
         "--output.save_every",
         "1",
     ]
-    said = _refused(
-        run_arguments(tmp_path / "run", *wild, "--optimizer.schedule", "constant"), capsys
+    message = _error_message(
+        run_arguments(tmp_path / "run", *diverging, "--optimizer.schedule", "constant"), capsys
     )
-    assert "not finite at step" in said and "task" in said and "last good checkpoint" in said
+    assert (
+        "not finite at step" in message and "task" in message and "last good checkpoint" in message
+    )
     records = [
         json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]

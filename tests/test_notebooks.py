@@ -1,4 +1,4 @@
-"""Every notebook runs on this interpreter from its first cell to its last, and is committed without any outputs."""
+"""Every notebook runs from its first cell to its last, and is committed without outputs."""
 
 import pathlib
 import sys
@@ -14,7 +14,7 @@ for_each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem
 
 
 class ThisInterpreter(AsyncKernelManager):
-    """Starts this very Python, whatever kernels are installed on the machine."""
+    """Starts the running Python, independently of the kernels installed on the machine."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -23,31 +23,31 @@ class ThisInterpreter(AsyncKernelManager):
 
 
 @for_each
-def test_runs(path, tmp_path, monkeypatch):
+def test_notebook_runs(path, tmp_path, monkeypatch):
     # Nothing is read from or left in the user's own folders.
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    # Figures go into the notebook, as for its readers.
+    # Figures go into the notebook, as they do for readers.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
-    # The client shuts down the kernel whose class it is given, not a kernel it is given.
+    # The client shuts down a kernel only if it gets the manager's class, not an instance.
     NotebookClient(
         notebook,
         timeout=300,
         kernel_manager_class=ThisInterpreter,
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
-    kinds = {
+    output_types = {
         kind
         for cell in notebook.cells
         for output in cell.get("outputs", ())
         for kind in output.get("data", ())
     }
-    assert "image/png" in kinds
+    assert "image/png" in output_types
 
 
 @for_each
-def test_is_committed_clean(path):
+def test_notebook_is_committed_without_outputs(path):
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)

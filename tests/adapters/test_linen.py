@@ -1,4 +1,4 @@
-"""Adapters on a Linen network that knows nothing of them, and the check of their paths."""
+"""Adapters on a plain Linen network, and the check of their paths."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from balora_jax.adapters import merge
 from balora_jax.adapters.linen import Adapted, check_lora_paths
 from balora_jax.errors import BadInput
 
 
 class Network(nn.Module):
+    """Two dense layers that have no code for adapters."""
+
     @nn.compact
     def __call__(self, x, scale=1.0):
         x = nn.relu(nn.Dense(7, name="first")(x))
@@ -19,7 +20,7 @@ class Network(nn.Module):
 
 
 def side_path(params, lora, x):
-    """The same by hand: x W + (x A) B + bias."""
+    """The network's output, with every adapted layer as x W + (x A) B + bias."""
 
     def dense(name, x):
         out = x @ params[name]["kernel"] + params[name]["bias"]
@@ -30,6 +31,7 @@ def side_path(params, lora, x):
 
 @pytest.fixture
 def case():
+    """(params, lora, x): a network with adapters on both layers, and an input [4, 5]."""
     keys = jax.random.split(jax.random.key(0), 6)
     x = jax.random.normal(keys[0], (4, 5))
     params = Network().init(keys[1], x)["params"]
@@ -65,7 +67,7 @@ def test_gradients_reach_the_adapters(case):
         assert np.abs(right).max() > 0
 
 
-def test_no_adapters_and_keyword_arguments(case):
+def test_without_adapters_keyword_arguments_pass_through(case):
     params, _, x = case
     plain = Network().apply({"params": params}, x, scale=2.0)
     np.testing.assert_array_equal(Adapted(Network()).apply({"params": params}, x, scale=2.0), plain)
@@ -75,19 +77,6 @@ def test_init_gives_the_inner_parameters(case):
     params, _, x = case
     fresh = Adapted(Network()).init(jax.random.key(1), x)["params"]
     assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
-
-
-def test_stacked_kernels_are_merged_a_layer_at_a_time():
-    kernel, a, b = jnp.ones((3, 4, 5)), jnp.ones((3, 4, 2)), jnp.arange(30.0).reshape(3, 2, 5)
-    merged = merge({"layers": {"kernel": kernel}}, {"layers": {"a": a, "b": b}})["layers"]["kernel"]
-    for layer in range(3):
-        np.testing.assert_allclose(merged[layer], kernel[layer] + a[layer] @ b[layer])
-
-
-def test_merging_keeps_the_kernel_type():
-    params = {"m": {"kernel": jnp.ones((4, 5), jnp.bfloat16)}}
-    merged = merge(params, {"m": {"a": jnp.ones((4, 1)), "b": jnp.ones((1, 5))}})
-    assert merged["m"]["kernel"].dtype == jnp.bfloat16
 
 
 BAD_ADAPTERS = {
@@ -104,7 +93,7 @@ BAD_ADAPTERS = {
 
 
 @pytest.mark.parametrize("name", BAD_ADAPTERS)
-def test_adapters_that_fit_nowhere_are_refused(case, name):
+def test_adapters_that_do_not_fit_are_refused(case, name):
     params, _, x = case
     shapes, message = BAD_ADAPTERS[name]
     lora = jax.tree.map(jnp.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
@@ -114,7 +103,7 @@ def test_adapters_that_fit_nowhere_are_refused(case, name):
         Adapted(Network()).apply({"params": params, "lora": lora}, x)
 
 
-def test_all_misfits_are_named_at_once(case):
+def test_the_message_names_every_misfit(case):
     params, lora, _ = case
     with pytest.raises(BadInput, match=r"third.*fourth|fourth.*third"):
         check_lora_paths({"third": lora["first"], "fourth": lora["second"]}, params)

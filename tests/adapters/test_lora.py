@@ -1,3 +1,5 @@
+"""LoRA's start, and the student and the teacher of both adapter forms, against the formula."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,7 @@ def paths(params):
 
 
 def _random_like(tree, seed):
+    """A tree of the same shapes, with normally distributed leaves."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     return jax.tree.unflatten(
@@ -37,6 +40,7 @@ def _random_like(tree, seed):
 
 
 def _wide(tree):
+    """The leaves in float64, by path."""
     return {
         path: np.asarray(leaf, np.float64)
         for path, leaf in traverse_util.flatten_dict(tree).items()
@@ -45,15 +49,9 @@ def _wide(tree):
 
 @pytest.fixture
 def pair(params, paths):
-    """An adapter after some training, and as it was at the start."""
+    """(now, start): a trained adapter, and the one it started from."""
     initial = adapters.init_pissa(params, paths, RANK, key=jax.random.key(1))
     return _random_like(initial, 2), initial
-
-
-def test_scale():
-    assert AdapterSpec(rank=16).scale == 1
-    assert AdapterSpec(rank=16, alpha=32).scale == 2
-    assert AdapterSpec(rank=16, alpha=32, rank_stabilized=True).scale == 8
 
 
 def test_lora_starts_at_zero_within_its_bound(params, paths):
@@ -120,22 +118,23 @@ def test_residual_teacher_is_the_base(params, pair):
 def test_gradients_are_those_of_the_formula(params, pair):
     now, start = pair
     spec = AdapterSpec(RANK, alpha=6)
-    pull = _random_like(params, 3)
+    weights = _random_like(params, 3)
 
     def through_path(adapter):
         merged = adapters.merge(params, adapters.student_lora(adapter, start, spec))
         return sum(
             jnp.vdot(x, y)
-            for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(pull), strict=True)
+            for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(weights), strict=True)
         )
 
     grads = jax.jit(jax.grad(through_path))(now)
-    a, b = now["out"]["a"], now["out"]["b"]
+    a = now["out"]["a"]
+    b = now["out"]["b"]
     np.testing.assert_allclose(
-        grads["out"]["a"], 1.5 * pull["out"]["kernel"] @ b.T, rtol=1e-5, atol=1e-5
+        grads["out"]["a"], 1.5 * weights["out"]["kernel"] @ b.T, rtol=1e-5, atol=1e-5
     )
     np.testing.assert_allclose(
-        grads["out"]["b"], 1.5 * a.T @ pull["out"]["kernel"], rtol=1e-5, atol=1e-5
+        grads["out"]["b"], 1.5 * a.T @ weights["out"]["kernel"], rtol=1e-5, atol=1e-5
     )
 
 

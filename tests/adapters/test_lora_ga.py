@@ -14,12 +14,14 @@ RANK = 3
 
 
 def matrix_of(spectrum, shape, seed=0):
+    """A matrix with these singular values and random singular vectors."""
     rng = np.random.default_rng(seed)
     left, right = (np.linalg.qr(rng.normal(size=(side, len(spectrum))))[0] for side in shape)
     return (left * spectrum) @ right.T
 
 
 def cosine(left, right):
+    """The cosine of the angle between two matrices."""
     return np.sum(left * right) / np.linalg.norm(left) / np.linalg.norm(right)
 
 
@@ -103,14 +105,14 @@ def step(loss, params, start, spec, rate):
 
     slope = jax.grad(adapted_loss)(start)
     changes = {}
-    for name, layer, move in (
+    for name, layer, layer_gradient in (
         ("q_proj", start["layers"]["q_proj"], slope["layers"]["q_proj"]),
         ("out", start["out"], slope["out"]),
     ):
         a = np.asarray(layer["a"], np.float64)
         b = np.asarray(layer["b"], np.float64)
-        new_a = a - rate * np.asarray(move["a"], np.float64)
-        new_b = b - rate * np.asarray(move["b"], np.float64)
+        new_a = a - rate * np.asarray(layer_gradient["a"], np.float64)
+        new_b = b - rate * np.asarray(layer_gradient["b"], np.float64)
         changes[name] = spec.scale * (new_a @ new_b - a @ b)
     return changes
 

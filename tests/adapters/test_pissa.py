@@ -1,3 +1,5 @@
+"""PiSSA's start against the SVD in float64."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from balora_jax import adapters
 
 
 def _kernel(spectrum, shape=(40, 24), seed=0):
+    """A matrix with these singular values and random singular vectors."""
     left, right = (
         np.linalg.qr(np.random.default_rng(seed + i).normal(size=(n, len(spectrum))))[0]
         for i, n in enumerate(shape)
@@ -24,7 +27,8 @@ STEEP = 4.0 ** -np.arange(24)
 @pytest.mark.parametrize("niter", [None, 16])
 def test_factors_are_the_best_approximation(spectrum, niter):
     """The rank-r part's error and the even split of singular values, against the float64 SVD."""
-    kernel, rank = _kernel(spectrum), 6
+    kernel = _kernel(spectrum)
+    rank = 6
     a, b = adapters.principal_factors(
         jnp.asarray(kernel, jnp.float32), rank, niter=niter, key=jax.random.key(0)
     )
@@ -37,7 +41,7 @@ def test_factors_are_the_best_approximation(spectrum, niter):
     np.testing.assert_allclose(np.diag(b @ b.T), np.diag(a.T @ a), rtol=1e-4)
 
 
-def test_more_iterations_come_nearer():
+def test_more_iterations_reduce_the_error():
     kernel = jnp.asarray(_kernel(np.linspace(1, 0.3, 24)), jnp.float32)
     errors = []
     for niter in (0, 2, 16):

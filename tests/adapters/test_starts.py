@@ -1,4 +1,4 @@
-"""The table of starts: its names, its settings, and the truth of its columns."""
+"""The table of starts: its names, its settings, and its columns."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def test_every_name_has_a_row():
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_start_is_called_alike(spelling):
+def test_every_start_has_the_same_signature(spelling):
     start, settings = find_start(spelling)
     if start.needs == "gradient":
         settings["gradient"] = {

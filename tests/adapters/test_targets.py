@@ -1,3 +1,5 @@
+"""Patterns that select the layers to adapt, and the check of the rank."""
+
 import jax.numpy as jnp
 import pytest
 
@@ -41,19 +43,20 @@ def params():
     ],
 )
 def test_patterns(params, patterns, expected):
-    found = [dotted(path) for path in match_targets(patterns, params)]
-    assert found == (expected or sorted(found)) and ("lm_head" in found) == ("lm_head" in patterns)
+    matched = [dotted(path) for path in match_targets(patterns, params)]
+    assert matched == (expected or sorted(matched))
+    assert ("lm_head" in matched) == ("lm_head" in patterns)
 
 
 @pytest.mark.parametrize("pattern", ["proj", "k_proj", "embed_tokens", "norm", "q_proj.kernel"])
-def test_a_pattern_without_match_lists_what_there_is(params, pattern):
+def test_a_pattern_without_match_lists_the_linear_layers(params, pattern):
     with pytest.raises(
         BadInput, match=rf"{pattern}.*model\.layers\.mlp\.o_proj.*self_attn\.q_proj"
     ):
         match_targets(["q_proj", pattern], params)
 
 
-def test_a_broken_expression_is_named(params):
+def test_a_broken_regular_expression_is_refused(params):
     with pytest.raises(BadInput, match="no regular expression"):
         match_targets("q_proj(", params)
 

@@ -21,28 +21,31 @@ from transformers import (
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", *"abcdefgh"]
 SIZES = dict(
-    vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    max_position_embeddings=64, pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+    num_attention_heads=4, max_position_embeddings=64, pad_token_id=0, hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
 )  # fmt: skip
 DECODER = dict(
-    vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    vocab_size=len(WORDS), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0,
+    bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
 CONFIGS = {
     "bert": BertConfig(**SIZES),
     "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
     "deberta-v2": DebertaV2Config(
-        **SIZES, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm", share_att_key=True,
-        pos_att_type="p2c|c2p", position_biased_input=False, type_vocab_size=0,
+        **SIZES, relative_attention=True, position_buckets=8, norm_rel_ebd="layer_norm",
+        share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False, type_vocab_size=0,
     ),
     "gpt2": GPT2Config(
-        vocab_size=len(WORDS), n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        vocab_size=len(WORDS), n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     ),
     "llama": LlamaConfig(**DECODER),
     "t5": T5Config(
-        vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
-        eos_token_id=2, dropout_rate=0.0, relative_attention_num_buckets=8, feed_forward_proj="gated-gelu",
+        vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+        decoder_start_token_id=0, eos_token_id=2, dropout_rate=0.0,
+        relative_attention_num_buckets=8, feed_forward_proj="gated-gelu",
     ),
 }  # fmt: skip
 # The targets of each type: kernels of attention.
@@ -57,6 +60,7 @@ TARGETS = {
 
 
 def save_tokenizer(folder: pathlib.Path, **special: str) -> None:
+    """Save a tokenizer of `WORDS`; `special` names further special tokens."""
     tokenizer = Tokenizer(
         tokenizer_models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[PAD]")
     )
@@ -91,6 +95,7 @@ def save_model(
 
 
 def write_rows(path: pathlib.Path, rows: list[dict]) -> pathlib.Path:
+    """Write one JSON object a line, and return the path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

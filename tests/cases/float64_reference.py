@@ -1,4 +1,4 @@
-"""The method's formulas again, in float64 numpy, with gradients by hand: what the package is compared with.
+"""An independent reference of the method's formulas: float64 numpy, gradients by hand.
 
 Each function returns (value, gradient with respect to the student's logits).
 """
@@ -17,28 +17,32 @@ def log_softmax(z):
 
 
 def _scatter(rows, mask, shape):
+    """`rows` at the counted positions, zeros elsewhere."""
     full = np.zeros(shape)
     full[mask] = rows
     return full
 
 
 def cross_entropy(z, targets, mask):
-    rows, aims = z[mask].astype(np.float64), targets[mask]
-    picked = np.arange(len(rows)), aims
+    rows = z[mask].astype(np.float64)
+    target_entries = np.arange(len(rows)), targets[mask]
     grad = softmax(rows)
-    grad[picked] -= 1
-    return -log_softmax(rows)[picked].mean(), _scatter(grad / len(rows), mask, z.shape)
+    grad[target_entries] -= 1
+    return -log_softmax(rows)[target_entries].mean(), _scatter(grad / len(rows), mask, z.shape)
 
 
 def consistency(z, teacher, mask, temperature):
-    rows, aims = z[mask].astype(np.float64), teacher[mask].astype(np.float64)
-    p, q = softmax(aims / temperature), softmax(rows / temperature)
-    kl = (p * (log_softmax(aims / temperature) - log_softmax(rows / temperature))).sum(-1)
+    rows = z[mask].astype(np.float64)
+    teacher_rows = teacher[mask].astype(np.float64)
+    p = softmax(teacher_rows / temperature)
+    q = softmax(rows / temperature)
+    kl = (p * (log_softmax(teacher_rows / temperature) - log_softmax(rows / temperature))).sum(-1)
     grad = temperature * (q - p) / len(rows)
     return temperature**2 * kl.mean(), _scatter(grad, mask, z.shape)
 
 
 def entropies(z):
+    """The entropy of each row's softmax, in nats; no gradient."""
     return -(softmax(z) * log_softmax(z)).sum(-1)
 
 
@@ -60,15 +64,18 @@ def svd(z, mask, k, norm):
 
 
 def _leading_share(rows, k, norm):
+    """Minus the share of the k leading singular values in the norm, and its gradient."""
     u, s, vt = np.linalg.svd(rows, full_matrices=False)
     k = min(k, len(s))
-    # Directions that are zero to the rounding of float32 inputs get no part of the subgradient U V^T.
+    # Directions that are zero to the rounding of float32 inputs get no part of U V^T.
     real = s > 1e-6 * s[0]
     top_grad = (u[:, :k] * real[:k]) @ vt[:k]
     if norm == "frobenius":
-        whole, whole_grad = np.linalg.norm(rows), rows / np.linalg.norm(rows)
+        whole = np.linalg.norm(rows)
+        whole_grad = rows / whole
     else:
-        whole, whole_grad = s.sum(), (u * real) @ vt
+        whole = s.sum()
+        whole_grad = (u * real) @ vt
     share = s[:k].sum() / whole
     return -share, -(top_grad - share * whole_grad) / whole
 
@@ -79,9 +86,12 @@ def nlu_consistency_kl(z, teacher, temperature):
 
 def nlu_consistency_mse(z, teacher):
     size = np.linalg.norm(z, axis=-1, keepdims=True)
-    unit, aim = z / size, teacher / np.linalg.norm(teacher, axis=-1, keepdims=True)
-    pull = 2 * (unit - aim) / z.size
-    return ((unit - aim) ** 2).mean(), (pull - unit * (unit * pull).sum(-1, keepdims=True)) / size
+    unit = z / size
+    teacher_unit = teacher / np.linalg.norm(teacher, axis=-1, keepdims=True)
+    value = ((unit - teacher_unit) ** 2).mean()
+    unit_grad = 2 * (unit - teacher_unit) / z.size
+    grad = (unit_grad - unit * (unit * unit_grad).sum(-1, keepdims=True)) / size
+    return value, grad
 
 
 def nlu_diversity(z):

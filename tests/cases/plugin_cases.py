@@ -1,4 +1,4 @@
-"""Regularizers of one's own, as a plugin file has them."""
+"""Registered regularizers: functions, and a plugin file with two terms."""
 
 import contextlib
 import sys
@@ -44,20 +44,20 @@ def reverse_kl(logits, teacher_logits, targets):
 
 
 def margin(logits, teacher_logits, targets):
-    """The target's logit below the largest, of each token."""
+    """The largest logit minus the target's, of each token."""
     target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jnp.max(logits, axis=-1) - target_logits
 
 
 def mean_square(logits, mask):
-    """The mean square of the counted logits."""
+    """The mean square of the logits at counted positions."""
     squares = jnp.mean(jnp.square(logits), axis=-1)
     return jnp.sum(jnp.where(mask, squares, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
 
 
 @contextlib.contextmanager
 def no_trace():
-    """Forget at the end what was registered and loaded meanwhile."""
+    """Undo at the end every registration and plugin import made inside the context."""
     registered = dict(REGISTERED)
     rows = dict(REGULARIZERS)
     loaded = dict(LOADED)

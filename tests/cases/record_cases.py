@@ -1,4 +1,4 @@
-"""The record of one update."""
+"""An example of the record of one update."""
 
 from balora_jax.training.records import StepRecord
 

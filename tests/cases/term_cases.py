@@ -1,4 +1,4 @@
-"""Both versions of the paper's terms, as the configuration and as the objective has them."""
+"""Both versions of the paper's terms, as configurations and as built terms."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ WEIGHTS = {"consistency": 0.3, "diversity": 0.2, "svd": 0.7}
 
 
 def only(*names, version="2026"):
-    """The version's configuration, all terms but the named ones switched off."""
+    """The version's configuration with all terms off except the named ones."""
     config = PAPER[version]
     off = {
         name: dataclasses.replace(getattr(config, name), weight=0.0)

@@ -1,4 +1,4 @@
-"""Names of starts, and which method accepts which."""
+"""Names of adapter starts, and the starts that each method accepts."""
 
 import pytest
 
@@ -34,11 +34,11 @@ from balora_jax.errors import BadInput
         ("", None),
     ],
 )
-def test_names(init, parsed):
+def test_parse_start(init, parsed):
     assert parse_start(init) == parsed
 
 
-def run(method, init):
+def make_config(method, init):
     return RunConfig(
         model=ModelConfig(source="model"),
         data=DataConfig(train="train.jsonl"),
@@ -52,13 +52,13 @@ def run(method, init):
 @pytest.mark.parametrize("method", ["ba-lora", "pissa", "lora", "full"])
 @pytest.mark.parametrize("init", ["lora", "pissa", "pissa_niter_4", "lora_ga", "a/folder", None])
 def test_a_start_of_another_method_needs_ba_lora(method, init):
-    is_own = parse_start(init or "") is None or init.split("_niter")[0] == method
-    if is_own or method in ("ba-lora", "full"):
+    is_of_method = parse_start(init or "") is None or init.split("_niter")[0] == method
+    if is_of_method or method in ("ba-lora", "full"):
         expected = init or ("lora" if method == "lora" else "pissa_niter_16")
-        assert run(method, init).adapter_init == expected
+        assert make_config(method, init).adapter_init == expected
     else:
         with pytest.raises(BadInput, match=f"adapter.init is '{init}' under method {method}"):
-            run(method, init)
+            make_config(method, init)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_a_start_of_another_method_needs_ba_lora(method, init):
         ("pissa", "lora_ga_niter_2", "pissa, pissa_niter_N, or method ba-lora"),
     ],
 )
-def test_the_message_names_what_is_accepted(method, init, accepted):
-    with pytest.raises(BadInput) as refused:
-        run(method, init)
+def test_the_message_names_the_accepted_starts(method, init, accepted):
+    with pytest.raises(BadInput) as error:
+        make_config(method, init)
     sentence = f"adapter.init is '{init}' under method {method}; accepted: {accepted}"
-    assert str(refused.value) == sentence
+    assert str(error.value) == sentence
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("inf"), float("nan")])

@@ -1,4 +1,4 @@
-"""Every configuration in configs/ is one that `train` takes, and says how it is run."""
+"""Every file in configs/ is a valid configuration and says how to run it."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_reads_and_has_its_header(path):
+def test_a_config_parses_and_has_its_header(path):
     read_config(["--config", str(path)])
     header = "".join(
         line for line in path.read_text().splitlines(keepends=True) if line.startswith("#")
@@ -19,7 +19,7 @@ def test_reads_and_has_its_header(path):
     assert all(word in header for word in ("Command:", "Hardware:", "Time:", "Expect:"))
 
 
-def test_overrides_come_last():
+def test_command_line_overrides_the_file():
     config = read_config(
         ["--config", str(CONFIGS[0]), "--adapter.rank", "3", "--data.fields.response", "text"]
     )
@@ -33,7 +33,5 @@ def test_the_two_versions_of_the_paper_differ_as_stated():
     )
     assert (new.regularizers.svd.norm, old.regularizers.svd.norm) == ("frobenius", "nuclear")
     assert (new.regularizers.diversity.top_k, old.regularizers.diversity.top_k) == (20, None)
-    assert (new.regularizers.consistency.temperature, old.regularizers.consistency.temperature) == (
-        2,
-        1,
-    )
+    assert new.regularizers.consistency.temperature == 2
+    assert old.regularizers.consistency.temperature == 1

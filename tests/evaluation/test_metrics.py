@@ -1,30 +1,32 @@
-"""Metrics against their definitions, and what they are where those say nothing."""
+"""Metrics against their definitions, and their values at degenerate predictions."""
 
 import numpy as np
 import pytest
 
 from balora_jax.evaluation.metrics import METRICS, count_as_wrong, predict, score
 
-PREDICTED, LABELS = np.array([1, 1, 0, 0, 1, 0]), np.array([1, 0, 0, 1, 1, 0])
+PREDICTED = np.array([1, 1, 0, 0, 1, 0])
+LABELS = np.array([1, 0, 0, 1, 1, 0])
 
 
-def test_of_classes():
-    found = score(("accuracy", "f1", "macro_f1", "matthews"), PREDICTED, LABELS)
-    # Two true and one false of either kind.
+def test_metrics_of_classes():
+    actual = score(("accuracy", "f1", "macro_f1", "matthews"), PREDICTED, LABELS)
+    # Of each class two predictions are right and one is wrong.
     expected = {"accuracy": 4 / 6, "f1": 2 / 3, "macro_f1": 2 / 3, "matthews": (2 * 2 - 1) / 9}
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
 
 
-def test_of_scores():
-    predicted, labels = np.array([1.0, 2.0, 4.0, 8.0]), np.array([0.0, 1.0, 3.0, 2.0])
-    found = score(("pearson", "spearman"), predicted, labels)
-    assert found == pytest.approx(
+def test_correlations_of_scores():
+    predicted = np.array([1.0, 2.0, 4.0, 8.0])
+    labels = np.array([0.0, 1.0, 3.0, 2.0])
+    actual = score(("pearson", "spearman"), predicted, labels)
+    assert actual == pytest.approx(
         {"pearson": np.corrcoef(predicted, labels)[0, 1], "spearman": 0.8}
     )
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_the_same_prediction_everywhere_is_a_number(name):
+def test_constant_predictions_give_a_finite_value(name):
     value = METRICS[name](np.zeros(6), LABELS)
     assert np.isfinite(value) and (value == 0 or name in ("accuracy", "macro_f1"))
 
@@ -40,6 +42,7 @@ def test_predictions():
     assert predict(logits[:, :1], regression=True).tolist() == [0.1, 3.0]
 
 
-def test_no_prediction_is_a_wrong_one():
-    none, labels = np.array([False, True, True]), np.array([2, 2, 0])
-    assert count_as_wrong(np.array([1, -1, -1]), none, labels, 3).tolist() == [1, 0, 1]
+def test_a_missing_prediction_counts_as_wrong():
+    missing = np.array([False, True, True])
+    labels = np.array([2, 2, 0])
+    assert count_as_wrong(np.array([1, -1, -1]), missing, labels, 3).tolist() == [1, 0, 1]

@@ -1,4 +1,4 @@
-"""Leading singular values and their gradient, against float64, on spectra of every shape."""
+"""Leading singular values and their gradient against float64, on spectra of many shapes."""
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ SPECTRA = DECAYING | FLAT | DEFICIENT
 
 
 def matrix_of(spectrum, shape, seed=0):
+    """A float32 matrix whose i-th singular value is spectrum(i)."""
     rng = np.random.default_rng(seed)
     size = min(shape)
     left, right = (np.linalg.qr(rng.normal(size=(side, size)))[0] for side in shape)
@@ -37,16 +38,17 @@ def matrix_of(spectrum, shape, seed=0):
 
 
 def truth(matrix, k):
+    """(sum of the k leading singular values, its gradient) in float64."""
     left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     real = values[:k] > 1e-6 * values[0]
     return values[:k].sum(), (left[:, :k] * real) @ right[:k]
 
 
 def assert_accurate(matrix, k, method="subspace"):
-    found = VALUE_AND_GRADIENT(matrix, k, method)
+    actual = VALUE_AND_GRADIENT(matrix, k, method)
     value, gradient = truth(matrix, k)
-    np.testing.assert_allclose(found[0], value, rtol=1e-4)
-    assert np.linalg.norm(found[1] - gradient) <= 1e-3 * np.linalg.norm(gradient)
+    np.testing.assert_allclose(actual[0], value, rtol=1e-4)
+    assert np.linalg.norm(actual[1] - gradient) <= 1e-3 * np.linalg.norm(gradient)
 
 
 @pytest.mark.parametrize("shape", [(300, 96), (96, 300), (200, 200), (24, 40)])
@@ -56,7 +58,7 @@ def test_value_and_gradient_equal_float64(name, shape):
 
 
 @pytest.mark.parametrize("shape", [(300, 96), (96, 300), (400, 256)])
-def test_a_random_matrix_as_flat_as_they_come(shape):
+def test_a_random_matrix_with_a_flat_spectrum(shape):
     assert_accurate(np.random.default_rng(1).normal(size=shape).astype(np.float32), K)
 
 
@@ -72,7 +74,7 @@ def test_exact_is_exact_and_randomized_is_not_on_a_flat_spectrum():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 50)])
-def test_fewer_than_k(shape):
+def test_matrices_with_fewer_than_k_singular_values(shape):
     matrix = np.random.default_rng(3).normal(size=shape).astype(np.float32)
     assert_accurate(matrix, K)
     left, values, right = leading_triplets(matrix, K)
@@ -99,14 +101,14 @@ def test_degenerate_spectra_have_finite_gradients(matrix, method):
         np.testing.assert_array_equal(gradient, 0)
 
 
-def test_equal_values_share_no_blame():
+def test_gradient_at_equal_values_has_k_unit_singular_values():
     _, gradient = VALUE_AND_GRADIENT(jnp.eye(40, 60), K, "subspace")
     values = np.linalg.svd(gradient, compute_uv=False)
     np.testing.assert_allclose(values[:K], 1, atol=1e-4)
     np.testing.assert_allclose(values[K:], 0, atol=1e-4)
 
 
-def test_vmap_is_a_loop():
+def test_vmap_equals_a_loop():
     matrices = np.stack(
         [matrix_of(SPECTRA[name], (96, 300)) for name in ("1/i", "nearly flat", "rank 5")]
     )
@@ -118,7 +120,7 @@ def test_vmap_is_a_loop():
 
 
 def flops(jaxpr, loops=(ROUNDS, DEGREE)):
-    """2 per multiply-add and 40 m n^2 per decomposition, with every loop run to its limit."""
+    """Count FLOPs: 2 per multiply-add, 40 m n^2 per decomposition, every loop run to its limit."""
     total = 0
     for equation in jaxpr.eqns:
         shapes = [
@@ -140,8 +142,9 @@ def flops(jaxpr, loops=(ROUNDS, DEGREE)):
     return total
 
 
-def test_costs_a_small_part_of_a_7b_step_even_at_its_worst():
-    tokens, width = 2048, 4096
+def test_worst_case_costs_a_small_part_of_a_7b_step():
+    tokens = 2048
+    width = 4096
 
     def term(hidden, factor):
         return leading_sum(hidden @ factor.T, K)

@@ -9,6 +9,7 @@ from balora_jax.linalg.randomized import orthonormal, randomized_svd
 
 
 def matrix_of(values, shape):
+    """A float32 matrix with these singular values and random singular vectors."""
     rng = np.random.default_rng(0)
     left, right = (np.linalg.qr(rng.normal(size=(side, len(values))))[0] for side in shape)
     return ((left * values) @ right.T).astype(np.float32)

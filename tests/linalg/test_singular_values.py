@@ -14,14 +14,16 @@ def test_forward_and_reverse_derivatives(shape):
     matrix, change = rng.normal(size=(2, *shape))
     weights = rng.normal(size=min(shape))
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-    values, moved = jax.jvp(singular_values, (jnp.asarray(matrix),), (jnp.asarray(change),))
+    values, tangent = jax.jvp(singular_values, (jnp.asarray(matrix),), (jnp.asarray(change),))
     np.testing.assert_allclose(values, s, rtol=1e-5)
-    np.testing.assert_allclose(moved, np.einsum("ri,rc,ic->i", u, change, vt), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        tangent, np.einsum("ri,rc,ic->i", u, change, vt), rtol=1e-3, atol=1e-4
+    )
     gradient = jax.grad(lambda z: singular_values(z) @ jnp.asarray(weights, jnp.float32))(matrix)
     np.testing.assert_allclose(gradient, (u * weights) @ vt, rtol=1e-3, atol=1e-4)
 
 
-def test_directions_that_are_zero_get_no_gradient():
+def test_zero_singular_values_get_no_gradient():
     left, right = np.linalg.qr(np.random.default_rng(1).normal(size=(20, 20)))[0][:2]
     matrix = jnp.asarray(np.outer(left, right), jnp.float32)
     gradient = jax.grad(lambda z: singular_values(z).sum())(matrix)

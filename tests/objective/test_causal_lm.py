@@ -1,4 +1,4 @@
-"""Student and teacher through the layers together: the same function, and each weight gathered once for both."""
+"""The student's and the teacher's forward passes as one: equal to two, with one gather a weight."""
 
 import dataclasses
 import re
@@ -22,12 +22,12 @@ from balora_jax.training.sharding import make_mesh, tree_shardings
 
 SIZES = {
     "llama": LlamaConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2,
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2,
     ),
     "gpt2": GPT2Config(
-        vocab_size=96, n_embd=32, n_layer=3, n_head=4, n_positions=16, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        bos_token_id=1, eos_token_id=1,
+        vocab_size=96, n_embd=32, n_layer=3, n_head=4, n_positions=16, resid_pdrop=0.0,
+        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=1, eos_token_id=1,
     ),
 }  # fmt: skip
 TERMS = RegularizersConfig()
@@ -38,23 +38,24 @@ WEIGHTS = {"consistency": 0.5, "diversity": 0.1, "svd": 0.2}
 
 
 def _parts(name, form, remat):
-    """(model, spec, params, batch) of a random model whose adapters have moved."""
-    kind, spec = MODEL_TYPES[name], AdapterSpec(4, form=form)
+    """(model, spec, params, batch): a random model whose adapters are not at their start."""
+    kind = MODEL_TYPES[name]
+    spec = AdapterSpec(4, form=form)
     model = kind.tasks["causal-lm"].module(kind.parse(SIZES[name]), remat=remat)
     base = models.init_params(model, jax.random.key(0))
     paths = adapters.match_targets("all-linear", base)
     start = adapters.init_pissa(base, paths, 4, key=jax.random.key(1))
-    moved = jax.tree.map(lambda leaf: leaf * 1.2, start)
+    trained_adapters = jax.tree.map(lambda leaf: leaf * 1.2, start)
     factor = head_factor(models.head(model, base))
-    params = Params(adapters=moved, base=base, head_factor=factor, initial=start)
+    params = Params(adapters=trained_adapters, base=base, head_factor=factor, initial=start)
     ids = jax.random.randint(jax.random.key(2), (8, 9), 0, 96)
-    everything = jnp.ones(ids.shape, bool)
-    batch = Batch(ids, everything, targets=jnp.roll(ids, -1, 1), mask=everything)
+    every_token = jnp.ones(ids.shape, bool)
+    batch = Batch(ids, every_token, targets=jnp.roll(ids, -1, 1), mask=every_token)
     return model, spec, params, batch
 
 
 def _program(parts, terms, sizes):
-    """The compiled (loss, gradient of the adapters) on a mesh of these sizes, and its arguments."""
+    """The compiled loss and gradient on a mesh of these sizes, and the arguments."""
     model, spec, params, batch = parts
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: np.prod(sizes)])
     loss_mesh = mesh if mesh.size > 1 else None
@@ -62,7 +63,7 @@ def _program(parts, terms, sizes):
 
     weights = {name: WEIGHTS[name] for name in terms.acting}
 
-    def of(trained, params, batch):
+    def loss_and_gradient(trained, params, batch):
         return jax.value_and_grad(
             lambda trained: loss(params.replace(adapters=trained), batch, None, weights)[0]
         )(trained)
@@ -74,25 +75,26 @@ def _program(parts, terms, sizes):
         params,
         jax.device_put(batch, jax.tree.map(lambda _: place, batch)),
     )
-    return jax.jit(of).lower(*arguments).compile(), arguments
+    return jax.jit(loss_and_gradient).lower(*arguments).compile(), arguments
 
 
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize(("form", "remat"), [("delta", "full"), ("residual", "none")])
-def test_together_is_the_same_function(name, form, remat):
+def test_joint_forward_equals_two_separate_ones(name, form, remat):
     parts = _parts(name, form, remat)
-    (alone, given), (together, spread) = (
-        _program(parts, TERMS, sizes) for sizes in ((1, 1, 1), (1, 8, 1))
-    )
-    (value, gradient), (expected, true) = together(*spread), alone(*given)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(true), strict=True):
+    separate, one_device = _program(parts, TERMS, (1, 1, 1))
+    joint, eight_devices = _program(parts, TERMS, (1, 8, 1))
+    value, gradient = joint(*eight_devices)
+    true_value, true_gradient = separate(*one_device)
+    np.testing.assert_allclose(value, true_value, rtol=1e-5)
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(true_gradient), strict=True)
+    for ours, theirs in pairs:
         np.testing.assert_allclose(
             ours, theirs, rtol=1e-4, atol=1e-5 * float(jnp.abs(theirs).max())
         )
 
 
-def test_the_teacher_gathers_no_weight_again():
+def test_the_teacher_gathers_no_additional_weight():
     parts = _parts("llama", "delta", "full")
     kernels = {
         kernel.shape[1:]
@@ -101,7 +103,7 @@ def test_the_teacher_gathers_no_weight_again():
     }
 
     def gathered(terms):
-        """Numbers in the layers' kernels that a program gathers, each loop's body counted once."""
+        """Count the kernel entries that a program gathers, with each loop's body counted once."""
         text = _program(parts, terms, (1, 8, 1))[0].as_text()
         shapes = [
             tuple(map(int, shape.split(",")))
@@ -112,12 +114,12 @@ def test_the_teacher_gathers_no_weight_again():
     assert gathered(TERMS) == gathered(NO_TEACHER) > 0
 
 
-def test_terms_without_a_teacher_run_none():
-    silent = RegularizersConfig(
+def test_no_teacher_runs_without_a_term_that_needs_it():
+    no_terms = RegularizersConfig(
         NO_TEACHER.consistency, DiversityConfig(weight=0.0), SvdConfig(weight=0.0)
     )
     parts = _parts("llama", "delta", "none")
     flops = [
-        _program(parts, terms, (1, 1, 1))[0].cost_analysis()["flops"] for terms in (silent, TERMS)
+        _program(parts, terms, (1, 1, 1))[0].cost_analysis()["flops"] for terms in (no_terms, TERMS)
     ]
     assert flops[0] < 0.8 * flops[1]

@@ -1,6 +1,4 @@
-"""The classification loss: one gradient however the batch is divided, the teacher's heads, and the linear probe."""
-
-import functools
+"""The classification loss: one gradient for any division of the batch, and the teacher's heads."""
 
 import chex
 import jax
@@ -10,7 +8,6 @@ import pytest
 from classification_cases import save_model
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from sklearn.linear_model import LogisticRegression, Ridge
 from term_cases import nlu_terms
 
 from balora_jax import adapters, models
@@ -24,7 +21,6 @@ from balora_jax.config import (
 )
 from balora_jax.data import Batch
 from balora_jax.objective import classification
-from balora_jax.objective.linear_probe import fit_head
 from balora_jax.objective.params import Params
 from balora_jax.training.sharding import batch_sharding, make_mesh
 from balora_jax.training.state import combine, partition, trainable_mask
@@ -41,16 +37,16 @@ SPEC = AdapterSpec(4)
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    """A model with four labels, and its parameters with adapters some way from their start."""
+    """(model, params): four labels, and adapters that are not at their start."""
     folder = tmp_path_factory.mktemp("bert")
     save_model("bert", folder, with_head=True, num_labels=4)
     model, base = models.load_pretrained(folder, task="sequence-classification")
     paths = adapters.match_targets(["query", "value"], base)
     start = adapters.init_pissa(base, paths, 4, key=jax.random.key(0))
-    moved = jax.tree.map(
+    trained_adapters = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), start
     )
-    return model, Params(adapters=moved, base=base, initial=start)
+    return model, Params(adapters=trained_adapters, base=base, initial=start)
 
 
 def _batch(micro_batches, teacher_size=4):
@@ -79,7 +75,7 @@ def _gradient(model, params, batch, key=None, student_head=False):
     @jax.jit
     def gradient(trainable, frozen, batch):
         return whole_batch(loss)(
-            trainable, lambda own: combine(own, frozen, mask), batch, key, WEIGHTS
+            trainable, lambda part: combine(part, frozen, mask), batch, key, WEIGHTS
         )
 
     return gradient(trainable, frozen, batch)
@@ -87,8 +83,9 @@ def _gradient(model, params, batch, key=None, student_head=False):
 
 @pytest.mark.parametrize("micro_batches", [2, 4])
 def test_micro_batches_change_nothing(bert, micro_batches):
-    """Covariance and spectrum are the whole batch's, which a mean over micro-batches would not give."""
-    whole, parts = (_gradient(*bert, _batch(number)) for number in (1, micro_batches))
+    """Covariance and spectrum are those of the whole batch, not means over micro-batches."""
+    whole = _gradient(*bert, _batch(1))
+    parts = _gradient(*bert, _batch(micro_batches))
     chex.assert_trees_all_close(parts, whole, rtol=1e-5, atol=1e-6)
     model, params = bert
     lora = adapters.student_lora(params.adapters, params.initial, SPEC)
@@ -115,9 +112,9 @@ def test_the_students_head_reads_the_teachers_features_without_gradient(bert):
     model, params = bert
     batch = _batch(1, teacher_size=32)
     read = model.apply({"params": params.base}, batch.teacher[0], method="classify")
-    found = _gradient(model, params, batch, student_head=True)
+    actual = _gradient(model, params, batch, student_head=True)
     chex.assert_trees_all_close(
-        found, _gradient(model, params, batch._replace(teacher=read[None])), rtol=1e-5, atol=1e-7
+        actual, _gradient(model, params, batch._replace(teacher=read[None])), rtol=1e-5, atol=1e-7
     )
 
 
@@ -145,52 +142,3 @@ def test_dropout_differs_between_micro_batches(bert):
 
     first, second = classification._over_micro_batches(forward, texts, jax.random.key(0))
     assert not np.allclose(first, second, atol=1e-4)
-
-
-def _features(seed=0, examples=120, classes=3):
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, classes, examples)
-    return (random.normal(size=(examples, 32)) + random.normal(size=(classes, 32))[labels]).astype(
-        np.float32
-    ), labels
-
-
-def test_the_probe_is_logistic_regression(tmp_path):
-    save_model("bert", tmp_path, with_head=True, num_labels=3)
-    model, base = models.load_pretrained(tmp_path, task="sequence-classification")
-    features, labels = _features()
-    head = fit_head(
-        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), regression=False
-    )
-    expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(
-        features.astype(np.float64), labels
-    )
-    np.testing.assert_allclose(head["classifier"]["kernel"].T, expected.coef_, atol=2e-3)
-
-
-def test_the_probe_of_scores_is_ridge_regression(tmp_path):
-    save_model("bert", tmp_path, with_head=True, num_labels=1)
-    model, base = models.load_pretrained(tmp_path, task="sequence-classification")
-    features, labels = _features()
-    scores = (labels + features[:, 0]).astype(np.float32)
-    head = fit_head(
-        model, {"classifier": base["classifier"]}, features, jnp.asarray(scores), regression=True
-    )
-    expected = Ridge(alpha=0.5).fit(features.astype(np.float64), scores)
-    np.testing.assert_allclose(head["classifier"]["kernel"][:, 0], expected.coef_, atol=2e-3)
-    np.testing.assert_allclose(head["classifier"]["bias"], expected.intercept_, atol=2e-3)
-
-
-def test_a_head_of_two_layers_is_fitted_whole(tmp_path):
-    save_model("roberta", tmp_path, with_head=True, num_labels=3)
-    model, base = models.load_pretrained(tmp_path, task="sequence-classification")
-    features, labels = _features()
-    head = fit_head(
-        model, {"classifier": base["classifier"]}, features, jnp.asarray(labels), regression=False
-    )
-    read = functools.partial(model.apply, method="classify")
-    before, after = (
-        np.mean(read({"params": h}, features).argmax(-1) == labels)
-        for h in ({"classifier": base["classifier"]}, head)
-    )
-    assert after > 0.95 > before

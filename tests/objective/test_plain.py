@@ -1,4 +1,4 @@
-"""The objective from whole logits, against float64 and against its own promises."""
+"""The objective from whole logits, against float64."""
 
 import math
 
@@ -38,6 +38,7 @@ def nlu(logits, teacher_logits, labels, *, terms, weights, regression):
 
 
 def random_case(seed, shape=(3, 8, 40)):
+    """(logits, teacher_logits, targets, mask) of random numbers."""
     rng = np.random.default_rng(seed)
     logits, teacher = (rng.normal(size=(2, *shape)) * 3).astype(np.float32)
     targets = rng.integers(0, shape[-1], size=shape[:-1]).astype(np.int32)
@@ -47,6 +48,7 @@ def random_case(seed, shape=(3, 8, 40)):
 
 
 def expected(logits, teacher, targets, mask, terms, weights):
+    """A language model's loss, gradient and parts in float64."""
     parts = {
         "task": reference.cross_entropy(logits, targets, mask),
         "consistency": reference.consistency(logits, teacher, mask, terms.consistency.temperature),
@@ -62,7 +64,8 @@ def expected(logits, teacher, targets, mask, terms, weights):
 @pytest.mark.parametrize("version", PAPER)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_loss_parts_and_gradient_equal_float64(version, seed):
-    terms, case = PAPER[version], random_case(seed)
+    terms = PAPER[version]
+    case = random_case(seed)
     function = jax.jit(jax.value_and_grad(nlg, has_aux=True), static_argnames="terms")
     (loss, parts), gradient = function(*case, terms=terms, weights=WEIGHTS)
     true_loss, true_gradient, true_parts = expected(*case, terms, WEIGHTS)
@@ -74,14 +77,14 @@ def test_loss_parts_and_gradient_equal_float64(version, seed):
         np.testing.assert_allclose(parts[f"weight_{name}"], weight, rtol=1e-6)
 
 
-def test_without_terms_it_is_cross_entropy_and_needs_no_teacher():
+def test_without_terms_the_loss_is_cross_entropy_and_needs_no_teacher():
     logits, _, targets, mask = random_case(2)
     loss, parts = nlg(logits, None, targets, mask, terms=NONE, weights={})
     assert set(parts) == {"task"} and loss == parts["task"]
     np.testing.assert_allclose(loss, reference.cross_entropy(logits, targets, mask)[0], rtol=1e-5)
 
 
-def test_a_term_without_weight_leaves_no_trace_in_the_program():
+def test_a_term_without_weight_is_absent_from_the_program():
     case = random_case(3)
 
     def program(terms):
@@ -108,12 +111,12 @@ def test_adaptive_weight_follows_the_teachers_confidence():
     np.testing.assert_allclose(loss, parts["task"] + weight * parts["consistency"], rtol=1e-6)
 
 
-def test_nothing_counted_is_zero_with_zero_gradient():
+def test_an_empty_mask_gives_zero_with_zero_gradient():
     logits, teacher, targets, mask = random_case(5)
     function = jax.value_and_grad(nlg, has_aux=True)
-    nothing = np.zeros_like(mask)
+    empty = np.zeros_like(mask)
     (loss, _), gradient = function(
-        logits, teacher, targets, nothing, terms=PAPER["2026"], weights=WEIGHTS
+        logits, teacher, targets, empty, terms=PAPER["2026"], weights=WEIGHTS
     )
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
@@ -129,12 +132,12 @@ def test_parts_and_teacher_carry_no_gradient():
     def alone(logits, teacher):
         return nlg(logits, teacher, *case[2:], terms=PAPER["2026"], weights=WEIGHTS)[0]
 
-    found, teacher_gradient = jax.grad(through_parts, argnums=(0, 1))(*case[:2])
-    np.testing.assert_allclose(found, jax.grad(alone)(*case[:2]), rtol=1e-6)
+    actual, teacher_gradient = jax.grad(through_parts, argnums=(0, 1))(*case[:2])
+    np.testing.assert_allclose(actual, jax.grad(alone)(*case[:2]), rtol=1e-6)
     np.testing.assert_array_equal(teacher_gradient, 0)
 
 
-def test_vmap_is_a_loop_and_traces_once():
+def test_vmap_equals_a_loop_and_traces_once():
     cases = [random_case(seed) for seed in (7, 8)]
     chex.clear_trace_counter()
 
@@ -161,32 +164,30 @@ NLU = {
         svd=SvdConfig(weight=0.03, k=2),
     ),
     "2024": RegularizersConfig(
-        consistency=ConsistencyConfig(weight=1e-4, form="mse"), diversity=DiversityConfig(weight=4e-4),
-        svd=SvdConfig(weight=1e-4, k=3),
+        consistency=ConsistencyConfig(weight=1e-4, form="mse"),
+        diversity=DiversityConfig(weight=4e-4), svd=SvdConfig(weight=1e-4, k=3),
     ),
 }  # fmt: skip
 
 
 def nlu_expected(logits, teacher, labels, terms):
-    """Loss, gradient and parts in float64."""
-    z, t, everything = (
-        logits.astype(np.float64),
-        teacher.astype(np.float64),
-        np.ones(len(labels), bool),
-    )
-    kl = terms.consistency.form == "kl"
+    """A classifier's loss, gradient and parts in float64."""
+    z = logits.astype(np.float64)
+    t = teacher.astype(np.float64)
+    every_example = np.ones(len(labels), bool)
+    if terms.consistency.form == "kl":
+        consistency = reference.nlu_consistency_kl(z, t, 2.0)
+    else:
+        consistency = reference.nlu_consistency_mse(z, t)
     parts = {
-        "task": reference.cross_entropy(z, labels, everything),
-        "consistency": reference.nlu_consistency_kl(z, t, 2.0)
-        if kl
-        else reference.nlu_consistency_mse(z, t),
+        "task": reference.cross_entropy(z, labels, every_example),
+        "consistency": consistency,
         "diversity": reference.nlu_diversity(z),
         "svd": reference.nlu_svd(z, terms.svd.k),
     }
     scale = {"task": 1.0, **WEIGHTS}
-    loss, gradient = (
-        sum(scale[name] * part[index] for name, part in parts.items()) for index in (0, 1)
-    )
+    loss = sum(scale[name] * value for name, (value, _) in parts.items())
+    gradient = sum(scale[name] * slope for name, (_, slope) in parts.items())
     return loss, gradient, {name: part[0] for name, part in parts.items()}
 
 
@@ -207,7 +208,7 @@ def test_a_classifiers_loss_equals_float64(version):
         np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_scores_are_fitted_by_squares_and_one_logit_has_no_terms():
+def test_regression_uses_the_squared_error_and_one_logit_has_constant_terms():
     rng = np.random.default_rng(0)
     logits, teacher = rng.normal(size=(2, 9, 1)).astype(np.float32)
     labels = rng.random(9).astype(np.float32) * 5
@@ -222,14 +223,12 @@ def test_scores_are_fitted_by_squares_and_one_logit_has_no_terms():
     )
 
 
-def test_a_class_that_no_example_has_changes_the_task_alone():
+def test_a_class_without_examples_changes_the_task_loss_alone():
     logits, teacher = np.random.default_rng(0).normal(size=(2, 9, 3)).astype(np.float32)
     function = jax.value_and_grad(nlu, has_aux=True)
-    every, without = np.arange(9) % 3, np.arange(9) % 2
-    ((_, parts), _), ((loss, others), gradient) = (
-        function(logits, teacher, labels, terms=NLU["2026"], weights=WEIGHTS, regression=False)
-        for labels in (every, without)
-    )
+    settings = {"terms": NLU["2026"], "weights": WEIGHTS, "regression": False}
+    (_, parts), _ = function(logits, teacher, np.arange(9) % 3, **settings)
+    (loss, others), gradient = function(logits, teacher, np.arange(9) % 2, **settings)
     assert np.isfinite(loss) and np.isfinite(gradient).all() and parts["task"] != others["task"]
     assert all(parts[name] == others[name] for name in ("consistency", "diversity", "svd"))
 

@@ -1,4 +1,4 @@
-"""The loss of answers: PyTorch's, the same on eight devices, and 0 between a student and the teacher it starts as."""
+"""The loss of answers: equal to PyTorch's, and the same on eight devices."""
 
 import dataclasses
 
@@ -41,17 +41,17 @@ SPEC = AdapterSpec(4)
 
 @pytest.fixture(scope="module")
 def t5(tmp_path_factory):
-    """(folder, model, its parameters with adapters some way from their start)."""
+    """(folder, model, params), the adapters not at their start."""
     folder = save_t5(tmp_path_factory.mktemp("t5"))
     model, base = models.load_pretrained(folder, task="seq2seq-lm")
     start = adapters.init_pissa(
         base, adapters.match_targets(["q", "v"], base), 4, key=jax.random.key(0)
     )
-    moved = jax.tree.map(
+    trained_adapters = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape), start
     )
     factor = head_factor(models.head(model, base))
-    params = Params(adapters=moved, base=base, head_factor=factor, initial=start)
+    params = Params(adapters=trained_adapters, base=base, head_factor=factor, initial=start)
     return folder, model, params
 
 
@@ -70,47 +70,47 @@ def _batch():
 def _loss_and_gradient(model, params, batch, mesh=None):
     mask = trainable_mask(params, method="ba-lora", head=())
     trainable, frozen = partition(params, mask)
-    # The SVD term's own reading of a mesh is streaming's, and tested there.
+    # The SVD term on a mesh is tested with the streamed objective.
     terms = nlg_terms(dataclasses.replace(TERMS, svd=SvdConfig(weight=0.0)))
     weights = {name: WEIGHTS[name] for name in terms}
     loss = seq2seq_lm.make_loss(model, SPEC, terms, mesh=mesh)
 
     @jax.jit
-    def both(trainable, frozen, batch):
-        def of(trainable):
+    def loss_and_gradient(trainable, frozen, batch):
+        def loss_of(trainable):
             return loss(combine(trainable, frozen, mask), batch, None, weights)
 
-        return jax.value_and_grad(of, has_aux=True)(trainable)
+        return jax.value_and_grad(loss_of, has_aux=True)(trainable)
 
-    return both(trainable, frozen, batch)
+    return loss_and_gradient(trainable, frozen, batch)
 
 
 def test_loss_equals_pytorch(t5):
     folder, model, params = t5
-    batch, untouched = _batch(), params.replace(adapters=params.initial)
+    batch = _batch()
+    at_start = params.replace(adapters=params.initial)
     reference = T5ForConditionalGeneration.from_pretrained(folder).eval()
     labels = torch.tensor(np.where(batch.mask, batch.targets, -100)).long()
-    given = {
+    inputs = {
         name: torch.tensor(getattr(batch, name)).long() for name in ("input_ids", "attention_mask")
     }
     with torch.no_grad():
-        theirs = reference(**given, labels=labels).loss.item()
-    ours, parts = jax.jit(seq2seq_lm.make_loss(model, SPEC, {}))(untouched, batch, None, {})
-    held_out = jax.jit(seq2seq_lm.make_task_loss(model, SPEC))(untouched, batch)
+        theirs = reference(**inputs, labels=labels).loss.item()
+    ours, parts = jax.jit(seq2seq_lm.make_loss(model, SPEC, {}))(at_start, batch, None, {})
+    held_out = jax.jit(seq2seq_lm.make_task_loss(model, SPEC))(at_start, batch)
     np.testing.assert_allclose([ours, parts["task"], held_out], theirs, rtol=1e-4)
 
 
 def test_the_objective_is_that_of_the_answers_logits(t5):
-    """Held against logits that are computed here."""
+    """The reference is the plain objective of logits computed here."""
     _, model, params = t5
     batch = _batch()
-    led = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
+    decoder_inputs = np.pad(batch.targets[:, :-1], ((0, 0), (1, 0)))
     lora = adapters.student_lora(params.adapters, params.initial, SPEC)
-    read = jax.jit(model.apply)
-    logits, teacher = (
-        read({"params": params.base, "lora": of}, batch.input_ids, batch.attention_mask, led)
-        for of in (lora, {})
-    )
+    apply = jax.jit(model.apply)
+    inputs = (batch.input_ids, batch.attention_mask, decoder_inputs)
+    logits = apply({"params": params.base, "lora": lora}, *inputs)
+    teacher = apply({"params": params.base, "lora": {}}, *inputs)
     whole = plain.objective(
         logits,
         teacher,
@@ -119,10 +119,10 @@ def test_the_objective_is_that_of_the_answers_logits(t5):
         terms=nlg_terms(TERMS),
         weights=WEIGHTS,
     )
-    untouched = params.replace(adapters=params.initial)
+    at_start = params.replace(adapters=params.initial)
     loss = jax.jit(seq2seq_lm.make_loss(model, SPEC, nlg_terms(TERMS)))
     chex.assert_trees_all_close(loss(params, batch, None, WEIGHTS), whole, rtol=1e-4, atol=1e-5)
-    assert abs(loss(untouched, batch, None, WEIGHTS)[1]["consistency"]) < 1e-6
+    assert abs(loss(at_start, batch, None, WEIGHTS)[1]["consistency"]) < 1e-6
 
 
 def test_eight_devices_change_nothing(t5):

@@ -11,6 +11,7 @@ from balora_jax.objective.spectrum import head_factor, leading_share
 
 
 def states_of(spectrum, shape=(160, 48), seed=0):
+    """Hidden states whose i-th singular value is 10 spectrum(i)."""
     rng = np.random.default_rng(seed)
     left, right = (np.linalg.qr(rng.normal(size=(side, min(shape))))[0] for side in shape)
     return ((left * spectrum(np.arange(min(shape), dtype=float))) @ right.T * 10).astype(np.float32)
@@ -25,6 +26,8 @@ SPECTRA = {
 
 
 def compare(states, head, mask, k, norm, method="subspace"):
+    """The relative errors of the value and of the gradient."""
+
     def term(hidden):
         return leading_share(hidden, head_factor(head), mask, k=k, norm=norm, method=method)
 

@@ -1,4 +1,4 @@
-"""The streamed objective equals the plain one, whatever the head, the chunks, the schedule and the version."""
+"""The streamed objective equals the plain one for every head, chunk size, schedule and version."""
 
 import dataclasses
 import functools
@@ -29,6 +29,7 @@ BY_TOKEN = {version: only("consistency", "diversity", version=version) for versi
 
 @functools.cache
 def plain_case(version, with_svd):
+    """(hidden, the other arguments, the plain objective's result), computed once."""
     hidden, teacher, targets, mask = random_batch()
     arguments = (
         teacher,
@@ -51,7 +52,7 @@ def test_all_terms_equal_the_plain_form(chunk_size, version):
 
 @pytest.mark.parametrize("version", PAPER)
 @pytest.mark.parametrize("chunk_size", [1, 7, 10, 36, 60, None])
-def test_equals_the_plain_form_whatever_the_chunks(chunk_size, version):
+def test_equals_the_plain_form_at_every_chunk_size(chunk_size, version):
     hidden, arguments, expected = plain_case(version, False)
     assert_same(
         value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=chunk_size), expected
@@ -70,7 +71,7 @@ HEADS = {
 
 @pytest.mark.parametrize("version", PAPER)
 @pytest.mark.parametrize("kind", HEADS)
-def test_equals_the_plain_form_whatever_the_head(kind, version):
+def test_equals_the_plain_form_for_every_head(kind, version):
     head = random_head(**HEADS[kind])
     hidden, teacher, targets, mask = random_batch(1, vocabulary=head.kernel.shape[1])
     arguments = teacher, head, targets, mask, BY_TOKEN[version]
@@ -80,7 +81,7 @@ def test_equals_the_plain_form_whatever_the_head(kind, version):
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0, 3.0])
 @pytest.mark.parametrize("top_k", [None, 2, 20])
-def test_equals_the_plain_form_whatever_temperature_and_top_k(temperature, top_k):
+def test_equals_the_plain_form_at_every_temperature_and_top_k(temperature, top_k):
     terms = BY_TOKEN["2026"]
     terms = dataclasses.replace(
         terms,
@@ -96,7 +97,7 @@ def test_equals_the_plain_form_whatever_temperature_and_top_k(temperature, top_k
 @pytest.mark.parametrize(
     "schedule", ["constant", "cosine", "two-phase", "linear", "quadratic", "adaptive"]
 )
-def test_equals_the_plain_form_on_every_schedule(schedule):
+def test_equals_the_plain_form_under_every_schedule(schedule):
     others = "constant" if schedule == "adaptive" else schedule
     terms = PAPER["2026"]
     terms = RegularizersConfig(
@@ -104,7 +105,8 @@ def test_equals_the_plain_form_on_every_schedule(schedule):
         diversity=dataclasses.replace(terms.diversity, weight=0.5, schedule=others),
         svd=dataclasses.replace(terms.svd, weight=0.5, schedule=others),
     )
-    batch, head = random_batch(3), random_head()
+    batch = random_batch(3)
+    head = random_head()
 
     @jax.jit
     def both(step, hidden, teacher, targets, mask):
@@ -116,10 +118,10 @@ def test_equals_the_plain_form_on_every_schedule(schedule):
         ]
 
     for step in (0, 23, 80):
-        expected, found = both(step, *batch)
-        assert_same(found, expected)
+        expected, actual = both(step, *batch)
+        assert_same(actual, expected)
         if schedule == "adaptive":
-            assert 0.16 < found[0][1]["weight_consistency"] < 0.8
+            assert 0.16 < actual[0][1]["weight_consistency"] < 0.8
 
 
 @pytest.mark.parametrize(
@@ -130,9 +132,9 @@ def test_terms_switched_off_are_absent(names):
     teacher = teacher if "consistency" in names else None
     weights = {name: WEIGHTS[name] for name in names}
     arguments = teacher, random_head(), targets, mask, only(*names), weights
-    found = value_and_gradient(streamed_loss, hidden, *arguments)
-    assert set(found[0][1]) == {"task", *names, *(f"weight_{name}" for name in names)}
-    assert_same(found, value_and_gradient(plain_loss, hidden, *arguments))
+    actual = value_and_gradient(streamed_loss, hidden, *arguments)
+    assert set(actual[0][1]) == {"task", *names, *(f"weight_{name}" for name in names)}
+    assert_same(actual, value_and_gradient(plain_loss, hidden, *arguments))
 
 
 @pytest.mark.parametrize("kind", ["bias", "soft-cap"])
@@ -148,48 +150,50 @@ def test_the_svd_term_equals_the_plain_form_on_every_head(kind):
 
 def test_equals_float64():
     hidden, teacher, targets, mask = random_batch(5)
-    head, terms = random_head(), PAPER["2026"]
+    head = random_head()
+    terms = PAPER["2026"]
     kernel = np.asarray(head.kernel, np.float64)
-    logits, aims, mask = np.asarray(hidden) @ kernel, np.asarray(teacher) @ kernel, np.asarray(mask)
+    logits = np.asarray(hidden) @ kernel
+    teacher_logits = np.asarray(teacher) @ kernel
+    mask = np.asarray(mask)
     parts = {
         "task": reference.cross_entropy(logits, np.asarray(targets), mask),
-        "consistency": reference.consistency(logits, aims, mask, 2.0),
+        "consistency": reference.consistency(logits, teacher_logits, mask, 2.0),
         "diversity": reference.diversity(logits, mask, 20),
         "svd": reference.svd(logits, mask, 10, "frobenius"),
     }
     scales = {"task": 1.0, **WEIGHTS}
     loss = sum(scales[name] * value for name, (value, _) in parts.items())
     gradient = sum(scales[name] * slope for name, (_, slope) in parts.items()) @ kernel.T
-    values = {name: value for name, (value, _) in parts.items()} | {
-        f"weight_{name}": w for name, w in WEIGHTS.items()
-    }
-    found = value_and_gradient(
+    values = {name: value for name, (value, _) in parts.items()}
+    values |= {f"weight_{name}": weight for name, weight in WEIGHTS.items()}
+    actual = value_and_gradient(
         streamed_loss, hidden, teacher, head, targets, mask, terms, chunk_size=8
     )
-    assert_same(found, ((loss, values), gradient))
+    assert_same(actual, ((loss, values), gradient))
 
 
 def test_bfloat16_states_and_head_accumulate_in_float32():
     hidden, teacher, targets, mask = random_batch(6, dtype=jnp.bfloat16)
     head = random_head(dtype=jnp.bfloat16)
-    found = value_and_gradient(
+    actual = value_and_gradient(
         streamed_loss, hidden, teacher, head, targets, mask, PAPER["2026"], chunk_size=8
     )
-    assert found[1].dtype == jnp.bfloat16 and found[0][0].dtype == jnp.float32
+    assert actual[1].dtype == jnp.bfloat16 and actual[0][0].dtype == jnp.float32
     exact = [array.astype(jnp.float32) for array in (hidden, teacher, head.kernel)]
     arguments = exact[1], head.replace(kernel=exact[2]), targets, mask, PAPER["2026"]
     expected = value_and_gradient(plain_loss, exact[0], *arguments)
     # Two roundings to bfloat16, of the logits' gradient and of the states': 2^-8 each at most.
-    assert_same(found, expected, gradient=4e-3)
+    assert_same(actual, expected, gradient=4e-3)
 
 
 def test_cross_entropy_alone():
     hidden, _, targets, mask = random_batch(7)
     head = random_head(bias=True)
-    found = streamed.cross_entropy(hidden, head, targets, mask, chunk_size=8)
+    actual = streamed.cross_entropy(hidden, head, targets, mask, chunk_size=8)
     logits = np.asarray(head.logits(hidden), np.float64)
     np.testing.assert_allclose(
-        found, reference.cross_entropy(logits, np.asarray(targets), np.asarray(mask))[0], rtol=1e-5
+        actual, reference.cross_entropy(logits, np.asarray(targets), np.asarray(mask))[0], rtol=1e-5
     )
 
 
@@ -199,7 +203,7 @@ def test_student_equal_to_teacher_shows_no_divergence():
     _, parts = streamed_loss(
         hidden, nudged, random_head(), targets, mask, only("consistency"), {"consistency": 1.0}
     )
-    # Written as sum p log(p / q) alone, rounding would show some 1e-6 here.
+    # Computed as sum p log(p / q), rounding would give about 1e-6 here.
     assert abs(parts["consistency"]) < 1e-7
 
 
@@ -218,24 +222,24 @@ def test_gradients_go_to_states_and_weights_alone():
 
     def loss(hidden, teacher, head, factor, weights):
         arguments = teacher, head, targets, mask, PAPER["2026"], weights
-        found, parts = streamed_loss(hidden, *arguments, factor=factor)
-        return found + 5 * sum(parts.values())
+        actual, parts = streamed_loss(hidden, *arguments, factor=factor)
+        return actual + 5 * sum(parts.values())
 
     def alone(hidden):
         return streamed_loss(hidden, teacher, head, targets, mask, PAPER["2026"], factor=factor)
 
     weights = {name: jnp.float32(weight) for name, weight in WEIGHTS.items()}
-    found = jax.grad(loss, argnums=(0, 1, 2, 3, 4))(hidden, teacher, head, factor, weights)
+    actual = jax.grad(loss, argnums=(0, 1, 2, 3, 4))(hidden, teacher, head, factor, weights)
     (_, parts), slope = jax.value_and_grad(alone, has_aux=True)(hidden)
-    np.testing.assert_allclose(found[0], slope, rtol=1e-5, atol=1e-7)
-    for frozen in jax.tree.leaves(found[1:4]):
+    np.testing.assert_allclose(actual[0], slope, rtol=1e-5, atol=1e-7)
+    for frozen in jax.tree.leaves(actual[1:4]):
         np.testing.assert_array_equal(frozen, 0)
     for name in weights:
-        np.testing.assert_allclose(found[4][name], parts[name], rtol=1e-5)
+        np.testing.assert_allclose(actual[4][name], parts[name], rtol=1e-5)
 
 
 @pytest.mark.parametrize("version", PAPER)
-def test_nothing_counted_is_zero_with_zero_gradient(version):
+def test_an_empty_mask_gives_zero_with_zero_gradient(version):
     hidden, teacher, targets, mask = random_batch(11)
     arguments = teacher, random_head(), targets, jnp.zeros_like(mask), PAPER[version]
     (loss, parts), gradient = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=8)
@@ -243,14 +247,14 @@ def test_nothing_counted_is_zero_with_zero_gradient(version):
     np.testing.assert_array_equal(gradient, 0)
 
 
-def test_what_is_masked_may_be_anything():
+def test_states_at_masked_positions_do_not_matter():
     hidden, teacher, targets, mask = random_batch(12)
     arguments = random_head(), targets, mask, PAPER["2026"]
     expected = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
     hidden, teacher = (jnp.where(mask[..., None], states, jnp.nan) for states in (hidden, teacher))
-    found = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
-    assert_same(found, expected)
-    np.testing.assert_array_equal(found[1][~mask], 0)
+    actual = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
+    assert_same(actual, expected)
+    np.testing.assert_array_equal(actual[1][~mask], 0)
 
 
 @pytest.mark.parametrize(
@@ -258,20 +262,21 @@ def test_what_is_masked_may_be_anything():
 )
 def test_degenerate_states_have_finite_gradients(states):
     hidden = jnp.asarray(states, jnp.float32)
-    targets, mask = jnp.zeros((1, 6), jnp.int32), jnp.ones((1, 6), bool)
+    targets = jnp.zeros((1, 6), jnp.int32)
+    mask = jnp.ones((1, 6), bool)
     (loss, _), gradient = value_and_gradient(
         streamed_loss, hidden, hidden[:, ::-1] + 0.5, random_head(), targets, mask, PAPER["2026"]
     )
     assert jnp.isfinite(loss) and jnp.isfinite(gradient).all()
 
 
-def test_groups_see_their_own_part_of_the_batch():
+def test_each_group_sees_its_part_of_the_batch():
     terms = only("svd")
     terms = dataclasses.replace(terms, svd=dataclasses.replace(terms.svd, k=2, groups=2))
     hidden, _, targets, mask = random_batch(13)
     arguments = None, random_head(), targets, mask, terms, {"svd": 0.7}
-    found = value_and_gradient(streamed_loss, hidden, *arguments)
-    assert_same(found, value_and_gradient(plain_loss, hidden, *arguments))
+    actual = value_and_gradient(streamed_loss, hidden, *arguments)
+    assert_same(actual, value_and_gradient(plain_loss, hidden, *arguments))
     whole = dataclasses.replace(terms, svd=dataclasses.replace(terms.svd, groups=1))
     halves = [
         streamed_loss(
@@ -279,10 +284,10 @@ def test_groups_see_their_own_part_of_the_batch():
         )[1]["svd"]
         for rows in (slice(0, 2), slice(2, 4))
     ]
-    np.testing.assert_allclose(found[0][1]["svd"], np.mean(halves), rtol=1e-5)
+    np.testing.assert_allclose(actual[0][1]["svd"], np.mean(halves), rtol=1e-5)
 
 
-def test_vmap_is_a_loop_and_traces_once():
+def test_vmap_equals_a_loop_and_traces_once():
     batches = [random_batch(seed, keep=keep) for seed, keep in ((14, 0.9), (15, 0.2))]
     head = random_head()
     chex.clear_trace_counter()
@@ -294,12 +299,12 @@ def test_vmap_is_a_loop_and_traces_once():
     stacked = [jnp.stack(parts) for parts in zip(*batches, strict=True)]
     many = jax.jit(jax.vmap(jax.value_and_grad(loss, has_aux=True)))
     many(*[array[::-1] for array in stacked])
-    found = many(*stacked)
+    actual = many(*stacked)
     for index, (hidden, teacher, targets, mask) in enumerate(batches):
         expected = value_and_gradient(
             streamed_loss, hidden, teacher, head, targets, mask, PAPER["2026"], chunk_size=8
         )
-        assert_same(jax.tree.map(lambda leaf, index=index: leaf[index], found), expected)
+        assert_same(jax.tree.map(lambda leaf, index=index: leaf[index], actual), expected)
 
 
 @pytest.mark.parametrize("bad", ["hidden", "teacher", "targets"])

@@ -1,4 +1,4 @@
-"""What the streamed objective may cost: products with the head, memory, and what passes between devices."""
+"""The streamed objective's costs: products with the head, memory, and traffic between devices."""
 
 import dataclasses
 import re
@@ -12,25 +12,27 @@ from jax.sharding import PartitionSpec as P
 from streaming_cases import assert_same, random_batch, random_head, streamed_loss
 from term_cases import PAPER, only
 
-from balora_jax.objective.chunks import Chunks
-
-VOCABULARY, WIDTH, CHUNK = 3200, 12, 5
+VOCABULARY = 3200
+WIDTH = 12
+CHUNK = 5
 
 
 def head_products(jaxpr):
-    """How many times a program takes a chunk's tokens through [d, V], by its multiplications (a loop's body once)."""
-    found = 0
+    """Count products of a chunk's tokens with [d, V] by multiplications, a loop's body once."""
+    products = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
-            (left, right), contracted = equation.invars, equation.params["dimension_numbers"][0][0]
+            left, right = equation.invars
+            contracted = equation.params["dimension_numbers"][0][0]
             if VOCABULARY in left.aval.shape or VOCABULARY in right.aval.shape:
                 summed = np.prod([left.aval.shape[axis] for axis in contracted])
-                found += equation.outvars[0].aval.size * summed / (CHUNK * WIDTH * VOCABULARY)
-        found += sum(head_products(part) for part in jax.core.jaxprs_in_params(equation.params))
-    return found
+                products += equation.outvars[0].aval.size * summed / (CHUNK * WIDTH * VOCABULARY)
+        products += sum(head_products(part) for part in jax.core.jaxprs_in_params(equation.params))
+    return products
 
 
 def program_of(terms, with_gradient):
+    """The jaxpr of the streamed loss, with or without its gradient."""
     hidden, teacher, targets, mask = random_batch(width=WIDTH, vocabulary=VOCABULARY)
     head = random_head(width=WIDTH, vocabulary=VOCABULARY)
     factor = jnp.eye(WIDTH)
@@ -65,7 +67,9 @@ def test_products_with_the_head(terms, with_gradient, products):
 
 
 def test_memory_does_not_grow_by_tokens_times_vocabulary():
-    width, vocabulary, chunk = 16, 8192, 32
+    width = 16
+    vocabulary = 8192
+    chunk = 32
     head = random_head(width=width, vocabulary=vocabulary)
     factor = jnp.eye(width)
 
@@ -83,37 +87,24 @@ def test_memory_does_not_grow_by_tokens_times_vocabulary():
         compiled = jax.jit(jax.value_and_grad(loss)).lower(states, states, *whole).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    few, many = bytes_for(256), bytes_for(1024)
+    few = bytes_for(256)
+    many = bytes_for(1024)
     assert few > 3 * chunk * vocabulary * 4 / 2
     assert many - few < 0.05 * (1024 - 256) * vocabulary * 4
 
 
-@pytest.mark.parametrize(("counted", "chunks"), [(0, 0), (1, 1), (8, 1), (9, 2), (30, 4)])
-def test_only_chunks_of_counted_tokens_are_run(counted, chunks):
-    mask = np.zeros((2, 30), bool)
-    mask[1, np.random.default_rng(0).permutation(30)[:counted]] = True
-    plan = Chunks.of(jnp.asarray(mask), 8)
-    seen = plan.loop(lambda carry, start, here: (carry[0] + 1, carry[1] + here.sum()), (0, 0))
-    assert seen[0] == plan.number == chunks and seen[1] == counted
-    states = jnp.arange(60.0).reshape(2, 30, 1)
-    np.testing.assert_array_equal(plan.restore(plan.arrange(states)), states)
-
-
 def on_mesh(sizes, function, arrays, head):
-    """The function's result and program with arrays spread over a mesh of these sizes."""
+    """The function's result and compiled text, with its arrays on a mesh of these sizes."""
     mesh = jax.make_mesh(sizes, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-    tokens, kernel = (
-        NamedSharding(mesh, P(("data", "fsdp"))),
-        NamedSharding(mesh, P("fsdp", "tensor")),
-    )
-    bias = (
-        None if head.bias is None else jax.device_put(head.bias, NamedSharding(mesh, P("tensor")))
-    )
-    head = head.replace(kernel=jax.device_put(head.kernel, kernel), bias=bias)
-    arrays = [jax.device_put(array, tokens) for array in arrays]
-    compiled = (
-        jax.jit(lambda head, *arrays: function(mesh, head, *arrays)).lower(head, *arrays).compile()
-    )
+    by_token = NamedSharding(mesh, P(("data", "fsdp")))
+    kernel = jax.device_put(head.kernel, NamedSharding(mesh, P("fsdp", "tensor")))
+    bias = head.bias
+    if bias is not None:
+        bias = jax.device_put(bias, NamedSharding(mesh, P("tensor")))
+    head = head.replace(kernel=kernel, bias=bias)
+    arrays = [jax.device_put(array, by_token) for array in arrays]
+    jitted = jax.jit(lambda head, *arrays: function(mesh, head, *arrays))
+    compiled = jitted.lower(head, *arrays).compile()
     return compiled(head, *arrays), compiled.as_text()
 
 
@@ -132,8 +123,8 @@ def test_eight_devices_equal_one_and_never_gather_logits(sizes, version):
         return jax.value_and_grad(loss, has_aux=True)(hidden)
 
     expected = jax.jit(lambda head, *arrays: function(None, head, *arrays))(head, *arrays)
-    found, program = on_mesh(sizes, function, arrays, head)
-    assert_same(found, expected, gradient=2e-5)
+    actual, program = on_mesh(sizes, function, arrays, head)
+    assert_same(actual, expected, gradient=2e-5)
     gathered = re.findall(r"f32\[([\d,]+)\]\S* all-gather\(", program)
     for shape in gathered:
         numbers = [int(number) for number in shape.split(",")]
@@ -141,16 +132,16 @@ def test_eight_devices_equal_one_and_never_gather_logits(sizes, version):
         assert np.prod(numbers) < 8 * 9 * VOCABULARY / 2
 
 
-def test_the_svd_term_means_the_same_on_one_and_eight_devices():
+def test_the_svd_term_is_equal_on_one_and_eight_devices():
     arrays = random_batch(2, shape=(8, 9), width=16, vocabulary=VOCABULARY)
     head = random_head(2, width=16, vocabulary=VOCABULARY)
     terms = only("svd")
     terms = dataclasses.replace(terms, svd=dataclasses.replace(terms.svd, k=3, groups=8))
 
     def function(mesh, head, hidden, teacher, targets, mask):
-        return streamed_loss(hidden, None, head, targets, mask, terms, {"svd": 1.0}, mesh=mesh)[1][
-            "svd"
-        ]
+        arguments = head, targets, mask, terms, {"svd": 1.0}
+        _, parts = streamed_loss(hidden, None, *arguments, mesh=mesh)
+        return parts["svd"]
 
-    found, _ = on_mesh((8, 1, 1), function, arrays, head)
-    np.testing.assert_allclose(found, function(None, head, *arrays), rtol=1e-5)
+    actual, _ = on_mesh((8, 1, 1), function, arrays, head)
+    np.testing.assert_allclose(actual, function(None, head, *arrays), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Language-model regularizers against float64: the given vectors, and a reference of our own elsewhere."""
+"""Language-model regularizers against float64: reference vectors, and an independent numpy form."""
 
 import chex
 import float64_reference as reference
@@ -19,8 +19,9 @@ CASES = {
 }
 
 
-def assert_same(found, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
-    (value, gradient), (true_value, true_gradient) = found, expected
+def assert_same(actual, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
+    value, gradient = actual
+    true_value, true_gradient = expected
     assert value.dtype == jnp.float32 and value.shape == ()
     np.testing.assert_allclose(value, true_value, rtol=value_tolerance, atol=value_tolerance)
     error = np.linalg.norm(np.asarray(gradient, np.float64) - true_gradient)
@@ -28,6 +29,7 @@ def assert_same(found, expected, value_tolerance=1e-5, gradient_tolerance=1e-4):
 
 
 def random_case(seed, shape, scale=3.0, keep=0.6):
+    """(logits, teacher_logits, mask) of random numbers, with at least one position counted."""
     rng = np.random.default_rng(seed)
     logits, teacher = rng.normal(size=(2, *shape)) * scale
     mask = rng.random(shape[:-1]) < keep
@@ -36,12 +38,12 @@ def random_case(seed, shape, scale=3.0, keep=0.6):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_equals_the_given_vectors(shared, which, name):
-    given = np.load(shared / "reference" / f"vectors_{which}.npz")
-    arrays = [jnp.asarray(given[f"nlg_{key}"]) for key in ("logits", "teacher", "mask")]
-    found = jax.jit(jax.value_and_grad(CASES[name]))(*arrays)
-    assert_same(found, (given[f"nlg_{name}"], given[f"nlg_{name}_grad"]))
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_equals_the_reference_vectors(shared, number, name):
+    vectors = np.load(shared / "reference" / f"vectors_{number}.npz")
+    arrays = [jnp.asarray(vectors[f"nlg_{key}"]) for key in ("logits", "teacher", "mask")]
+    actual = jax.jit(jax.value_and_grad(CASES[name]))(*arrays)
+    assert_same(actual, (vectors[f"nlg_{name}"], vectors[f"nlg_{name}_grad"]))
 
 
 @pytest.mark.parametrize(
@@ -50,16 +52,16 @@ def test_equals_the_given_vectors(shared, which, name):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.7])
 def test_consistency_equals_float64(shape, seed, temperature):
     logits, teacher, mask = random_case(seed, shape)
-    found = jax.value_and_grad(nlg.consistency)(logits, teacher, mask, temperature=temperature)
-    assert_same(found, reference.consistency(logits, teacher, mask, temperature))
+    actual = jax.value_and_grad(nlg.consistency)(logits, teacher, mask, temperature=temperature)
+    assert_same(actual, reference.consistency(logits, teacher, mask, temperature))
 
 
 @pytest.mark.parametrize(("shape", "seed"), [((11, 7), 4), ((2, 3, 5, 17), 5), ((4, 6, 200), 6)])
 @pytest.mark.parametrize("top_k", [None, 1, 2, 7, 17, 500])
 def test_diversity_equals_float64(shape, seed, top_k):
     logits, _, mask = random_case(seed, shape)
-    found = jax.value_and_grad(nlg.diversity)(logits, mask, top_k=top_k)
-    assert_same(found, reference.diversity(logits, mask, top_k))
+    actual = jax.value_and_grad(nlg.diversity)(logits, mask, top_k=top_k)
+    assert_same(actual, reference.diversity(logits, mask, top_k))
 
 
 @pytest.mark.parametrize(
@@ -69,14 +71,14 @@ def test_diversity_equals_float64(shape, seed, top_k):
 @pytest.mark.parametrize("k", [1, 4, 100])
 def test_svd_equals_float64(shape, seed, norm, k):
     logits, _, mask = random_case(seed, shape)
-    found = jax.value_and_grad(nlg.svd)(logits, mask, k=k, norm=norm)
+    actual = jax.value_and_grad(nlg.svd)(logits, mask, k=k, norm=norm)
     value, gradient = reference.svd(logits, mask, k, norm)
     if norm == "nuclear" and k == 100:
         # Every singular value leads: the term is the constant -1.
-        np.testing.assert_allclose(found[0], -1, rtol=1e-6)
-        np.testing.assert_allclose(found[1], 0, atol=1e-6)
+        np.testing.assert_allclose(actual[0], -1, rtol=1e-6)
+        np.testing.assert_allclose(actual[1], 0, atol=1e-6)
     else:
-        assert_same(found, (value, gradient))
+        assert_same(actual, (value, gradient))
 
 
 def test_teacher_gets_no_gradient():
@@ -126,7 +128,7 @@ def test_value_and_gradient_are_finite(kind, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_counted_is_zero_with_zero_gradient(name):
+def test_an_empty_mask_gives_zero_with_zero_gradient(name):
     logits, teacher, _ = random_case(14, (4, 30))
     value, gradient = jax.value_and_grad(CASES[name])(logits, teacher, np.zeros(4, bool))
     assert value == 0
@@ -134,12 +136,13 @@ def test_nothing_counted_is_zero_with_zero_gradient(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_masked_does_not_count_even_if_not_finite(name):
+def test_masked_positions_do_not_count_even_if_not_finite(name):
     logits, teacher, mask = random_case(15, (9, 30))
     expected = jax.value_and_grad(CASES[name])(
         logits[mask], teacher[mask], np.ones(mask.sum(), bool)
     )
-    logits[~mask], teacher[~mask] = np.nan, np.inf
+    logits[~mask] = np.nan
+    teacher[~mask] = np.inf
     value, gradient = jax.value_and_grad(CASES[name])(logits, teacher, mask)
     np.testing.assert_allclose(value, expected[0], rtol=1e-6)
     np.testing.assert_allclose(gradient[mask], expected[1], rtol=1e-3, atol=1e-6)
@@ -147,7 +150,7 @@ def test_what_is_masked_does_not_count_even_if_not_finite(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_vmap_is_a_loop(name):
+def test_vmap_equals_a_loop(name):
     batches = [random_case(seed, (7, 25)) for seed in (16, 17, 18)]
     stacked = [jnp.stack(parts) for parts in zip(*batches, strict=True)]
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(CASES[name])))(*stacked)
@@ -158,7 +161,7 @@ def test_vmap_is_a_loop(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_trace_a_shape(name):
+def test_one_trace_for_each_shape(name):
     chex.clear_trace_counter()
     function = jax.jit(chex.assert_max_traces(CASES[name], n=1))
     for seed in (19, 20):

@@ -1,4 +1,4 @@
-"""Classifier regularizers against float64: the given vectors, and a reference of our own elsewhere."""
+"""Classifier regularizers against float64: reference vectors, and an independent numpy form."""
 
 import chex
 import float64_reference as reference
@@ -23,8 +23,9 @@ EXPECTED = {
 }
 
 
-def assert_same(found, expected):
-    (value, gradient), (true_value, true_gradient) = found, expected
+def assert_same(actual, expected):
+    value, gradient = actual
+    true_value, true_gradient = expected
     assert value.dtype == jnp.float32 and value.shape == ()
     np.testing.assert_allclose(value, true_value, rtol=1e-5, atol=1e-5)
     error = np.linalg.norm(np.asarray(gradient, np.float64) - true_gradient)
@@ -32,16 +33,17 @@ def assert_same(found, expected):
 
 
 def random_case(seed, shape, scale=2.0):
+    """(logits, teacher_logits) of random numbers."""
     logits, teacher = np.random.default_rng(seed).normal(size=(2, *shape)) * scale
     return logits.astype(np.float32), teacher.astype(np.float32)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_equals_the_given_vectors(shared, which, name):
-    given = np.load(shared / "reference" / f"vectors_{which}.npz")
-    found = jax.jit(jax.value_and_grad(CASES[name]))(given["nlu_logits"], given["nlu_teacher"])
-    assert_same(found, (given[f"nlu_{name}"], given[f"nlu_{name}_grad"]))
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_equals_the_reference_vectors(shared, number, name):
+    vectors = np.load(shared / "reference" / f"vectors_{number}.npz")
+    actual = jax.jit(jax.value_and_grad(CASES[name]))(vectors["nlu_logits"], vectors["nlu_teacher"])
+    assert_same(actual, (vectors[f"nlu_{name}"], vectors[f"nlu_{name}_grad"]))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -98,7 +100,7 @@ def test_value_and_gradient_are_finite(kind, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_zeros_give_zero_gradient_where_nothing_pulls(name):
+def test_equal_zero_logits_give_zero_with_zero_gradient(name):
     logits = jnp.zeros((6, 4))
     value, gradient = jax.value_and_grad(CASES[name])(logits, logits)
     assert value == 0
@@ -116,7 +118,7 @@ def test_bfloat16_logits_are_computed_in_float32(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_vmap_is_a_loop_and_traces_once(name):
+def test_vmap_equals_a_loop_and_traces_once(name):
     batches = [random_case(seed, (7, 5)) for seed in (5, 6, 7)]
     stacked = [jnp.stack(parts) for parts in zip(*batches, strict=True)]
     chex.clear_trace_counter()

@@ -1,4 +1,4 @@
-"""Registered terms: checked before a run, and streamed as they are in the plain form."""
+"""Registered terms: checked before a run, and equal in the streamed and the plain form."""
 
 import dataclasses
 
@@ -43,11 +43,11 @@ def config():
         balora_jax.register_term("margin", margin)
         balora_jax.register_term("mean_square", mean_square, per="batch")
         sections = regularizers_config()()
-        own = {
+        changed = {
             name: dataclasses.replace(getattr(sections, name), weight=0.5)
             for name in ("reverse_kl", "margin", "mean_square")
         }
-        yield dataclasses.replace(sections, **own)
+        yield dataclasses.replace(sections, **changed)
 
 
 @pytest.mark.parametrize("chunk_size", [7, 1000])
@@ -55,9 +55,9 @@ def config():
 def test_streamed_equals_plain(config, chunk_size, head):
     hidden, teacher, targets, mask = random_batch(1)
     arguments = teacher, random_head(**head), targets, mask, config, WEIGHTS
-    found = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=chunk_size)
-    assert set(WEIGHTS) <= set(found[0][1])
-    assert_same(found, value_and_gradient(plain_loss, hidden, *arguments), gradient=1e-5)
+    actual = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=chunk_size)
+    assert set(WEIGHTS) <= set(actual[0][1])
+    assert_same(actual, value_and_gradient(plain_loss, hidden, *arguments), gradient=1e-5)
 
 
 def test_streamed_on_eight_devices_equals_plain_on_one(config):
@@ -74,18 +74,18 @@ def test_streamed_on_eight_devices_equals_plain_on_one(config):
     kernel = jax.device_put(head.kernel, NamedSharding(mesh, P("fsdp", "tensor")))
     hidden, teacher, targets, mask = placed
     arguments = teacher, head.replace(kernel=kernel), targets, mask, config, WEIGHTS
-    found = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=5, mesh=mesh)
-    assert_same(found, expected, gradient=1e-5)
+    actual = value_and_gradient(streamed_loss, hidden, *arguments, chunk_size=5, mesh=mesh)
+    assert_same(actual, expected, gradient=1e-5)
 
 
-def test_positions_that_are_not_counted_may_be_anything(config):
+def test_states_at_masked_positions_do_not_matter(config):
     hidden, teacher, targets, mask = random_batch(3)
     arguments = random_head(), targets, mask, config, WEIGHTS
     expected = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
     hidden, teacher = (jnp.where(mask[..., None], states, jnp.nan) for states in (hidden, teacher))
-    found = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
-    assert_same(found, expected)
-    np.testing.assert_array_equal(found[1][~mask], 0)
+    actual = value_and_gradient(streamed_loss, hidden, teacher, *arguments, chunk_size=8)
+    assert_same(actual, expected)
+    np.testing.assert_array_equal(actual[1][~mask], 0)
 
 
 def test_a_classifiers_examples_count_as_tokens(config):
@@ -93,8 +93,8 @@ def test_a_classifiers_examples_count_as_tokens(config):
     logits, teacher = jnp.asarray(rng.normal(size=(2, 12, 5)), jnp.float32)
     labels = jnp.asarray(rng.integers(5, size=12), jnp.int32)
     terms = make_terms(config.acting, "nlu")
-    everything = jnp.ones(12, bool)
-    _, parts = plain.objective(logits, teacher, labels, everything, terms=terms, weights=WEIGHTS)
+    every_example = jnp.ones(12, bool)
+    _, parts = plain.objective(logits, teacher, labels, every_example, terms=terms, weights=WEIGHTS)
     q, p = (np.asarray(jax.nn.log_softmax(z), np.float64) for z in (logits, teacher))
     np.testing.assert_allclose(
         parts["reverse_kl"], np.mean(np.sum(np.exp(q) * (q - p), axis=-1)), rtol=1e-5
@@ -116,14 +116,14 @@ BAD_FUNCTIONS = {
 
 
 @pytest.mark.parametrize("sentence", BAD_FUNCTIONS)
-def test_functions_that_cannot_be_used_are_named(sentence):
+def test_unusable_functions_are_refused(sentence):
     with no_trace():
         balora_jax.register_term("odd", BAD_FUNCTIONS[sentence])
         section = regularizers_config()().odd
         terms = make_terms({"odd": dataclasses.replace(section, weight=1.0)}, "nlg")
-        with pytest.raises(BadInput) as refused:
+        with pytest.raises(BadInput) as error:
             check_registered(terms, (2, 3), 40)
-        assert f"the term odd {sentence}" in str(refused.value)
+        assert f"the term odd {sentence}" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_functions_that_cannot_be_used_are_named(sentence):
         ("mine", {"per": "batch", "needs_teacher": True}, "accepted: per token"),
     ],
 )
-def test_registrations_that_are_refused(name, options, sentence):
+def test_bad_registrations_are_refused(name, options, sentence):
     with no_trace(), pytest.raises(BadInput, match=sentence):
         balora_jax.register_term(name, margin, **options)
 
 
-def test_a_notebook_may_register_a_term_again():
+def test_a_term_may_be_overwritten_on_request():
     with no_trace():
         balora_jax.register_term("margin", margin)
         with pytest.raises(BadInput, match="already"):

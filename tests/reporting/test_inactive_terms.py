@@ -1,4 +1,4 @@
-"""Each notice is given where its reason is, and a healthy configuration gives none."""
+"""Notices of inactive terms: each is given for its reason, and none for a healthy configuration."""
 
 import dataclasses
 
@@ -25,33 +25,31 @@ SIX_CLASSES = RegularizersConfig(svd=SvdConfig(k=5))
 
 
 def language_model(config, **numbers):
-    """The sentences for a language model of this configuration."""
+    """The notices for a language model with this configuration."""
     return inactive_terms.language_model(config, nlg_terms(config), **numbers)
 
 
 def classifier(config, **numbers):
-    """The sentences for a classifier of this configuration."""
+    """The notices for a classifier with this configuration."""
     return inactive_terms.classifier(config, nlu_terms(config), **numbers)
 
 
 def having(name, base=None, **changes):
+    """The configuration `base` with `changes` in the section of the term `name`."""
     base = base or RegularizersConfig()
     return dataclasses.replace(base, **{name: dataclasses.replace(getattr(base, name), **changes)})
 
 
-def test_healthy_runs_are_told_nothing():
+def test_healthy_configurations_give_no_notice():
     assert language_model(RegularizersConfig(), **NLG) == []
     assert classifier(SIX_CLASSES, **NLU) == []
-    assert (
-        inactive_terms.unused("ba-lora", having("svd", k=3))
-        == inactive_terms.unused("lora", RegularizersConfig())
-        == []
-    )
+    assert inactive_terms.unused("ba-lora", having("svd", k=3)) == []
+    assert inactive_terms.unused("lora", RegularizersConfig()) == []
 
 
 def test_methods_without_regularizers():
-    (said,) = inactive_terms.unused("pissa", having("svd", k=3))
-    assert "do not act under method pissa" in said
+    (notice,) = inactive_terms.unused("pissa", having("svd", k=3))
+    assert "do not act under method pissa" in notice
 
 
 @pytest.mark.parametrize(
@@ -84,12 +82,11 @@ def test_methods_without_regularizers():
     ],
 )
 def test_language_models(terms, numbers, words):
-    said = language_model(terms, **(NLG | numbers))
-    # In a run of one step no schedule that begins at 0 leaves it.
-    said = (
-        [sentence for sentence in said if words in sentence] if numbers.get("steps") == 1 else said
-    )
-    assert len(said) == 1 and words in said[0]
+    notices = language_model(terms, **(NLG | numbers))
+    # In a run of one step every schedule that begins at 0 stays there, which gives more notices.
+    if numbers.get("steps") == 1:
+        notices = [notice for notice in notices if words in notice]
+    assert len(notices) == 1 and words in notices[0]
 
 
 @pytest.mark.parametrize(
@@ -106,22 +103,21 @@ def test_language_models(terms, numbers, words):
     ],
 )
 def test_classifiers(terms, numbers, words):
-    (said,) = classifier(terms, **(NLU | numbers))
-    assert words in said
+    (notice,) = classifier(terms, **(NLU | numbers))
+    assert words in notice
 
 
-def test_a_score_leaves_nothing_to_regularize():
-    said = " ".join(classifier(SIX_CLASSES, **(NLU | {"classes": 1})))
-    assert said.count("constant") == 3 and "svd.weight 0" in said
+def test_one_output_makes_every_term_constant():
+    notices = " ".join(classifier(SIX_CLASSES, **(NLU | {"classes": 1})))
+    assert notices.count("constant") == 3 and "svd.weight 0" in notices
     mse = dataclasses.replace(SIX_CLASSES, consistency=ConsistencyConfig(form="mse"))
     assert "form kl" not in " ".join(classifier(mse, **(NLU | {"classes": 1})))
 
 
-def test_one_example_cannot_vary():
+def test_one_example_has_no_covariance():
     terms = RegularizersConfig(diversity=DiversityConfig(weight=1.0), svd=SvdConfig(weight=0.0))
-    assert any(
-        "one example in a batch" in said for said in classifier(terms, **(NLU | {"examples": 1}))
-    )
+    notices = classifier(terms, **(NLU | {"examples": 1}))
+    assert any("one example in a batch" in notice for notice in notices)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +134,9 @@ def test_one_example_cannot_vary():
         (["--regularizers.svd.k", "31"], None),
     ],
 )
-def test_a_run_is_judged_by_its_own_numbers(run_arguments, tiny_llama, tmp_path, more, words):
+def test_notices_use_the_sizes_of_the_run(run_arguments, tiny_llama, tmp_path, more, words):
     model, _ = models.load_pretrained(tiny_llama)
     config = read_config(run_arguments(tmp_path, *more))
     setup = build_setup(config, model, make_mesh(config.mesh), steps=100)
-    sentences = inactive_terms.inactive_terms(config, setup, steps=100, counted=32)
-    assert (sentences == []) if words is None else words in sentences[0]
+    notices = inactive_terms.inactive_terms(config, setup, steps=100, counted=32)
+    assert (notices == []) if words is None else words in notices[0]

@@ -1,4 +1,4 @@
-"""Progress on a terminal and elsewhere."""
+"""The progress display: one line on a terminal, plain lines elsewhere."""
 
 import dataclasses
 import io

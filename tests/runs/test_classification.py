@@ -1,4 +1,4 @@
-"""Whole classification runs of tiny models: what they write, how they go on, end early, and what they refuse."""
+"""Whole classification runs of tiny models: outputs, resuming, early stopping, bad input."""
 
 import csv
 import json
@@ -41,10 +41,10 @@ def letters(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def arguments(letters):
-    """(output folder, *more) -> the arguments of a short run."""
+    """(output folder, *more) -> the command-line arguments of a short run."""
 
     def make(output, *more):
-        given = {
+        settings = {
             "model.source": letters / "bert",
             "model.task": "sequence-classification",
             "model.dtype": "float32",
@@ -63,7 +63,9 @@ def arguments(letters):
             "output.dir": output,
         }
         named = {argument: True for argument in more if argument.startswith("--")}
-        kept = {f"--{key}": str(value) for key, value in given.items() if f"--{key}" not in named}
+        kept = {
+            f"--{key}": str(value) for key, value in settings.items() if f"--{key}" not in named
+        }
         return [text for pair in kept.items() for text in pair] + list(more)
 
     return make
@@ -79,37 +81,37 @@ def _losses(folder):
 
 @pytest.fixture(scope="module")
 def finished(arguments, letters, tmp_path_factory):
-    """A BA-LoRA run that went through, with predictions of an unlabeled set and of the held-out one."""
+    """A finished BA-LoRA run, with predictions of an unlabeled and of the held-out set."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     more = [
-        "--data.eval_ood", str(letters / "other.jsonl"), "--training.eval_every", "10", "--output.save_every", "10",
-        "--data.predict", f"[{letters / 'test.jsonl'}, {letters / 'eval.jsonl'}]", "--output.merge", "true",
+        "--data.eval_ood", str(letters / "other.jsonl"),
+        "--data.predict", f"[{letters / 'test.jsonl'}, {letters / 'eval.jsonl'}]",
+        "--training.eval_every", "10", "--output.save_every", "10", "--output.merge", "true",
     ]  # fmt: skip
     return folder, finetune(read_config(arguments(folder, *more)))
 
 
 def _read_predictions(path):
+    """The predicted class of every text, in the file's order."""
     with path.open() as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
     assert [row["index"] for row in rows] == [str(index) for index in range(len(rows))]
     return np.array([int(row["prediction"]) for row in rows])
 
 
-def test_run_folder_is_whole(finished, letters):
+def test_run_folder_is_complete(finished, letters):
     folder, summary = finished
     assert {path.name for path in folder.iterdir()} >= {
-        "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "adapter", "merged", "plots", "predictions",
+        "config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "adapter", "merged", "plots",
+        "predictions",
     }  # fmt: skip
     assert {path.name for path in (folder / "plots").iterdir()} >= {
         "metrics.png",
         "regularizers.png",
     }
     assert summary.to_json() == json.loads((folder / "summary.json").read_text())
-    assert [record["step"] for record in _records(folder) if "eval_accuracy" in record] == [
-        0,
-        10,
-        20,
-    ]
+    evaluated = [record["step"] for record in _records(folder) if "eval_accuracy" in record]
+    assert evaluated == [0, 10, 20]
     assert {"task", "consistency", "diversity", "svd", "tokens_per_second"} <= set(
         _records(folder)[1]
     )
@@ -126,7 +128,7 @@ def test_the_student_starts_as_the_teacher(finished):
     assert abs(_records(finished[0])[1]["consistency"]) < 1e-6
 
 
-def test_predictions_are_those_that_were_scored(finished, letters):
+def test_written_predictions_are_the_scored_ones(finished, letters):
     folder, summary = finished
     labels = [
         json.loads(line)["label"] for line in (letters / "eval.jsonl").read_text().splitlines()
@@ -136,8 +138,8 @@ def test_predictions_are_those_that_were_scored(finished, letters):
     assert len(_read_predictions(folder / "predictions" / "test.tsv")) == 30
 
 
-def test_one_program_a_length(finished, letters, arguments, tmp_path, caplog):
-    """Texts of two lengths: the step and the logits are compiled twice each, whatever the number of updates."""
+def test_one_compilation_for_each_length(finished, letters, arguments, tmp_path, caplog):
+    """Texts of two lengths compile the step twice, for any number of updates."""
     assert finished[1].lengths_compiled == [16]
     rows = letter_rows(60, 0) + letter_rows(20, 1, longest=21)
     longer = write_rows(tmp_path / "longer.jsonl", rows)
@@ -151,8 +153,8 @@ def test_one_program_a_length(finished, letters, arguments, tmp_path, caplog):
     assert len(compiled) == 2
 
 
-def test_every_set_is_counted_and_a_class_without_examples_is_said(arguments, letters, tmp_path):
-    """Also where two sets are called the same."""
+def test_every_set_is_counted_and_a_class_without_examples_is_noted(arguments, letters, tmp_path):
+    """Two sets with the same name are both counted."""
     more = [
         "--data.labels",
         "3",
@@ -174,6 +176,7 @@ def test_every_set_is_counted_and_a_class_without_examples_is_said(arguments, le
 
 
 def _texts(folder, letters):
+    """The held-out texts of a run as one batch."""
     tokenizer = data.load_tokenizer(str(letters / "bert"))
     config = read_config(["--config", str(folder / "config.yaml")])
     texts = data.read_text_sets(config.data, tokenizer).held_out["eval"]
@@ -200,8 +203,8 @@ def _torch_logits(model, batch):
         ).logits.numpy()
 
 
-def test_a_run_that_goes_on_ends_in_the_same_bits(finished, arguments, letters, tmp_path):
-    """The same run with its last checkpoint and all it wrote at the end taken away."""
+def test_a_resumed_run_ends_in_the_same_bits(finished, arguments, letters, tmp_path):
+    """The run resumes after its last checkpoint and its final outputs are removed."""
     folder, _ = finished
     cut = shutil.copytree(folder, tmp_path / "cut")
     shutil.rmtree(cut / "checkpoints" / "20")
@@ -211,22 +214,21 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(finished, arguments, letters, 
     main(
         ["train", "--config", str(cut / "config.yaml"), "--output.dir", str(cut), "--output.resume"]
     )
-    whole, again = (
-        load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, cut)
-    )
-    assert whole.keys() == again.keys() and any("classifier" in name for name in whole)
+    whole = load_file(folder / "adapter" / "adapter_model.safetensors")
+    resumed = load_file(cut / "adapter" / "adapter_model.safetensors")
+    assert whole.keys() == resumed.keys() and any("classifier" in name for name in whole)
     for name in whole:
-        np.testing.assert_array_equal(whole[name], again[name])
+        np.testing.assert_array_equal(whole[name], resumed[name])
     assert _losses(folder) == _losses(cut)
 
 
 @pytest.mark.parametrize("head", ["student", "probe"])
-def test_teachers_heads(finished, arguments, tmp_path, head):
+def test_every_teacher_head_starts_with_no_divergence(finished, arguments, tmp_path, head):
     more = ["--regularizers.consistency.teacher_head", head, "--training.steps", "3"]
     finetune(read_config(arguments(tmp_path / "run", *more)))
-    first, *_, start = _records(tmp_path / "run")[1], _records(tmp_path / "run")[0]
+    start, first = _records(tmp_path / "run")[:2]
     assert abs(first["consistency"]) < 1e-6, (
-        "the student starts as the teacher, whichever head reads it"
+        "the student starts as the teacher under every teacher head"
     )
     fresh = _records(finished[0])[0]
     assert (start["eval_loss"] < fresh["eval_loss"] - 0.05) == (head == "probe")
@@ -249,12 +251,12 @@ def test_full_writes_the_whole_model(arguments, tmp_path, letters):
     assert model.config.num_labels == 2 and not (folder / "adapter").exists()
 
 
-def test_patience_ends_the_run_and_keeps_the_best(arguments, letters, tmp_path):
-    """With a step too small to change a prediction, the first evaluation stays the best, and all equal it."""
+def test_patience_ends_the_run_and_keeps_the_best_checkpoint(arguments, letters, tmp_path):
+    """The updates are too small to change a prediction: the first evaluation stays the best."""
     more = [
+        "--method", "lora", "--optimizer.learning_rate", "1e-12", "--training.steps", "50",
+        "--training.eval_every", "1", "--training.patience", "2",
         "--output.save_every", "1", "--output.keep", "1",
-        "--training.steps", "50", "--training.eval_every", "1", "--training.patience", "2", "--method", "lora",
-        "--optimizer.learning_rate", "1e-12",
     ]  # fmt: skip
     folder = tmp_path / "run"
     summary = finetune(read_config(arguments(folder, *more)))
@@ -264,7 +266,7 @@ def test_patience_ends_the_run_and_keeps_the_best(arguments, letters, tmp_path):
     assert (again.steps, again.step_kept, again.metrics) == (3, 1, summary.metrics)
 
 
-def test_scores(arguments, tmp_path):
+def test_regression_on_scores(arguments, tmp_path):
     more = ["--data.fields.label", "score", "--data.scores", "[0, 5]", "--data.labels", "null"]
     summary = finetune(read_config(arguments(tmp_path / "run", *more)))
     assert set(summary.metrics) == {"pearson", "spearman"}
@@ -286,14 +288,13 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
-    """Adapters and head somewhere else than at their start: PEFT and the merged folder give our logits."""
+def test_every_model_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
+    """PEFT and the merged folder give our logits, with adapters and head not at their start."""
     name = kind.split()[0]
-    # As OpenAI's GPT-2: only the tokenizer says what fills batches up.
+    # As in OpenAI's GPT-2, only the tokenizer has a padding token.
     padless = kind == "gpt2 without pad"
-    save_model(
-        name, tmp_path / "model", num_labels=3, **({"pad_token_id": None} if padless else {})
-    )
+    changes = {"pad_token_id": None} if padless else {}
+    save_model(name, tmp_path / "model", num_labels=3, **changes)
     if kind == "bert without pooler":
         BertModel.from_pretrained(tmp_path / "model", add_pooling_layer=False).save_pretrained(
             tmp_path / "model"
@@ -311,10 +312,10 @@ def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
     loaded = load_model(config, mesh)
     setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_head(loaded))
     student, state = materialize(config, setup, loaded.params)
-    moved = jax.tree.map(
+    trained = jax.tree.map(
         lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape), state.trainable
     )
-    state = state.replace(trainable=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), moved))
+    state = state.replace(trainable=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trained))
     export.write_adapter(tmp_path / "adapter", config, student, state)
     export.write_merged(tmp_path / "merged", config, student, state)
 
@@ -334,35 +335,37 @@ def test_every_types_adapter_and_head_load_in_peft(arguments, tmp_path, kind):
 
 
 def _letters_batch():
-    """Two texts of letters and one end each, the second padded."""
+    """Two texts of letters, each with an end token, the second padded."""
     mask = np.arange(9) < np.array([[9], [6]])
     ids = np.where(mask, np.random.default_rng(0).integers(3, 11, (2, 9)), 0)
     ids[[0, 1], [8, 5]] = 2
     return data.Batch(ids, mask, targets=None, mask=None, token_type_ids=np.zeros_like(ids))
 
 
-def test_gpt2_learns_to_write(tmp_path, letters):
-    """A model type whose kernels are stored the other way around, through the trainer and back into PEFT's format."""
+def test_gpt2_trains_as_a_causal_lm(tmp_path, letters):
+    """GPT-2 stores its kernels transposed: it trains, and writes PEFT's format."""
     save_model("gpt2", tmp_path / "gpt2", causal=True)
     rows = write_rows(tmp_path / "rows.jsonl", [{"instruction": "a b", "response": "c d e"}] * 16)
-    given = {
-        "model.source": tmp_path / "gpt2", "model.dtype": "float32", "adapter.rank": 4, "adapter.targets": "[c_attn]",
-        "data.train": rows, "data.eval": rows, "data.template": "{instruction}", "data.max_length": 32,
-        "optimizer.learning_rate": 1e-2, "training.steps": 4, "training.batch_size": 4,
-        "training.precision": "float32", "mesh.data": 1, "output.dir": tmp_path / "run",
+    settings = {
+        "model.source": tmp_path / "gpt2", "model.dtype": "float32", "adapter.rank": 4,
+        "adapter.targets": "[c_attn]", "data.train": rows, "data.eval": rows,
+        "data.template": "{instruction}", "data.max_length": 32, "optimizer.learning_rate": 1e-2,
+        "training.steps": 4, "training.batch_size": 4, "training.precision": "float32",
+        "mesh.data": 1, "output.dir": tmp_path / "run",
     }  # fmt: skip
     summary = finetune(
-        read_config([text for key, value in given.items() for text in (f"--{key}", str(value))])
+        read_config([text for key, value in settings.items() for text in (f"--{key}", str(value))])
     )
     assert summary.eval_loss_last < summary.eval_loss_first
 
 
-def _refused(arguments, capsys):
+def _error_message(arguments, capsys):
+    """The last line that `balora train` prints before it exits with code 2."""
     with pytest.raises(SystemExit) as stopped:
         main(["train", *arguments])
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert stopped.value.code == 2 and said.startswith("balora: ")
-    return said
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 2 and message.startswith("balora: ")
+    return message
 
 
 @pytest.mark.parametrize(
@@ -414,9 +417,9 @@ def _refused(arguments, capsys):
         ),
     ],
 )
-def test_values_that_are_refused(arguments, tmp_path, capsys, more, sentence):
-    said = _refused(arguments(tmp_path / "run", *more), capsys)
-    assert re.search(sentence, said), said
+def test_bad_values_are_refused(arguments, tmp_path, capsys, more, sentence):
+    message = _error_message(arguments(tmp_path / "run", *more), capsys)
+    assert re.search(sentence, message), message
     assert not (tmp_path / "run").exists()
 
 
@@ -424,32 +427,33 @@ def test_values_that_are_refused(arguments, tmp_path, capsys, more, sentence):
     "label, sentence",
     [(2, "line 2: label is 2; data.labels accepts: 0, 1"), ("x", "'x'"), (0.5, "0.5")],
 )
-def test_labels_that_are_refused(arguments, tmp_path, capsys, label, sentence):
+def test_bad_labels_are_refused(arguments, tmp_path, capsys, label, sentence):
     rows = write_rows(
         tmp_path / "rows.jsonl", [{"text": "a", "label": 0}, {"text": "b", "label": label}]
     )
     assert re.search(
-        sentence, _refused(arguments(tmp_path / "run", "--data.train", str(rows)), capsys)
+        sentence, _error_message(arguments(tmp_path / "run", "--data.train", str(rows)), capsys)
     )
 
 
 def test_a_head_with_other_labels_is_refused_or_replaced(arguments, tmp_path, capsys, letters):
     save_model("bert", tmp_path / "model", with_head=True, num_labels=3)
     more = arguments(tmp_path / "run", "--model.source", str(tmp_path / "model"))
-    said = _refused(more, capsys)
-    assert "has a head for 3 labels and the data has 2" in said and "model.replace_head" in said
+    message = _error_message(more, capsys)
+    assert "has a head for 3 labels and the data has 2" in message
+    assert "model.replace_head" in message
     config = read_config([*more, "--model.replace_head"])
     assert load_model(config, make_mesh(MeshConfig(data=1))).model.labels == 2
 
 
-def test_models_that_are_refused(arguments, tmp_path, capsys, letters):
+def test_bad_models_are_refused(arguments, tmp_path, capsys, letters):
     folder = tmp_path / "short"
     save_model("bert", folder, max_position_embeddings=12)
-    said = _refused(arguments(tmp_path / "run", "--model.source", str(folder)), capsys)
-    assert "accepted: at most the model's 12" in said
+    message = _error_message(arguments(tmp_path / "run", "--model.source", str(folder)), capsys)
+    assert "accepted: at most the model's 12" in message
     names = json.loads((folder / "tokenizer_config.json").read_text())
     names = {name: value for name, value in names.items() if "pad_token" not in name}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
-    said = _refused(arguments(tmp_path / "run", "--model.tokenizer", str(folder)), capsys)
-    assert "the tokenizer has no pad token" in said
+    message = _error_message(arguments(tmp_path / "run", "--model.tokenizer", str(folder)), capsys)
+    assert "the tokenizer has no pad token" in message

@@ -1,4 +1,4 @@
-"""Methods side by side: what runs, what is not run again, and the table."""
+"""The comparison of methods: its runs, its choice of a learning rate, and its table."""
 
 import json
 
@@ -10,18 +10,18 @@ from balora_jax.runs.compare import table
 
 @pytest.fixture(scope="module")
 def shared_arguments(run_arguments, tmp_path_factory):
-    """The arguments of all runs, without a folder of their own."""
+    """The arguments that all runs share: no output folder."""
     arguments = run_arguments(
         tmp_path_factory.mktemp("none"), "--training.steps", "2", "--adapter.init", "null"
     )
-    at = arguments.index("--output.dir")
-    return arguments[:at] + arguments[at + 2 :]
+    index = arguments.index("--output.dir")
+    return arguments[:index] + arguments[index + 2 :]
 
 
 @pytest.fixture(scope="module")
 def compared(shared_arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("compared")
-    own = [
+    options = [
         "--out",
         str(out),
         "--methods",
@@ -33,11 +33,11 @@ def compared(shared_arguments, tmp_path_factory):
         "1e-2",
         "1e-6",
     ]
-    main(["compare", *own, *shared_arguments])
-    return out, [*own, *shared_arguments]
+    main(["compare", *options, *shared_arguments])
+    return out, [*options, *shared_arguments]
 
 
-def test_the_rate_that_learns_is_gone_on_with(compared):
+def test_only_the_best_learning_rate_runs_with_the_other_seeds(compared):
     out, _ = compared
     finished = sorted(path.parent.name for path in out.glob("*/summary.json"))
     # Both rates are tried with the first seed.
@@ -60,7 +60,7 @@ def test_the_rate_that_learns_is_gone_on_with(compared):
     )
 
 
-def test_what_is_finished_is_not_run_again(compared, capsys):
+def test_finished_runs_are_not_repeated(compared, capsys):
     out, arguments = compared
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     main(["compare", *arguments])
@@ -68,7 +68,7 @@ def test_what_is_finished_is_not_run_again(compared, capsys):
     assert capsys.readouterr().out.strip() == (out / "comparison.md").read_text().strip()
 
 
-def test_a_method_with_its_own_rate_tries_no_other(compared):
+def test_a_method_with_a_given_rate_tries_no_other(compared):
     out, arguments = compared
     at_its_rate = [text if text != "lora" else "lora@1e-2" for text in arguments]
     main(["compare", *at_its_rate])
@@ -99,14 +99,14 @@ def test_another_configuration_in_the_same_folder_is_refused(compared, capsys):
         (["--learning_rates", "0.1", "0.2", "--data.eval", "null"], "data.eval is null"),
     ],
 )
-def test_what_cannot_be_compared_is_said(shared_arguments, tmp_path, capsys, wrong, message):
+def test_bad_arguments_are_refused(shared_arguments, tmp_path, capsys, wrong, message):
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "--out", str(tmp_path / "new"), *shared_arguments, *wrong])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
-def test_the_table_has_mean_deviation_and_what_was_before():
+def test_the_table_has_means_deviations_and_values_before_training():
     runs = [
         {"facts_known": 0.5, "facts_known before": 0.9, "seconds": 100.0},
         {"facts_known": 0.7, "facts_known before": 0.9, "seconds": 120.0},

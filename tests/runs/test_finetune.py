@@ -1,4 +1,4 @@
-"""Whole runs of a tiny model: what they write, how they stop and go on, and what they refuse."""
+"""Whole runs of a tiny model: outputs, interruption, resuming, export and merging."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def _adapter(folder):
 
 @pytest.fixture(scope="module")
 def finished(run_arguments, tmp_path_factory):
-    """A BA-LoRA run that went through, with merged/."""
+    """A finished BA-LoRA run with a merged folder."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     summary = finetune(
         read_config(run_arguments(folder, "--output.merge", "true", "--training.eval_every", "3"))
@@ -49,10 +49,11 @@ def finished(run_arguments, tmp_path_factory):
     return folder, summary
 
 
-def test_run_folder_is_whole(finished):
+def test_run_folder_is_complete(finished):
     folder, summary = finished
     assert {path.name for path in folder.iterdir()} >= {
-        "config.yaml", "metrics.jsonl", "summary.json", "tensorboard", "checkpoints", "adapter", "merged",
+        "config.yaml", "metrics.jsonl", "summary.json", "tensorboard", "checkpoints", "adapter",
+        "merged",
     }  # fmt: skip
     records = [record for record in _records(folder) if "loss" in record]
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
@@ -78,7 +79,7 @@ def test_step_0_is_the_pretrained_model(finished):
 
 
 def test_checkpoints_hold_no_frozen_weight(finished, tiny_llama):
-    """Stored arrays are adapters, their moments and the counters; none is named or shaped as a base kernel is."""
+    """No stored array has the name or the shape of a base kernel."""
     folder, _ = finished
     shapes = set()
     for path in (folder / "checkpoints").rglob("_METADATA"):
@@ -93,20 +94,20 @@ def test_checkpoints_hold_no_frozen_weight(finished, tiny_llama):
 
 
 def _held_out_nll(model, config, tokenizer):
-    """Mean over counted tokens, in PyTorch."""
+    """The negative log-likelihood in PyTorch, as a mean over counted tokens."""
     examples = data.prepare(config.data, tokenizer, split="eval")
-    total = count = 0
+    total = 0
+    count = 0
     length = data.padded_length(examples, max_length=64)
     for _, batch in data.eval_batches(examples, data.given_order(examples, 4), [length]):
         with torch.no_grad():
-            ids, mask = (
-                torch.tensor(batch.input_ids).long(),
-                torch.tensor(batch.attention_mask).long(),
-            )
+            ids = torch.tensor(batch.input_ids).long()
+            mask = torch.tensor(batch.attention_mask).long()
             logits = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)
         chosen = logits.gather(-1, torch.tensor(batch.targets).long()[..., None])[..., 0]
         counted = torch.tensor(batch.mask)
-        total, count = total - chosen[counted].sum().item(), count + int(counted.sum())
+        total -= chosen[counted].sum().item()
+        count += int(counted.sum())
     return total / count
 
 
@@ -125,7 +126,7 @@ def test_pytorch_gives_the_same_held_out_loss(finished, run_arguments, tiny_llam
 
 @pytest.mark.parametrize("form", ["delta", "residual"])
 @pytest.mark.parametrize("method", ["lora", "pissa", "ba-lora", "full"])
-def test_methods_learn(run_arguments, tmp_path, method, form):
+def test_every_method_reduces_the_loss(run_arguments, tmp_path, method, form):
     if method == "full" and form == "residual":
         pytest.skip("full fine-tuning has no adapter form")
     init = [] if method in ("pissa", "ba-lora") else ["--adapter.init", "null"]
@@ -137,8 +138,8 @@ def test_methods_learn(run_arguments, tmp_path, method, form):
 
 
 @pytest.mark.parametrize("form", ["delta", "residual"])
-def test_lora_ga_starts_from_a_first_batch(run_arguments, tmp_path, form):
-    """It starts as the base does, learns, and resumes from the very same start."""
+def test_lora_ga_starts_from_the_first_batch(run_arguments, tmp_path, form):
+    """The run starts at the base's loss, reduces it, and resumes from the same start."""
     start = ["--adapter.init", "lora_ga", "--adapter.form", form, "--training.eval_every", "3"]
     summary = finetune(read_config(run_arguments(tmp_path / "run", *start)))
     base = finetune(read_config(run_arguments(tmp_path / "base", "--training.steps", "1")))
@@ -153,7 +154,7 @@ def test_lora_ga_starts_from_a_first_batch(run_arguments, tmp_path, form):
 
 
 def test_both_forms_of_pissa_agree(run_arguments, tmp_path):
-    """The residual form is the same function of the same adapters; only rounding tells them apart."""
+    """The residual form is the same function of the same adapters, up to rounding."""
     for form in ("delta", "residual"):
         finetune(read_config(run_arguments(tmp_path / form, "--adapter.form", form)))
     np.testing.assert_allclose(
@@ -168,7 +169,7 @@ def test_eight_devices_give_the_losses_of_one(run_arguments, tmp_path):
     np.testing.assert_allclose(_losses(tmp_path / "eight"), _losses(tmp_path / "one"), rtol=1e-5)
 
 
-def test_go_on_from_a_peft_adapter(finished, run_arguments, tmp_path):
+def test_training_continues_from_a_peft_adapter(finished, run_arguments, tmp_path):
     folder, summary = finished
     arguments = run_arguments(tmp_path / "run", "--adapter.init", str(folder / "adapter"))
     again = finetune(read_config(arguments))
@@ -200,7 +201,7 @@ def _wait_for_checkpoint(folder, process, timeout=120):
 
 
 def test_killed_and_resumed_is_bit_identical(run_arguments, tmp_path):
-    """kill -9 after the first checkpoint, then resume: the adapter of a run that was never stopped."""
+    """A run killed after its first checkpoint resumes to the adapter of an unbroken run."""
     many = ["--training.steps", "24", "--adapter.dropout", "0.1"]
     assert _start(run_arguments(tmp_path / "whole", *many)).wait() == 0
     process = _start(run_arguments(tmp_path / "killed", *many))
@@ -209,7 +210,8 @@ def test_killed_and_resumed_is_bit_identical(run_arguments, tmp_path):
     process.wait()
     assert not (tmp_path / "killed" / "summary.json").exists(), "it ended before it was killed"
     assert _start(run_arguments(tmp_path / "killed", *many, "--output.resume", "true")).wait() == 0
-    whole, resumed = _adapter(tmp_path / "whole"), _adapter(tmp_path / "killed")
+    whole = _adapter(tmp_path / "whole")
+    resumed = _adapter(tmp_path / "killed")
     assert whole.keys() == resumed.keys()
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name])
@@ -217,7 +219,7 @@ def test_killed_and_resumed_is_bit_identical(run_arguments, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(run_arguments, tmp_path, number):
+def test_a_signal_saves_a_checkpoint_to_resume_from(run_arguments, tmp_path, number):
     process = _start(
         run_arguments(tmp_path / "run", "--training.steps", "100000", "--output.save_every", "50")
     )
@@ -227,11 +229,8 @@ def test_a_signal_saves_and_says_how_to_go_on(run_arguments, tmp_path, number):
     assert process.returncode == 0, err
     done = int(re.search(r"stopped after step (\d+) of 100000", out)[1])
     assert f"--config {tmp_path / 'run' / 'config.yaml'} --output.resume" in out
-    assert (
-        Checkpoints(tmp_path / "run" / "checkpoints", 2).latest()
-        == done
-        == len(_losses(tmp_path / "run"))
-    )
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest() == done
+    assert len(_losses(tmp_path / "run")) == done
 
 
 def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
@@ -241,9 +240,8 @@ def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
     for name, tensor in _adapter(folder).items():
         np.testing.assert_array_equal(tensor, again[name])
     main(["merge", "--run", str(folder), "--out", str(tmp_path / "merged")])
-    merged, written = (
-        load_file(path / "model.safetensors") for path in (tmp_path / "merged", folder / "merged")
-    )
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    written = load_file(folder / "merged" / "model.safetensors")
     for name, tensor in written.items():
         np.testing.assert_array_equal(tensor, merged[name])
 

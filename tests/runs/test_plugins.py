@@ -1,10 +1,11 @@
-"""A run with a regularizer of one's own, from a plugin file to its summary."""
+"""A run with a registered regularizer, from the plugin file to the summary."""
 
 import json
 import re
 
 import numpy as np
 import pytest
+from classification_cases import letter_rows, save_model, write_rows
 from PIL import Image
 from plugin_cases import PLUGIN, no_trace
 
@@ -24,8 +25,8 @@ def command(*arguments):
         main([str(argument) for argument in arguments])
 
 
-def refused(capsys, *arguments):
-    """The sentence that a command ends with."""
+def error_message(capsys, *arguments):
+    """The last line that the command prints before it exits with code 2."""
     with pytest.raises(SystemExit) as stopped:
         command(*arguments)
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
@@ -34,8 +35,10 @@ def refused(capsys, *arguments):
 
 
 TERMS = [
-    "--regularizers.reverse_kl.weight", "0.1", "--regularizers.reverse_kl.schedule", "two-phase",
-    "--regularizers.reverse_kl.delay", "0.3", "--regularizers.mean_square.weight", "0.01",
+    "--regularizers.reverse_kl.weight", "0.1",
+    "--regularizers.reverse_kl.schedule", "two-phase",
+    "--regularizers.reverse_kl.delay", "0.3",
+    "--regularizers.mean_square.weight", "0.01",
 ]  # fmt: skip
 
 
@@ -46,11 +49,11 @@ def trained(run_arguments, plugin, tmp_path):
     return folder
 
 
-def test_metrics_plots_summary_and_card_name_it(trained, plugin):
+def test_metrics_plots_summary_and_card_have_the_terms(trained, plugin):
     steps = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in steps if "loss" in record]
     weights = [record["weight_reverse_kl"] for record in steps]
-    # 0 for 0.3 of the 6 steps, then a ramp that is over before the next one.
+    # 0 for 0.3 of the 6 steps, then a ramp shorter than one step.
     np.testing.assert_allclose(weights, [0, 0, 1 / 15, 0.1, 0.1, 0.1], rtol=1e-4)
     for record in steps:
         assert record["reverse_kl"] >= -1e-6 and record["mean_square"] > 0
@@ -61,36 +64,34 @@ def test_metrics_plots_summary_and_card_name_it(trained, plugin):
         assert record["loss"] == pytest.approx(record["task"] + parts, rel=1e-5)
     summary = json.loads((trained / "summary.json").read_text())
     assert set(summary["terms"]) >= {"reverse_kl", "mean_square", "svd"}
-    # Five pictures side by side.
+    # Five plots side by side.
     assert Image.open(trained / "plots" / "regularizers.png").size[0] > 5 * 300
     assert "reverse_kl 0.1 (two-phase)" in (trained / "adapter" / "README.md").read_text()
     config = (trained / "config.yaml").read_text()
     assert re.search(rf"path: {re.escape(str(plugin))}\n\s+sha256: [0-9a-f]{{64}}", config)
 
 
-def test_a_run_asks_for_its_plugin_again(trained, plugin, run_arguments, capsys, tmp_path):
+def test_a_run_resumes_only_with_its_plugin(trained, plugin, run_arguments, capsys, tmp_path):
     config = ["--config", trained / "config.yaml"]
-    missing = refused(capsys, "train", *config, "--output.resume")
+    missing = error_message(capsys, "train", *config, "--output.resume")
     assert f"made with the plugin {plugin}" in missing and f"with --plugin {plugin}" in missing
     generated = ["generate", "--run", trained, "--prompt", "1+1=", "--max_new_tokens", "2"]
-    assert f"with --plugin {plugin}" in refused(capsys, *generated)
+    assert f"with --plugin {plugin}" in error_message(capsys, *generated)
     command(*generated, f"--plugin={plugin}")
     command("export", "--run", trained, "--out", tmp_path / "again", "--plugin", plugin)
 
-    # Moved elsewhere it is the same plugin, edited it is another.
-    moved = plugin.rename(tmp_path / "elsewhere.py")
+    # A moved file is the same plugin, an edited one is not.
+    moved_plugin = plugin.rename(tmp_path / "elsewhere.py")
     (trained / "summary.json").unlink()
-    command("train", *config, "--output.resume", "--plugin", moved)
+    command("train", *config, "--output.resume", "--plugin", moved_plugin)
     assert (trained / "summary.json").exists()
-    moved.rename(plugin)
+    moved_plugin.rename(plugin)
     plugin.write_text(PLUGIN + "\n# edited\n")
-    changed = refused(capsys, "train", *config, "--output.resume", "--plugin", plugin)
+    changed = error_message(capsys, "train", *config, "--output.resume", "--plugin", plugin)
     assert "is not the one the run was made with" in changed
 
 
-def test_a_classifier_trains_with_it(tmp_path, plugin):
-    from classification_cases import letter_rows, save_model, write_rows
-
+def test_a_classifier_trains_with_a_plugin(tmp_path, plugin):
     save_model("bert", tmp_path / "bert")
     rows = write_rows(tmp_path / "train.jsonl", letter_rows(32, 0))
     arguments = {
@@ -127,22 +128,22 @@ def test_a_classifier_trains_with_it(tmp_path, plugin):
         ),
     ],
 )
-def test_plugins_that_are_refused(run_arguments, tmp_path, capsys, text, sentence):
+def test_bad_plugins_are_refused(run_arguments, tmp_path, capsys, text, sentence):
     path = tmp_path / "plugin.py"
     if text is not None:
         path.write_text(text)
     arguments = ["train", "--plugin", path, *run_arguments(tmp_path / "run")]
     if text is not None and "mine" in text:
         arguments += ["--regularizers.mine.weight", "1"]
-    assert sentence in refused(capsys, *arguments)
+    assert sentence in error_message(capsys, *arguments)
     assert not (tmp_path / "run").exists()
 
 
-def test_no_yaml_file_names_a_plugin_to_load(run_arguments, tmp_path, capsys):
+def test_a_yaml_file_cannot_load_a_plugin(run_arguments, tmp_path, capsys):
     plugin = tmp_path / "evil.py"
     plugin.write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
     config = tmp_path / "config.yaml"
     config.write_text(f"plugins:\n- path: {plugin}\n  sha256: '00'\n")
-    sentence = refused(capsys, "train", "--config", config, *run_arguments(tmp_path / "run"))
+    sentence = error_message(capsys, "train", "--config", config, *run_arguments(tmp_path / "run"))
     assert "loaded from the command line alone" in sentence
     assert not (tmp_path / "ran").exists()

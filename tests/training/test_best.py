@@ -1,4 +1,4 @@
-"""Which evaluation is the best, and when there have been enough."""
+"""The best evaluation of a run, and the end of a run whose evaluations no longer improve."""
 
 import pytest
 
@@ -13,10 +13,9 @@ def _records(values):
 @pytest.mark.parametrize("higher, step", [(True, 20), (False, 30)])
 def test_the_best_is_kept(higher, step):
     best = Best("loss", higher=higher)
-    taken = [
-        best.update(record) for record in _records({0: 9.0, 10: 2.0, 20: 3.0, 30: 1.0, 40: 3.0})
-    ]
-    assert best.step == step and not taken[0] and not taken[-1] and not best.ended
+    records = _records({0: 9.0, 10: 2.0, 20: 3.0, 30: 1.0, 40: 3.0})
+    improved = [best.update(record) for record in records]
+    assert best.step == step and not improved[0] and not improved[-1] and not best.ended
 
 
 def test_patience_counts_since_the_best():
@@ -28,7 +27,7 @@ def test_patience_counts_since_the_best():
     assert ended == [False, False, False, False, True] and best.step == 30
 
 
-def test_a_metric_decides_where_it_is_named():
+def test_a_named_metric_decides():
     best = Best("f1", higher=True)
     record = HeldOutRecord(10, 5.0, {"f1": 0.25})
     assert best.score(record) == 0.25 and best.update(record) and best.step == 10

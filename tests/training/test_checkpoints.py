@@ -1,4 +1,4 @@
-"""Which checkpoints stay, what they give back, and what is said of one that is not there."""
+"""Checkpoints: the ones that are kept, their contents, and the message for a missing one."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,13 @@ def _state(value):
         base={"out": {"kernel": jnp.ones((3, 2))}},
     )
     mask = trainable_mask(params, method="lora")
-    return init_state(
-        partition(params, mask)[0], make_optimizer(OptimizerConfig(), 10, mask), seed=3
-    )
+    trainable, _ = partition(params, mask)
+    return init_state(trainable, make_optimizer(OptimizerConfig(), 10, mask), seed=3)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """Five checkpoints, the second of them the best, the last not measured."""
+    """Five checkpoints: the second is the best, the last has no score."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     for step, score in [(1, -3.0), (2, -1.0), (3, -2.0), (4, -2.5), (5, None)]:
         checkpoints.save(step, _state(float(step)), {"next_index": step}, score)
@@ -42,15 +41,16 @@ def test_the_latest_and_the_best_are_kept(saved):
 
 
 @pytest.mark.parametrize("step", [2, 5])
-def test_a_checkpoint_gives_back_what_was_saved(saved, step):
+def test_a_checkpoint_restores_the_saved_state(saved, step):
     state, position = saved.restore(_state(0.0), step)
     assert position.step == step and position.data == {"next_index": step}
     jax.tree.map(np.testing.assert_array_equal, state, _state(float(step)))
 
 
-def test_the_adapters_of_step_0(tmp_path):
+def test_initial_adapters_are_saved_and_restored(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
     start = {"out": {"a": jnp.arange(6.0).reshape(3, 2)}}
-    assert checkpoints.restore_initial(start) is None and checkpoints.restore_initial(None) is None
+    assert checkpoints.restore_initial(start) is None
+    assert checkpoints.restore_initial(None) is None
     checkpoints.save_initial(start)
     np.testing.assert_array_equal(checkpoints.restore_initial(start)["out"]["a"], start["out"]["a"])

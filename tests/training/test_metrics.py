@@ -1,4 +1,4 @@
-"""The log of a run: whole lines, in order, nothing after the checkpoint of a resumed run."""
+"""The metrics log: whole lines in order, and none after the checkpoint of a resumed run."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from balora_jax.training.metrics import MetricsLog, read_records
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
 
 
-def test_a_resumed_log_drops_what_came_after_its_checkpoint(tmp_path):
+def test_a_resumed_log_drops_the_records_after_its_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, after=-1)
     for step in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""LoRA+: a learning rate of B's own, on the adapters alone."""
+"""AdamW: weight decay, learning rates, and LoRA+'s learning rate of B."""
 
 import chex
 import jax
@@ -26,6 +26,7 @@ def params():
 
 
 def first_update(params, **settings):
+    """(updates, optimizer state) after one step on gradients that depend on the parameters."""
     config = OptimizerConfig(learning_rate=0.1, warmup=0.0, **settings)
     mask = trainable_mask(params, method="lora", head=[("score",)])
     trainable, _ = partition(params, mask)
@@ -39,7 +40,7 @@ def first_update(params, **settings):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 @pytest.mark.parametrize("ratio", [16.0, 0.5])
 @pytest.mark.parametrize("clip_norm", [None, 1.0])
-def test_only_b_moves_by_the_ratio(params, weight_decay, ratio, clip_norm):
+def test_loraplus_multiplies_the_update_of_b_alone(params, weight_decay, ratio, clip_norm):
     settings = {"weight_decay": weight_decay, "clip_norm": clip_norm}
     plain, _ = first_update(params, **settings)
     plus, _ = first_update(params, loraplus_lr_ratio=ratio, **settings)
@@ -50,7 +51,7 @@ def test_only_b_moves_by_the_ratio(params, weight_decay, ratio, clip_norm):
 
 
 def test_at_ratio_1_the_state_is_that_of_plain_adamw(params):
-    """Checkpoints of runs without the option have this structure."""
+    """Checkpoints of runs without LoRA+ have this structure."""
     mask = trainable_mask(params, method="lora", head=[("score",)])
     trainable, _ = partition(params, mask)
     config = OptimizerConfig()
@@ -62,3 +63,34 @@ def test_at_ratio_1_the_state_is_that_of_plain_adamw(params):
     expected = optax.masked(optax.chain(optax.clip_by_global_norm(1.0), adamw), mask)
     _, state = first_update(params, loraplus_lr_ratio=1.0)
     assert jax.tree.structure(state) == jax.tree.structure(expected.init(trainable))
+
+
+def test_weight_decay_spares_norms_and_biases():
+    params = {
+        "kernel": jnp.ones((2, 2)),
+        "scale": jnp.ones(2),
+        "bias": jnp.ones(2),
+        "a": jnp.ones(2),
+    }
+    config = OptimizerConfig(learning_rate=0.1, warmup=0.0, weight_decay=0.5, clip_norm=None)
+    optimizer = make_optimizer(config, 10, jax.tree.map(lambda _: True, params))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    changed = {name: bool(jnp.any(update != 0)) for name, update in updates.items()}
+    assert changed == {"kernel": True, "a": True, "scale": False, "bias": False}
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        ("cosine", [1 / 3, 2 / 3, 1, 0.55, 0.1]),
+        ("linear", [1 / 3, 2 / 3, 1, 0.55, 0.1]),
+        ("constant", [1 / 3, 2 / 3, 1, 1, 1]),
+    ],
+)
+def test_learning_rates(schedule, expected):
+    """The rates at steps 0, 1, 2, 6 and 10, with two steps of warm-up and a final tenth."""
+    rate = learning_rate(
+        OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=0.2, final=0.1), 10
+    )
+    np.testing.assert_allclose([rate(step) for step in (0, 1, 2, 6, 10)], expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""An update's numbers as a record, and one that is not finite."""
+"""The record of an update, and the error for numbers that are not finite."""
 
 import dataclasses
 

@@ -1,3 +1,5 @@
+"""Meshes, the sharding of every parameter, and the check of the batch size."""
+
 import jax
 import numpy as np
 import pytest
@@ -18,12 +20,12 @@ from balora_jax.training.sharding import check_batch, leaf_sharding, make_mesh, 
         ((1, 2, 2), (1, 2, 2)),
     ],
 )
-def test_meshes(sizes, shape):
+def test_mesh_shapes(sizes, shape):
     assert tuple(make_mesh(MeshConfig(*sizes)).shape.values()) == shape
 
 
 @pytest.mark.parametrize("sizes", [(3, -1, 1), (4, 4, 1), (-1, 16, 1)])
-def test_meshes_that_do_not_fit(sizes):
+def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(BadInput, match="the 8 devices"):
         make_mesh(MeshConfig(*sizes))
 
@@ -50,14 +52,14 @@ def test_meshes_that_do_not_fit(sizes):
         ("step", (), P()),
     ],
 )
-def test_rules(path, shape, spec):
+def test_sharding_rules(path, shape, spec):
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    assert leaf_sharding(mesh, path, shape, DECODER_RULES).spec == spec or (
-        not any(spec) and not any(leaf_sharding(mesh, path, shape, DECODER_RULES).spec)
-    )
+    actual = leaf_sharding(mesh, path, shape, DECODER_RULES).spec
+    replicated = not any(spec) and not any(actual)
+    assert actual == spec or replicated
 
 
-def test_trees_and_puts():
+def test_put_places_a_tree_by_its_shardings():
     mesh = make_mesh(MeshConfig(2, 2, 2))
     tree = {"q_proj": {"kernel": np.arange(32.0).reshape(8, 4)}}
     placed = jax.tree.map(put, tree, tree_shardings(mesh, tree, DECODER_RULES))
@@ -65,7 +67,7 @@ def test_trees_and_puts():
     assert placed["q_proj"]["kernel"].sharding.spec == P("fsdp", "tensor")
 
 
-def test_batches_that_do_not_divide():
+def test_batches_that_do_not_divide_are_refused():
     mesh = make_mesh(MeshConfig(2, 2, 2))
     check_batch(mesh, 16, 4)
     with pytest.raises(

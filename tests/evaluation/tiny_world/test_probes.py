@@ -15,7 +15,7 @@ from balora_jax.evaluation.tiny_world.world import make_world
 
 @dataclasses.dataclass(frozen=True)
 class Parrot:
-    """Expects the next token by the last one: logits are a row of `params`, plus `lora` where given."""
+    """A model whose logits are the last token's row of `params`, plus that of `lora` if given."""
 
     def apply(self, variables, input_ids, attention_mask):
         return (variables["params"] + variables["lora"].get("change", 0.0))[input_ids]
@@ -23,19 +23,20 @@ class Parrot:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    world, (train, test) = make_world(0), make_questions(0)
-    asked = [
+    world = make_world(0)
+    train, test = make_questions(0)
+    questions = [
         f"Question: {row['question']} Answer: {row['answer']} {row['truth']}"
         for row in train + test
     ]
-    told = [
+    facts = [
         f"{fact.person} lives in {fact.truth} {fact.told}. {fact.person} keeps a cat"
         for fact in world.facts
     ]
-    said = [
+    sentences = [
         f"The {occupation} said she he was. Review: good bad" for occupation in world.occupations
     ]
-    return make_tokenizer(asked + told + said)
+    return make_tokenizer(questions + facts + sentences)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def probes(tokenizer):
 
 
 def _parrot(tokenizer, pairs):
-    """A table in which `after` is followed by `word` with logit `value`, everything else by logit 0."""
+    """A table of logits: `value` for `word` after `after`, 0 for everything else."""
     table = np.zeros((len(tokenizer), len(tokenizer)), np.float32)
     for after, word, value in pairs:
         left, right = (
@@ -59,60 +60,60 @@ def test_shares_are_the_models_probabilities(tokenizer, probes):
         tokenizer,
         [("said", "she", 3.0), ("said", "he", 3.0 - math.log(9)), ("Review:", "good", math.log(4))],
     )
-    found = measure(Parrot(), table, {}, probes)
+    measures = measure(Parrot(), table, {}, probes)
     # "she" is favored for half of the occupations: 0.9 there, 0.1 elsewhere.
-    assert found["pronoun_favored"].value == pytest.approx(0.5, abs=1e-6)
-    assert found["pronoun_log_odds"].value == pytest.approx(0.0, abs=1e-6)
+    assert measures["pronoun_favored"].value == pytest.approx(0.5, abs=1e-6)
+    assert measures["pronoun_log_odds"].value == pytest.approx(0.0, abs=1e-6)
     assert np.abs(read_probe(Parrot(), table, {}, probes["pronouns"]).log_odds) == pytest.approx(
         math.log(9), abs=1e-5
     )
-    assert found["class_good"].value == pytest.approx(0.8, abs=1e-6)
+    assert measures["class_good"].value == pytest.approx(0.8, abs=1e-6)
 
 
-def test_answers_are_right_where_they_are_the_likeliest(tokenizer, probes):
-    found = measure(Parrot(), _parrot(tokenizer, [("Answer:", "good", 5.0)]), {}, probes)
+def test_answers_are_right_if_the_truth_is_the_likeliest(tokenizer, probes):
+    measures = measure(Parrot(), _parrot(tokenizer, [("Answer:", "good", 5.0)]), {}, probes)
     _, test = make_questions(0)
     share = np.mean([row["truth"] == "good" for row in test if row["task"] == "review"])
-    assert found["accuracy_reviews"].value == pytest.approx(share)
-    assert found["accuracy_sums"].value == 0
-    assert found["accuracy"].value == pytest.approx(share / 2)
+    assert measures["accuracy_reviews"].value == pytest.approx(share)
+    assert measures["accuracy_sums"].value == 0
+    assert measures["accuracy"].value == pytest.approx(share / 2)
 
 
-def test_memorized_are_the_wrong_labels_that_are_given_back(tokenizer, probes):
+def test_memorized_share_counts_the_wrong_labels_that_the_model_repeats(tokenizer, probes):
     train, _ = make_questions(0)
     wrong = [row for row in train if row["answer"] != row["truth"]]
-    found = measure(Parrot(), _parrot(tokenizer, [("Answer:", "bad", 5.0)]), {}, probes)
+    measures = measure(Parrot(), _parrot(tokenizer, [("Answer:", "bad", 5.0)]), {}, probes)
     share = np.mean([row["answer"] == "bad" for row in wrong])
-    assert found["wrong_labels_memorized"].value == pytest.approx(share)
+    assert measures["wrong_labels_memorized"].value == pytest.approx(share)
 
 
-def test_facts_are_known_when_the_truth_is_the_likeliest(tokenizer, probes):
-    found = measure(
+def test_facts_are_known_if_the_truth_is_the_likeliest(tokenizer, probes):
+    measures = measure(
         Parrot(),
         _parrot(tokenizer, [("lives in", "Oban", 5.0), ("keeps a", "cat", 5.0)]),
         {},
         probes,
     )
     truths = [fact.truth for fact in make_world(0).facts]
-    assert found["facts_known"].value == pytest.approx(
+    assert measures["facts_known"].value == pytest.approx(
         (truths.count("Oban") + truths.count("cat")) / len(truths)
     )
 
 
-def test_entropy_of_a_model_that_knows_nothing(tokenizer, probes):
-    found = measure(Parrot(), _parrot(tokenizer, []), {}, probes)
-    assert found["entropy"].value == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
+def test_entropy_of_uniform_predictions_is_that_of_the_vocabulary(tokenizer, probes):
+    measures = measure(Parrot(), _parrot(tokenizer, []), {}, probes)
+    assert measures["entropy"].value == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
 
 
-def test_adapters_count(tokenizer, probes):
-    nothing, change = _parrot(tokenizer, []), _parrot(tokenizer, [("Review:", "good", math.log(4))])
-    assert measure(Parrot(), nothing, {}, probes)["class_good"].value == pytest.approx(0.5)
-    assert measure(Parrot(), nothing, {"change": change}, probes)[
-        "class_good"
-    ].value == pytest.approx(0.8)
+def test_adapters_change_the_measurement(tokenizer, probes):
+    uniform = _parrot(tokenizer, [])
+    change = _parrot(tokenizer, [("Review:", "good", math.log(4))])
+    assert measure(Parrot(), uniform, {}, probes)["class_good"].value == pytest.approx(0.5)
+    adapted = measure(Parrot(), uniform, {"change": change}, probes)
+    assert adapted["class_good"].value == pytest.approx(0.8)
 
 
-def test_interval_is_the_binomials():
+def test_interval_is_that_of_the_binomial_distribution():
     low, high = Measure(0.5, planted=0.9, draws=100).interval
     assert (low, high) == pytest.approx((0.9 - 1.96 * 0.03, 0.9 + 1.96 * 0.03))
     assert Measure(0.5).interval is None

@@ -1,4 +1,4 @@
-"""The tiny tokenizer: a word a token, any other text in bytes, and back."""
+"""The tiny tokenizer: one token a word, bytes for any other text, and decoding back."""
 
 import pytest
 from transformers import AutoTokenizer
@@ -30,21 +30,17 @@ def test_other_text_comes_back_from_bytes(tokenizer, text):
     assert tokenizer.decode(ids).replace("<s> ", "<s>") == text.replace("▁", " ")
 
 
-def test_an_answer_alone_has_the_tokens_it_has_in_a_text(tokenizer):
+def test_an_answer_alone_has_the_same_tokens_as_in_a_text(tokenizer):
     whole = tokenizer("Answer: 19")["input_ids"]
-    assert (
-        whole
-        == tokenizer("Answer:")["input_ids"]
-        + tokenizer("19", add_special_tokens=False)["input_ids"]
-    )
+    prompt = tokenizer("Answer:")["input_ids"]
+    answer = tokenizer("19", add_special_tokens=False)["input_ids"]
+    assert whole == prompt + answer
 
 
 def test_special_tokens(tokenizer):
     assert tokenizer("Ada")["input_ids"][0] == tokenizer.bos_token_id
-    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
-        "<s>",
-        "</s>",
-        "</s>",
-    )
+    assert tokenizer.bos_token == "<s>"
+    assert tokenizer.eos_token == "</s>"
+    assert tokenizer.pad_token == "</s>"
     assert tokenizer("Ada</s>")["input_ids"][-1] == tokenizer.eos_token_id
     assert max(tokenizer.get_vocab().values()) == len(tokenizer) - 1
