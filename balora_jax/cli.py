@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
-from balora_jax.config.parse import parse, read_config, split
+from balora_jax.config.parse import add_options, parse, read_config, split
 from balora_jax.config.plugins import load_plugins
 from balora_jax.errors import BadInput, Diverged
 
@@ -102,7 +102,7 @@ def generate(arguments: Sequence[str]) -> None:
     parser = ArgumentParser(
         prog="balora generate", description="Continue prompts.", exit_on_error=False
     )
-    parser.add_class_arguments(GenerateOptions)
+    add_options(parser, GenerateOptions)
     options = parse(parser, arguments)
     generate_texts(GenerateOptions(**vars(options)))
 

@@ -80,7 +80,8 @@ def gradient_factors(
     fan_out = gradient.shape[1]
     directions = min(2 * rank, *gradient.shape)
     if niter is None:
-        u, _, vt = jnp.linalg.svd(gradient, full_matrices=False)
+        with jax.default_matmul_precision("highest"):
+            u, _, vt = jnp.linalg.svd(gradient, full_matrices=False)
     else:
         u, _, vt = randomized_svd(
             gradient, directions, niter=niter, key=key, oversampling=OVERSAMPLING

@@ -1,23 +1,24 @@
 """The parser of yaml files and command-line options, with a one-sentence message for each error."""
 
+import argparse
 import dataclasses
 import difflib
+import inspect
 import itertools
 import pathlib
 import re
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import docstring_parser
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
 from balora_jax.config.run import RunConfig
 from balora_jax.errors import BadInput
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
 
 # The folder of the embedded tiny world in version 0.1, which configurations of old runs name.
 OLD_ASSETS = "balora_jax/tiny_world/assets"
@@ -42,15 +43,89 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
         prog="balora train",
         description="Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config", action="config", help="a yaml file of these options; later options override it"
     )
-    parser.add_class_arguments(RunConfig, skip={"regularizers"})
-    parser.add_class_arguments(regularizers_config(), "regularizers")
-    sections = vars(parse(parser, arguments))
-    config = RunConfig(**{name: part for name, part in sections.items() if name != "config"})
-    return _with_moved_assets(dataclasses.replace(config, plugins=list(LOADED.values())))
+    classes = {"regularizers": regularizers_config()}
+    add_options(parser, RunConfig, classes=classes)
+    namespace = parse(parser, arguments)
+    config = _build(RunConfig, namespace, classes)
+    # Also those of files that were named otherwise than by --config FILE.
+    require_plugins(config.plugin_files)
+    config = dataclasses.replace(config, plugins=[vars(plugin) for plugin in LOADED.values()])
+    return _with_moved_assets(config)
+
+
+def add_options(
+    parser: ArgumentParser,
+    section: type,
+    prefix: str = "",
+    classes: Mapping[str, type] | None = None,
+) -> None:
+    """Add an option for every field of a dataclass, and of the dataclasses in it.
+
+    A section is no option itself: a parser that is given a class would import what a yaml file
+    calls its class_path.
+
+    Args:
+      parser: the options are added here; the text below a field is its help.
+      section: the dataclass.
+      prefix: what the options' names begin with, such as `model.`.
+      classes: dataclasses in place of those that fields have, by the field's name.
+    """
+    texts = {
+        param.arg_name: param.description
+        for param in docstring_parser.parse_from_object(section).params
+    }
+    title = prefix.rstrip(".") or "options"
+    group = parser.add_argument_group(f"{title}: {inspect.getdoc(section).splitlines()[0]}")
+    types = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        kind = (classes or {}).get(field.name, types[field.name])
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(kind):
+            add_options(parser, kind, f"{name}.")
+        elif field.name in HIDDEN:
+            parser.add_argument(f"--{name}", type=kind, default=[], help=argparse.SUPPRESS)
+        else:
+            text = " ".join((texts.get(field.name) or "").split())
+            group.add_argument(f"--{name}", type=kind, help=text, **_default(field))
+
+
+# The record of plugin files is no option: a run writes it.
+HIDDEN = frozenset({"plugins"})
+
+
+def _default(field: dataclasses.Field) -> dict[str, Any]:
+    if field.default is not dataclasses.MISSING:
+        return {"default": field.default}
+    if field.default_factory is not dataclasses.MISSING:
+        return {"default": field.default_factory()}
+    return {"required": True}
+
+
+def _build(
+    section: type,
+    namespace: Namespace,
+    classes: Mapping[str, type] | None = None,
+    prefix: str = "",
+) -> Any:
+    """Make a dataclass, and the dataclasses in it, of parsed options."""
+    types = typing.get_type_hints(section)
+    values = {}
+    for field in dataclasses.fields(section):
+        kind = (classes or {}).get(field.name, types[field.name])
+        value = namespace[field.name]
+        if dataclasses.is_dataclass(kind):
+            name = f"{prefix}{field.name}"
+            if not isinstance(value, Namespace):
+                options = ", ".join(option.name for option in dataclasses.fields(kind))
+                raise BadInput(f"{name} is {value!r}; accepted: a section with {options}")
+            value = _build(kind, value, prefix=f"{name}.")
+        values[field.name] = value
+    return section(**values)
 
 
 def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
@@ -79,12 +154,20 @@ def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
 
 
 def _with_moved_assets(config: RunConfig) -> RunConfig:
-    """Return the configuration with the tiny world's files where they are now."""
+    """Return the configuration with the tiny world's files where they are now, if they moved."""
 
     def current(path: Any) -> Any:
-        return path.replace(OLD_ASSETS, ASSETS) if isinstance(path, str) else path
+        if not isinstance(path, str) or OLD_ASSETS not in path:
+            return path
+        moved = path.replace(OLD_ASSETS, ASSETS)
+        gone = not pathlib.Path(path).exists()
+        return moved if gone and pathlib.Path(moved).exists() else path
 
-    model = dataclasses.replace(config.model, source=current(config.model.source))
+    model = dataclasses.replace(
+        config.model,
+        source=current(config.model.source),
+        tokenizer=current(config.model.tokenizer),
+    )
     data = dataclasses.replace(
         config.data, train=current(config.data.train), eval=current(config.data.eval)
     )
@@ -99,13 +182,13 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
       arguments: the command line, without the command's name.
 
     Returns:
-      The options by name, with dataclasses in place of their sections.
+      The options by name, those of a section in a namespace of its own.
 
     Raises:
       BadInput: an option does not exist, or its value does not fit.
     """
     try:
-        return parser.instantiate(parser.parse_args(_with_values(parser, arguments)))
+        return parser.parse_args(_with_values(parser, arguments))
     except ArgumentError as error:
         raise BadInput(_one_sentence(str(error), parser)) from error
 
@@ -152,27 +235,33 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     """Turn the parser's error message into one sentence."""
     text = re.sub(r"\s+", " ", message).replace("typing.", "").strip()
     unknown = re.search(r"unrecognized arguments: --([\w.]+)", text)
+    unknown = unknown or re.search(r"Option '([\w.]+)' is not accepted", text)
     if unknown:
         return _unknown_key(unknown[1], parser)
     unknown_in_section = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
     if unknown_in_section:
         return _unknown_key(".".join(unknown_in_section.groups()), parser)
-    return _wrong_value(text)
+    return _wrong_value(text, parser)
 
 
 def _unknown_key(key: str, parser: ArgumentParser) -> str:
     """The message for an option that does not exist, with the most similar ones that do."""
     defaults = dict(parser.get_defaults(skip_validation=True).items())
     names = [name for name in defaults if name != "config"]
-    similar = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    if key in HIDDEN:
+        return f"{key} is a record that a run writes; accepted: --plugin FILE.py loads a plugin"
+    similar = [name for name in names if name.startswith(f"{key}.")]
+    similar = similar or difflib.get_close_matches(key, names, n=3, cutoff=0.6)
     if not similar:
         section = key.rpartition(".")[0]
         similar = [name for name in names if name.rpartition(".")[0] == section]
-    hint = ", or a term that --plugin FILE.py registers" if key.startswith("regularizers.") else ""
+    hint = ""
+    if key.startswith("regularizers."):
+        hint = ", or a term that --plugin FILE.py or register_term has registered first"
     return f"there is no option {key}; accepted: {', '.join(similar or names)}{hint}"
 
 
-def _wrong_value(text: str) -> str:
+def _wrong_value(text: str, parser: ArgumentParser) -> str:
     """The message for a value of the wrong type; the text itself if it is no such error."""
     one_type = r"Expected an? (?P<types>.+?)\. Got value: (?P<value>.*)"
     several_types = (
@@ -184,4 +273,6 @@ def _wrong_value(text: str) -> str:
     if match is None:
         return text
     types = re.sub(r"<class '(\w+)'>", r"\1", match["types"]).replace("NoneType", "null")
+    if match["name"] in HIDDEN:
+        return _unknown_key(match["name"], parser)
     return f"{match['name']} is {match['value']!r}; accepted: {types}"

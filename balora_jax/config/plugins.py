@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import pathlib
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,9 @@ def load_plugins(arguments: Sequence[str]) -> list[str]:
 def load_plugin(path: str) -> PluginFile:
     """Run a plugin file, which registers its terms; a file with the same text runs once a process.
 
+    The hash is that of this file's text alone: modules that it imports are not in it. A file that
+    is refused leaves nothing registered.
+
     Args:
       path: a Python file. It runs with all rights of this process.
 
@@ -76,26 +80,36 @@ def load_plugin(path: str) -> PluginFile:
     if record.sha256 in LOADED:
         return LOADED[record.sha256]
 
-    registered_before = set(REGISTERED)
-    name = f"balora_plugin_{file.stem}"
+    registered_before = dict(REGISTERED)
+    name = f"balora_plugin_{file.stem}_{record.sha256[:12]}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        # Run the text that was hashed; the file may have changed since it was read.
+        _run(text, file, module)
+        if registered_before == REGISTERED:
+            raise BadInput(
+                f"{OPTION} {path} registers no term; "
+                "accepted: a file that calls balora_jax.register_term"
+            )
+    except BaseException:
+        del sys.modules[name]
+        REGISTERED.clear()
+        REGISTERED.update(registered_before)
+        raise
+    LOADED[record.sha256] = record
+    return record
+
+
+def _run(text: bytes, file: pathlib.Path, module: types.ModuleType) -> None:
+    """Run the text that was hashed; the file may have changed since it was read."""
+    try:
         exec(compile(text, str(file), "exec"), module.__dict__)
     except BadInput:
         raise
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(f"{OPTION} {path} cannot be imported ({reason})") from error
-    if set(REGISTERED) == registered_before:
-        raise BadInput(
-            f"{OPTION} {path} registers no term; "
-            "accepted: a file that calls balora_jax.register_term"
-        )
-    LOADED[record.sha256] = record
-    return record
+        raise BadInput(f"{OPTION} {file} cannot be imported ({reason})") from error
 
 
 def require_plugins(recorded: Sequence[PluginFile]) -> None:

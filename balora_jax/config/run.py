@@ -55,11 +55,14 @@ class RunConfig:
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    plugins: list[PluginFile] = field(default_factory=list)
+    plugins: list[dict[str, str]] = field(default_factory=list)
     """A record, written by a run, of its plugin files and their hashes. Nothing is loaded from
     here: a plugin file is code, and only --plugin FILE.py on the command line loads it."""
 
     def __post_init__(self) -> None:
+        for plugin in self.plugins:
+            accepted = "nothing: a run writes it, with path and sha256"
+            require(set(plugin) == {"path", "sha256"}, "plugins", self.plugins, accepted)
         self._check_task_options()
         self._check_data()
         self._check_method()
@@ -136,6 +139,11 @@ class RunConfig:
             f"adapter.init is {init!r} under method {self.method}; "
             f"accepted: {accepted}, or method {methods}"
         )
+
+    @property
+    def plugin_files(self) -> list[PluginFile]:
+        """The record of plugin files, as such."""
+        return [PluginFile(**plugin) for plugin in self.plugins]
 
     @property
     def adapter_init(self) -> str:

@@ -1,10 +1,13 @@
 """Registration of new regularizers: a pure function becomes a row in the table of terms."""
 
+import dataclasses
+import keyword
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from balora_jax.config.regularizers import REGISTERED, add_section
+from balora_jax.config.regularizers import REGISTERED, RegularizersConfig, add_section
 from balora_jax.errors import BadInput
 from balora_jax.regularizers.terms import (
     REGULARIZERS,
@@ -32,6 +35,7 @@ RESERVED = frozenset(
         "gradient_norm",
     }
 )
+RESERVED_PREFIXES = ("_", "weight_", "eval_", "probe_")
 
 
 def register_term(
@@ -79,12 +83,14 @@ def register_term(
     Raises:
       BadInput: the name is taken or is not an identifier, or the settings do not fit together.
     """
-    if not name.isidentifier() or name in RESERVED or name.startswith("weight_"):
+    if not _is_free(name):
         raise BadInput(
-            f"a term cannot be called {name!r}; accepted: a Python identifier that is no other "
-            f"column of the metrics ({', '.join(sorted(RESERVED))}, weight_...)"
+            f"a term cannot be called {name!r}; accepted: a Python identifier that is no keyword "
+            f"and no other column of the metrics ({', '.join(sorted(RESERVED))}, "
+            f"{', '.join(f'{prefix}...' for prefix in RESERVED_PREFIXES)})"
         )
-    if name in REGULARIZERS and not (overwrite and name in REGISTERED):
+    built_in = name in {field.name for field in dataclasses.fields(RegularizersConfig)}
+    if built_in or (name in REGISTERED and not overwrite):
         raise BadInput(f"there is a term {name!r} already; accepted: another name")
     if per not in ("token", "batch"):
         raise BadInput(f"the term {name} is per {per!r}; accepted: token, batch")
@@ -99,8 +105,7 @@ def register_term(
         title=title or name,
         unit=unit or f"per {per}",
     )
-    if name not in REGULARIZERS:
-        add_section(name)
+    add_section(name)
     REGULARIZERS[name] = Regularizer(
         name=name,
         symbol=symbol or name,
@@ -112,6 +117,13 @@ def register_term(
         nlg=form,
         nlu=form,
     )
+
+
+def _is_free(name: str) -> bool:
+    """Return True if a section, a field of a dataclass and a column can have this name."""
+    if not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
+        return False
+    return not name.startswith(RESERVED_PREFIXES) and name not in {"terms", "acting"}
 
 
 def check_registered(terms: Terms, shape: tuple[int, ...], vocabulary: int) -> None:

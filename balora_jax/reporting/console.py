@@ -1,5 +1,7 @@
 """Terminal output of a run: its first screen, the command to resume it, its results."""
 
+import shlex
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -95,10 +97,13 @@ def show_stop(
       steps: updates in the run.
       plugins: the plugin files of the run.
     """
-    options = "".join(f" {OPTION} {plugin.path}" for plugin in plugins)
+    options = "".join(f" {OPTION} {shlex.quote(plugin.path)}" for plugin in plugins)
+    # As the run was started: from a checkout, or by the installed command.
+    command = "python train.py" if sys.argv[0].endswith("train.py") else "balora train"
+    config = shlex.quote(str(folder.config))
     console.print(
         f"stopped after step {done} of {steps}; all is saved. Resume with:\n"
-        f"  python train.py --config {folder.config} --output.resume{options}",
+        f"  {command} --config {config} --output.resume{options}",
         highlight=False,
         soft_wrap=True,
     )

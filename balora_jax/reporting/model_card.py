@@ -18,7 +18,7 @@ tags: [lora, ba-lora, balora-jax]
 
 # {method} adapter for {source}
 
-A plain LoRA of rank {peft_rank} on the untouched base model, trained with
+A plain LoRA of rank {peft_rank}{twice} on the untouched base model, trained with
 [BA-LoRA](https://arxiv.org/abs/2408.04556) for JAX (balora-jax).
 
 ```python
@@ -71,6 +71,7 @@ def model_card(
         options="".join(arguments),
         method=config.method,
         peft_rank=peft_rank,
+        twice=", twice the trained rank (A B - A0 B0)," if peft_rank > config.adapter.rank else "",
         rank=config.adapter.rank,
         init=config.adapter_init,
         form=config.adapter.form,
@@ -80,12 +81,18 @@ def model_card(
         steps=summary.steps,
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
-        learning_rate=config.optimizer.learning_rate,
+        learning_rate=_learning_rate(config),
         schedule=config.optimizer.schedule,
         before=_loss(summary.eval_loss_first),
         after=_loss(summary.eval_loss_last),
         metrics="".join(f"| {name} | {value:.4f} |\n" for name, value in metrics.items()),
     )
+
+
+def _learning_rate(config: RunConfig) -> str:
+    ratio = config.optimizer.loraplus_lr_ratio
+    lora_plus = "" if ratio == 1 else f" (B's {ratio:g} times that)"
+    return f"{config.optimizer.learning_rate}{lora_plus}"
 
 
 def _loss(loss: float | None) -> str:

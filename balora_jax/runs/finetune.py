@@ -14,6 +14,8 @@ from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
+from balora_jax.objective.params import Tree
+from balora_jax.regularizers.registration import check_registered
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
@@ -29,7 +31,7 @@ from balora_jax.training.interrupt import StopRequest
 from balora_jax.training.loop import Batches, Loop
 from balora_jax.training.metrics import MetricsLog, read_records
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
-from balora_jax.training.setup import Student
+from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
@@ -56,7 +58,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
         ready = restore(run, closing, console)
         trained = train(run, ready, console)
         if trained.stopped:
-            screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugins)
+            screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugin_files)
             return None
         return finish(run, ready, trained, console, start_time)
 
@@ -128,6 +130,7 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
     check_lengths(loaded.model.config.max_length, run.task.length)
     head = trained_head(loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
+    check_terms(setup)
 
     # The adapters and the head of step 0, which a resumed run must start from.
     checkpoints = open_checkpoints(run) if run.resumes else None
@@ -141,11 +144,7 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
         training_data = run.task.prepare(loaded, run.mesh, run.steps, start_head)
         # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
-        gradient = None
-        if needs_gradient(config) and initial is None:
-            first_batch = next(run.task.batches(training_data, run.steps))
-            gradient = first_gradient(config, setup, training_data.base, first_batch)
-        student, state = materialize(config, setup, training_data.base, initial, gradient)
+        student, state = start_student(run, setup, training_data, initial)
 
     # All checks are done; from here on the run writes.
     run.folder.create(config)
@@ -174,6 +173,42 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
 
     compiled = compile_step(run, student, training_data)
     return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
+
+
+def start_student(
+    run: Run, setup: TrainSetup, training_data: TrainingData, initial: Tree | None
+) -> tuple[Student, TrainState]:
+    """Fill the setup with weights, after the gradient of a first batch if the start needs it.
+
+    Args:
+      run: from `set_up`.
+      setup: the run's setup.
+      training_data: the base and the examples.
+      initial: the adapters of step 0 of a resumed run; made afresh if None.
+
+    Returns:
+      The student and its state before step 1.
+    """
+    config = run.config
+    base = training_data.base
+    gradient = None
+    if needs_gradient(config) and initial is None:
+        first_batch = next(run.task.batches(training_data, run.steps))
+        gradient = first_gradient(config, setup, base, first_batch)
+    return materialize(config, setup, base, initial, gradient)
+
+
+def check_terms(setup: TrainSetup) -> None:
+    """Check the registered terms on random logits of the model's size.
+
+    Raises:
+      BadInput: a function fails, or returns another shape or numbers that are not finite.
+    """
+    classes = getattr(setup.model, "labels", None)
+    if classes is None:
+        check_registered(setup.terms, (2, 3), setup.model.config.vocab_size)
+    else:
+        check_registered(setup.terms, (6,), classes)
 
 
 def record_start(

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from balora_jax import adapters
 from balora_jax.config import RunConfig
@@ -38,7 +41,8 @@ def first_gradient(
 ) -> KernelGradients:
     """Compute the gradient of the task loss with respect to every target kernel.
 
-    The gradient takes as much memory as those kernels in float32.
+    The gradient takes as much memory as those kernels in float32, divided over the mesh as they
+    are.
 
     Args:
       config: the run.
@@ -51,30 +55,43 @@ def first_gradient(
     """
     paths = adapters.match_targets(config.adapter.targets, without(base, setup.head))
     task_loss = _task_loss(config, setup)
+    flat = traverse_util.flatten_dict(base)
+    kernels = {path: flat[(*path, "kernel")] for path in paths}
+    # Divided over the mesh as the kernels are.
+    shardings = {path: kernel.sharding for path, kernel in kernels.items()}
+    replicated = NamedSharding(setup.mesh, P())
 
-    @jax.jit
-    def gradient_of(base: Tree, micro_batch: Batch) -> tuple[KernelGradients, jax.Array]:
+    def add(
+        total: KernelGradients, base: Tree, micro_batch: Batch
+    ) -> tuple[KernelGradients, jax.Array]:
         counted = jnp.sum(micro_batch.mask)
 
         def loss(base: Tree) -> jax.Array:
             return counted * task_loss(Params(adapters={}, base=base), micro_batch)
 
-        kernels = adapters.kernel_gradients(loss, base, paths)
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernels), counted
+        gradients = adapters.kernel_gradients(loss, base, paths)
+        return jax.tree.map(jnp.add, total, gradients), counted
 
-    sharding = batch_sharding(setup.mesh)
+    add = jax.jit(add, donate_argnums=0, out_shardings=(shardings, replicated))
+    zeros = {path: jnp.zeros(kernel.shape, jnp.float32) for path, kernel in kernels.items()}
+    total = jax.tree.map(jax.device_put, zeros, shardings)
     accumulation = config.training.accumulation
-    total = None
+    sharding = batch_sharding(setup.mesh)
+    tokens = 0
     for index in range(accumulation):
 
         def micro_batch_of(array: np.ndarray, index: int = index) -> jax.Array:
             part = np.array_split(array, accumulation)[index]
             return put(part[None], sharding)[0]
 
-        sums = gradient_of(base, jax.tree.map(micro_batch_of, batch))
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-    kernels, counted = total
-    return jax.tree.map(lambda leaf: leaf / counted, kernels)
+        total, counted = add(total, base, jax.tree.map(micro_batch_of, batch))
+        tokens += int(counted)
+    mean = jax.jit(
+        lambda total: jax.tree.map(lambda leaf: leaf / tokens, total),
+        donate_argnums=0,
+        out_shardings=shardings,
+    )
+    return mean(total)
 
 
 def _task_loss(config: RunConfig, setup: TrainSetup) -> Callable[[Params, Batch], jax.Array]:

@@ -24,8 +24,8 @@ CHANGEABLE = frozenset(
         "training.eval_every",
         "data.eval_ood",
         "data.predict",
-        # The files' hashes are compared when the configuration is read.
-        "plugins",
+        # Measured beside the training.
+        "data.probes",
     }
 )
 
@@ -96,6 +96,10 @@ class RunFolder:
         # Parsed, so that a run of an older version gets the defaults of newer options.
         before = _flatten(dataclasses.asdict(self.read_config()))
         now = _flatten(yaml.safe_load(_as_yaml(config)))
+        # A plugin file may move, but its text must be the same.
+        recorded = yaml.safe_load(self.config.read_text()).get("plugins") or []
+        before["plugins"] = [plugin["sha256"][:12] for plugin in recorded]
+        now["plugins"] = [plugin["sha256"][:12] for plugin in now["plugins"]]
         changeable = CHANGEABLE
         if config.training.patience is not None:
             # Early stopping depends on how often the run is evaluated.

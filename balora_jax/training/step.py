@@ -1,4 +1,4 @@
-"""One update, and one evaluation, as pure functions of state and batch."""
+"""One update as a pure function of state and batch."""
 
 from collections.abc import Callable
 
@@ -114,26 +114,5 @@ def make_train_step(
         }
         state = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
         return state, metrics
-
-    return step
-
-
-def make_eval_step(
-    task_loss: Callable[[Params, Batch], jax.Array], mask: Params
-) -> Callable[[Params, Params, Batch], tuple[jax.Array, jax.Array]]:
-    """The loss of one evaluation batch.
-
-    Args:
-      task_loss: (params, batch) -> the mean over the batch's counted tokens.
-      mask: True where trained.
-
-    Returns:
-      step(trainable, frozen, batch) -> (sum of the loss over counted tokens, counted tokens).
-    """
-
-    def step(trainable: Params, frozen: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        counted = jnp.sum(batch.mask)
-        loss = task_loss(combine(trainable, frozen, mask), batch)
-        return loss * counted, counted
 
     return step

@@ -51,9 +51,17 @@ def test_custom_fields_keep_their_order():
 
 @pytest.mark.parametrize(
     ("scores", "score", "text"),
-    [((0, 5), 3.8, "3.8"), ((0, 5), 2.5, "2.4"), ((0, 5), 0.7, "0.8"), ((0, 5), 5, "5.0"), ((0, 1), 0.333, "0.32"),
-     ((-1, 1), -0.03, "-0.04"), ((-1, 1), 0.0, "-0.04"), ((0, 100), 51, "52.0")],
-)  # fmt: skip
+    [
+        ((0, 5), 3.8, "3.8"),
+        ((0, 5), 2.5, "2.4"),
+        ((0, 5), 0.7, "0.8"),
+        ((0, 5), 5, "5.0"),
+        ((0, 1), 0.333, "0.32"),
+        ((-1, 1), -0.03, "-0.04"),
+        ((-1, 1), 0.0, "-0.04"),
+        ((0, 100), 51, "52.0"),
+    ],
+)
 def test_scores_are_rounded_to_25_steps(scores, score, text):
     """STS-B's as T5's round(score * 5) / 5 in float32: 2.5 to the even 2.4, 0.7 up."""
     task = TextTask("data.scores", ("text",), (), ("pearson",), {}, scores=scores)

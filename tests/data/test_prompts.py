@@ -8,7 +8,8 @@ from balora_jax.data.prompts import fill, make_template, parse_template
 from balora_jax.errors import BadInput
 
 CHATML = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<end_of_turn>\n{% endfor %}"
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -27,7 +28,8 @@ def tokenizer():
 def test_alpaca_without_input(tokenizer):
     text = make_template("alpaca", tokenizer).render({"instruction": "Add 1 and {x}."})
     assert text == (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request."
         "\n\n### Instruction:\nAdd 1 and {x}.\n\n### Response:"
     )
     assert text == make_template("alpaca", tokenizer).render(
@@ -37,7 +39,8 @@ def test_alpaca_without_input(tokenizer):
 
 def test_alpaca_with_input(tokenizer):
     assert make_template("alpaca", tokenizer).render({"instruction": "Add.", "input": "1, 2"}) == (
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Below is an instruction that describes a task, "
+        "paired with an input that provides further context. "
         "Write a response that appropriately completes the request.\n\n"
         "### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:"
     )

@@ -58,9 +58,12 @@ def test_a_task_alone_is_the_hubs(hub, tokenizer):
 
 def test_names_of_sets_are_the_shortest_ends_of_their_paths_that_differ(hub, tokenizer):
     config = DataConfig(
-        task="rte", train="my/train.jsonl", eval=["one/dev.jsonl", "two/dev.jsonl"], eval_ood="far/away/dev.jsonl",
+        task="rte",
+        train="my/train.jsonl",
+        eval=["one/dev.jsonl", "two/dev.jsonl"],
+        eval_ood="far/away/dev.jsonl",
         predict="my/unseen.jsonl",
-    )  # fmt: skip
+    )
     sets = read_text_sets(config, tokenizer)
     assert (list(sets.held_out), list(sets.out_of_domain)) == (["one/dev", "two/dev"], ["away/dev"])
     assert list(sets.unlabeled) == ["RTE.tsv"], "one set, and one file that the server takes"

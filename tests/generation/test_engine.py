@@ -31,21 +31,36 @@ from balora_jax.generation.sampling import Sampling, choose
 from balora_jax.models import load_pretrained
 
 SIZES = dict(
-    vocab_size=61, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=None, pad_token_id=0,
-)  # fmt: skip
+    vocab_size=61,
+    hidden_size=24,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=None,
+    pad_token_id=0,
+)
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),
     "mistral": MistralConfig(**SIZES, sliding_window=6),
     "gemma2": Gemma2Config(
-        **SIZES, head_dim=8, sliding_window=5, attn_logit_softcapping=2.0, final_logit_softcapping=9.0,
+        **SIZES,
+        head_dim=8,
+        sliding_window=5,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=9.0,
         tie_word_embeddings=False,
     ),
     "qwen3": Qwen3Config(
-        **SIZES, head_dim=6, use_sliding_window=True, sliding_window=4,
+        **SIZES,
+        head_dim=6,
+        use_sliding_window=True,
+        sliding_window=4,
         layer_types=["full_attention", "sliding_attention"],
     ),
-}  # fmt: skip
+}
 PROMPTS = [[5, 9, 33, 7], [8], [3, 4, 5, 6, 7, 8, 9, 10, 11]]
 # One shape for most tests, so that they share their programs; no vocabulary here has these ids.
 OPTIONS = dict(max_new_tokens=12, eos_ids=(98, 99))

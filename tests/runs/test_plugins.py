@@ -10,6 +10,9 @@ from PIL import Image
 from plugin_cases import PLUGIN, no_trace
 
 from balora_jax.cli import main
+from balora_jax.config.plugins import load_plugin
+from balora_jax.config.regularizers import REGISTERED
+from balora_jax.errors import BadInput
 
 
 @pytest.fixture
@@ -147,3 +150,28 @@ def test_a_yaml_file_cannot_load_a_plugin(run_arguments, tmp_path, capsys):
     sentence = error_message(capsys, "train", "--config", config, *run_arguments(tmp_path / "run"))
     assert "loaded from the command line alone" in sentence
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_refused_plugin_leaves_nothing_registered(tmp_path):
+    path = tmp_path / "half.py"
+    register = "import balora_jax\nbalora_jax.register_term('half', print)\n"
+    with no_trace():
+        path.write_text(register + "raise RuntimeError('no')\n")
+        with pytest.raises(BadInput, match="RuntimeError: no"):
+            load_plugin(str(path))
+        assert "half" not in REGISTERED
+        path.write_text(register)
+        load_plugin(str(path))
+        assert "half" in REGISTERED
+
+
+def test_resuming_with_another_plugin_beside_it_is_refused(trained, plugin, tmp_path, capsys):
+    other = tmp_path / "other.py"
+    other.write_text(
+        "import balora_jax\n"
+        "balora_jax.register_term('other', lambda z, t, y: z[..., 0])\n"
+        "balora_jax.register_term('reverse_kl', lambda z, t, y: z[..., 0], overwrite=True)\n"
+    )
+    config = ["--config", trained / "config.yaml", "--output.resume"]
+    message = error_message(capsys, "train", *config, "--plugin", plugin, "--plugin", other)
+    assert "holds a run with another configuration: plugins was" in message

@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 from classification_cases import letter_rows, save_model, write_rows
+from flax import traverse_util
 from seq2seq_cases import save_t5
 
 from balora_jax import models
 from balora_jax.config import MeshConfig
 from balora_jax.config.parse import read_config
+from balora_jax.runs.first_gradient import first_gradient
 from balora_jax.runs.run import set_up
 from balora_jax.runs.setup import batch_shapes, build_setup
 from balora_jax.runs.weights import load_model, materialize, trained_head
@@ -98,3 +100,25 @@ def test_parts_of_a_tree():
     assert select(tree, [("head",)]) == {"head": {"w": 1}}
     assert without(tree, [("head",)]) == {"body": {"w": 2, "b": 3}}
     assert update(tree, {"body": {"b": 4}}) == {"head": {"w": 1}, "body": {"w": 2, "b": 4}}
+
+
+def test_a_first_gradient_is_divided_as_its_kernels_are(run_arguments, tmp_path):
+    """On a mesh, and it is the same as on one device, whatever the accumulation."""
+    gradients = []
+    for mesh in (MeshConfig(data=1), MeshConfig(data=2, fsdp=2, tensor=2)):
+        config = read_config(run_arguments(tmp_path / "run", "--adapter.init", "lora_ga"))
+        accumulation = 2 if mesh.data == 1 else 1
+        training = dataclasses.replace(config.training, accumulation=accumulation)
+        config = dataclasses.replace(config, mesh=mesh, training=training)
+        run = set_up(config)
+        loaded = load_model(config, run.mesh)
+        setup = build_setup(config, loaded.model, run.mesh, steps=run.steps)
+        training_data = run.task.prepare(loaded, run.mesh, run.steps, None)
+        batch = next(run.task.batches(training_data, run.steps))
+        gradients.append(first_gradient(config, setup, loaded.params, batch))
+        flat = traverse_util.flatten_dict(loaded.params)
+        for path, gradient in gradients[-1].items():
+            kernel = flat[(*path, "kernel")]
+            assert gradient.sharding == kernel.sharding and gradient.dtype == np.float32
+    for path, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradient, gradients[1][path], rtol=1e-3, atol=1e-6)

@@ -12,7 +12,7 @@ from balora_jax.data import Batch
 from balora_jax.objective.params import Params
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.state import combine, count, init_state, partition, trainable_mask
-from balora_jax.training.step import make_eval_step, make_train_step, token_weighted
+from balora_jax.training.step import make_train_step, token_weighted
 
 
 def _params():
@@ -116,16 +116,3 @@ def test_a_batch_without_counted_tokens_changes_nothing():
     _, reports, after = _run(2, steps=1, batch=batch)
     chex.assert_trees_all_close(after.adapters, _params().adapters)
     assert float(reports[0]["loss"]) == 0
-
-
-def test_eval_step_sums_losses_and_tokens():
-    params = _params()
-    mask = trainable_mask(params, method="lora")
-    trainable, frozen = partition(params, mask)
-
-    def task(params, batch):
-        return _loss(params, batch, None, {"extra": 0.0})[0]
-
-    batch = jax.tree.map(lambda x: x[0], _batch(1))
-    total, tokens = make_eval_step(task, mask)(trainable, frozen, batch)
-    np.testing.assert_allclose(total / tokens, task(params, batch), rtol=1e-6)
