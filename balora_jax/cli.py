@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise BadInput(f"there is no command {name!r}; accepted: {', '.join(COMMANDS)}")
         COMMANDS[name].function(load_plugins(rest))
     except (BadInput, Diverged) as error:
-        print(f"balora: {error}", file=sys.stderr)
+        print(f"balora: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         # During training Ctrl-C is a request to save and stop; this is before or after it.

@@ -8,5 +8,15 @@ class BadInput(ValueError):
     """
 
 
+def reason_of(error: BaseException) -> str:
+    """An exception's type and message on one line, of at most 300 characters."""
+    try:
+        message = str(error)
+    except Exception:  # a message that cannot be made is no reason to fail
+        message = ""
+    line = " ".join(f"{type(error).__name__}: {message}".split()).rstrip(":")
+    return line if len(line) <= 300 else f"{line[:300]} ..."
+
+
 class Diverged(RuntimeError):
     """A loss that is not finite; the message names the step and the parts of the loss."""

@@ -34,7 +34,8 @@ def parse_start(init: str) -> tuple[str, dict[str, int]] | None:
         for setting in settings:
             prefix = f"{name}_{setting}_"
             number = init.removeprefix(prefix)
-            if init.startswith(prefix) and number.isdecimal():
+            is_number = number.isascii() and number.isdecimal() and len(number) <= 3
+            if init.startswith(prefix) and is_number:
                 return name, {setting: int(number)}
     return None
 

@@ -18,7 +18,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
 from balora_jax.config.run import RunConfig
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
 
 # The folder of the embedded tiny world in version 0.1, which configurations of old runs name.
 OLD_ASSETS = "balora_jax/tiny_world/assets"
@@ -142,7 +142,7 @@ def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
             continue
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
             continue
         plugins = content.get("plugins") if isinstance(content, dict) else None
         if not isinstance(plugins, list):
@@ -189,6 +189,8 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """
     try:
         return parser.parse_args(_with_values(parser, arguments))
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"a file of options is no yaml in UTF-8 ({reason_of(error)})") from error
     except ArgumentError as error:
         raise BadInput(_one_sentence(str(error), parser)) from error
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import pathlib
 import sys
 import types
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from balora_jax.config.regularizers import REGISTERED
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
 
 OPTION = "--plugin"
 
@@ -72,10 +73,15 @@ def load_plugin(path: str) -> PluginFile:
     Raises:
       BadInput: the file does not exist, fails when it is run, or registers no term.
     """
-    file = pathlib.Path(path).expanduser()
-    if not file.is_file() or file.suffix != ".py":
-        raise BadInput(f"{OPTION} {path} is no Python file; accepted: a .py file that is there")
-    text = file.read_bytes()
+    file = pathlib.Path(os.path.expanduser(path))
+    try:
+        text = file.read_bytes() if file.suffix == ".py" else None
+    except OSError:
+        text = None
+    if text is None:
+        raise BadInput(
+            f"{OPTION} {path[:300]} is no Python file; accepted: a .py file that is there"
+        )
     record = PluginFile(str(path), hashlib.sha256(text).hexdigest())
     if record.sha256 in LOADED:
         return LOADED[record.sha256]
@@ -105,11 +111,10 @@ def _run(text: bytes, file: pathlib.Path, module: types.ModuleType) -> None:
     """Run the text that was hashed; the file may have changed since it was read."""
     try:
         exec(compile(text, str(file), "exec"), module.__dict__)
-    except BadInput:
+    except (BadInput, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(f"{OPTION} {file} cannot be imported ({reason})") from error
+    except BaseException as error:  # whatever the file raises, SystemExit too
+        raise BadInput(f"{OPTION} {file} cannot be imported ({reason_of(error)})") from error
 
 
 def require_plugins(recorded: Sequence[PluginFile]) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from balora_jax.config.regularizers import REGISTERED, RegularizersConfig, add_section
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
 from balora_jax.regularizers.terms import (
     REGULARIZERS,
     BatchFunction,
@@ -99,7 +99,7 @@ def register_term(
     if not callable(function):
         raise BadInput(f"the term {name} is {function!r}; accepted: a function")
 
-    term = Term(function, per, needs_teacher)
+    term = Term(Checked(name, function, per), per, needs_teacher)
     form = Form(
         make=lambda section: term,
         title=title or name,
@@ -121,63 +121,117 @@ def register_term(
 
 def _is_free(name: str) -> bool:
     """Return True if a section, a field of a dataclass and a column can have this name."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
+    if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
         return False
-    return not name.startswith(RESERVED_PREFIXES) and name not in {"terms", "acting"}
+    if keyword.iskeyword(name) or name in RESERVED or name in {"terms", "acting"}:
+        return False
+    return not name.startswith(RESERVED_PREFIXES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A registered function whose mistakes are told in one sentence, whenever it is traced.
+
+    Attributes:
+      name: the term's.
+      function: as registered.
+      per: token or batch.
+    """
+
+    name: str
+    function: TokenFunction | BatchFunction
+    per: Per
+
+    def __call__(self, logits: jax.Array, *inputs: jax.Array | None) -> jax.Array:
+        """Call the function.
+
+        Args:
+          logits: [..., V], float32.
+          *inputs: teacher_logits and targets, or the mask.
+
+        Returns:
+          [...], or [] per batch.
+
+        Raises:
+          BadInput: the function fails, or returns another shape or no floating-point numbers.
+        """
+        shape = list(logits.shape)
+        try:
+            value = self.function(logits, *inputs)
+        except (BadInput, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever the function raises, SystemExit too
+            hint = ""
+            if self.per == "token" and inputs[0] is None:
+                hint = "; it is registered without needs_teacher, so teacher_logits is None"
+            raise BadInput(
+                f"the term {self.name} fails on logits {shape} ({reason_of(error)}){hint}"
+            ) from error
+        if not isinstance(value, jax.Array | np.ndarray | np.number | float | int):
+            raise BadInput(
+                f"the term {self.name} returns {type(value).__name__} for logits {shape}; "
+                "accepted: an array"
+            )
+        value = jnp.asarray(value)
+        expected = () if self.per == "batch" else logits.shape[:-1]
+        if value.shape != expected:
+            raise BadInput(
+                f"the term {self.name} returns {list(value.shape)} for logits {shape}; "
+                f"accepted: {list(expected)}, as it is per {self.per}"
+            )
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise BadInput(
+                f"the term {self.name} returns {value.dtype} for logits {shape}; "
+                "accepted: floating-point numbers, through which a gradient can flow"
+            )
+        return value
 
 
 def check_registered(terms: Terms, shape: tuple[int, ...], vocabulary: int) -> None:
-    """Call every registered term on random logits, to find its errors before a run begins.
+    """Try every registered term on random logits, before a run begins.
+
+    Also on logits that are the teacher's, as in the first update of every run.
 
     Args:
-      terms: the terms that act; the terms of the paper are not called.
-      shape: the shape of the tokens, such as (2, 3), or (6,) for the examples of a classifier.
+      terms: the terms that act; those of the paper are not tried.
+      shape: the shape of the tokens, such as (2, 3), or (6,) for a classifier's examples.
       vocabulary: V or D.
 
     Raises:
-      BadInput: a function fails, returns the wrong shape, or its value or gradient is not finite.
+      BadInput: a function fails, returns another shape than it should, or is not finite, in value
+        or gradient.
     """
-    for name in terms:
+    for name, term in terms.items():
         if name in REGISTERED:
-            _check(name, terms[name], shape, vocabulary)
+            _check(name, term, shape, vocabulary)
 
 
 def _check(name: str, term: Term, shape: tuple[int, ...], vocabulary: int) -> None:
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(*shape, vocabulary)), jnp.float32)
-    teacher = jnp.asarray(rng.normal(size=(*shape, vocabulary)), jnp.float32)
+    other_logits = jnp.asarray(rng.normal(size=(*shape, vocabulary)), jnp.float32)
     targets = jnp.asarray(rng.integers(vocabulary, size=shape), jnp.int32)
     mask = jnp.ones(shape, bool)
 
-    def value_of(logits: jax.Array) -> jax.Array:
+    def total(logits: jax.Array, teacher_logits: jax.Array | None) -> jax.Array:
         if term.per == "batch":
-            return term.function(logits, mask)
-        teacher_logits = teacher if term.needs_teacher else None
-        return term.function(logits, teacher_logits, targets)
+            value = term.function(logits, mask)
+        else:
+            value = term.function(logits, teacher_logits, targets)
+        return jnp.sum(value.astype(jnp.float32))
 
-    def total(logits: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.asarray(value_of(logits), jnp.float32))
-
-    expected = () if term.per == "batch" else shape
-    try:
-        result = jax.eval_shape(value_of, logits)
-        correct = isinstance(result, jax.ShapeDtypeStruct) and result.shape == expected
-        if correct:
-            value, gradient = jax.jit(jax.value_and_grad(total))(logits)
-    except Exception as error:  # A registered function may raise any error.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(
-            f"the term {name} fails on logits {list(logits.shape)} ({reason})"
-        ) from error
-    if not correct:
-        returned = list(result.shape) if hasattr(result, "shape") else type(result).__name__
-        raise BadInput(
-            f"the term {name} returns {returned} for logits {list(logits.shape)}; "
-            f"accepted: {list(expected)}, as it is per {term.per}"
-        )
-    for quantity, array in (("value", value), ("gradient", gradient)):
-        if not bool(jnp.all(jnp.isfinite(array))):
-            raise BadInput(
-                f"the term {name} is not finite: its {quantity} on random logits "
-                f"{list(logits.shape)}; accepted: a function whose value and gradient are finite"
-            )
+    cases = {"random logits": None}
+    if term.needs_teacher:
+        cases = {
+            "random logits": other_logits,
+            "logits that are the teacher's, as in the first update,": logits,
+        }
+    for case, teacher_logits in cases.items():
+        value, gradient = jax.jit(jax.value_and_grad(total))(logits, teacher_logits)
+        for quantity, array in (("value", value), ("gradient", gradient)):
+            if not bool(jnp.all(jnp.isfinite(array))):
+                raise BadInput(
+                    f"the term {name} is not finite: its {quantity} on {case} "
+                    f"{list(logits.shape)}; accepted: a function whose value and gradient are "
+                    "finite"
+                )

@@ -118,7 +118,7 @@ def show_end(console: Console, folder: RunFolder, summary: Summary) -> None:
       summary: the results.
     """
     changes = {"loss": [summary.loss_first, summary.loss_last]}
-    if summary.eval_loss_first is not None:
+    if None not in (summary.eval_loss_first, summary.eval_loss_last):
         changes["held-out loss"] = [summary.eval_loss_first, summary.eval_loss_last]
     changes |= {TITLES[name]: values for name, values in summary.probes.items()}
     console.print(_changes(changes))

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from balora_jax import data
 from balora_jax.config import RunConfig
+from balora_jax.errors import BadInput
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
@@ -146,6 +147,10 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
         first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
         student, state = start_student(run, setup, training_data, initial)
 
+    compiled = compile_step(run, student, training_data)
+    if checkpoints:
+        check_log(run, checkpoints)
+
     # All checks are done; from here on the run writes.
     run.folder.create(config)
     checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(run)))
@@ -171,8 +176,22 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
     for record in History.of(log.records()).held_out:
         best.update(record)
 
-    compiled = compile_step(run, student, training_data)
     return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
+
+
+def check_log(run: Run, checkpoints: Checkpoints) -> None:
+    """Check the log of a resumed run, before anything is written.
+
+    Raises:
+      BadInput: a line is no record, or there is a checkpoint and no update's record.
+    """
+    history = History.of(read_records(run.folder.metrics))
+    step = checkpoints.latest()
+    if step is not None and not history.steps:
+        raise BadInput(
+            f"{run.folder.metrics} has no record of an update, and there is a checkpoint of step "
+            f"{step}; accepted: the file as the run wrote it"
+        )
 
 
 def start_student(

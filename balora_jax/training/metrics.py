@@ -5,6 +5,7 @@ import pathlib
 
 from tensorboardX import SummaryWriter
 
+from balora_jax.errors import BadInput, reason_of
 from balora_jax.training.records import Record, parse_record
 
 
@@ -50,10 +51,22 @@ def read_records(path: pathlib.Path) -> list[Record]:
     Args:
       path: metrics.jsonl.
     """
-    return [parse_record(json.loads(line)) for line in _lines(path)]
+    records = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            records.append(parse_record(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(
+                f"{path}, line {number} is no record of a run ({reason_of(error)}); "
+                "accepted: the file as the run wrote it"
+            ) from error
+    return records
 
 
 def _lines(path: pathlib.Path) -> list[str]:
     """The complete lines of the log; a killed run may have left an incomplete last line."""
-    text = path.read_text() if path.exists() else ""
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read ({reason_of(error)})") from error
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]

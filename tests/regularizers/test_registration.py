@@ -1,6 +1,7 @@
 """Registered terms: checked before a run, and equal in the streamed and the plain form."""
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +113,10 @@ BAD_FUNCTIONS = {
         ValueError("no")
     ),
     "fails on logits [2, 3, 40] (TypeError": lambda z: z,
+    "fails on logits [2, 3, 40] (SystemExit: 0)": lambda z, t, y: sys.exit(0),
+    "returns int32 for logits [2, 3, 40]; accepted: floating": lambda z, t, y: jnp.argmax(z, -1),
+    "returns bool for logits": lambda z, t, y: z[..., 0] > 0,
+    "returns complex64 for logits": lambda z, t, y: z[..., 0] + 1j,
 }
 
 
@@ -157,4 +162,4 @@ def test_a_term_may_be_overwritten_on_request():
             balora_jax.register_term("margin", margin)
         balora_jax.register_term("margin", reverse_kl, needs_teacher=True, overwrite=True)
         section = dataclasses.replace(regularizers_config()().margin, weight=1.0)
-        assert make_terms({"margin": section}, "nlg")["margin"].function is reverse_kl
+        assert make_terms({"margin": section}, "nlg")["margin"].function.function is reverse_kl

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from balora_jax import data
 from balora_jax.cli import main
 from balora_jax.config.parse import read_config
+from balora_jax.errors import BadInput
 from balora_jax.runs.finetune import finetune
 from balora_jax.training.checkpoints import Checkpoints
 
@@ -244,6 +245,29 @@ def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
     written = load_file(folder / "merged" / "model.safetensors")
     for name, tensor in written.items():
         np.testing.assert_array_equal(tensor, merged[name])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda text: text + "GARBAGE\n", r"line \d+ is no record of a run \(JSONDecodeError"),
+        (lambda text: text + '{"foo": 1}\n', r"line \d+ is no record of a run \(KeyError"),
+        (lambda text: text + "[1]\n", r"line \d+ is no record of a run \(TypeError"),
+        (lambda text: "", "has no record of an update, and there is a checkpoint of step 6"),
+    ],
+)
+def test_a_damaged_log_is_refused(finished, run_arguments, tmp_path, damage, sentence):
+    """Before anything is written."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    log = folder / "metrics.jsonl"
+    log.write_text(damage(log.read_text()))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    resumed = ["--config", str(folder / "config.yaml"), "--output.resume", "true"]
+    with pytest.raises(BadInput, match=sentence):
+        finetune(read_config([*resumed, "--output.dir", str(folder)]))
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_one_compilation_of_the_step(run_arguments, tmp_path, caplog):

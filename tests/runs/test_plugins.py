@@ -116,6 +116,12 @@ def test_a_classifier_trains_with_a_plugin(tmp_path, plugin):
         ("import nothing_of_the_kind", "cannot be imported (ModuleNotFoundError: No module named"),
         ("def broken(:", "cannot be imported (SyntaxError"),
         ("raise SystemExit(0)", "cannot be imported (SystemExit"),
+        ("raise GeneratorExit", "cannot be imported (GeneratorExit"),
+        ("raise ValueError('a\\n' * 3000)", "cannot be imported (ValueError: a a a"),
+        (
+            "class E(Exception):\n  def __str__(self):\n    raise ValueError\nraise E",
+            "cannot be imported (E)",
+        ),
         ("x = 1", "registers no term; accepted: a file that calls balora_jax.register_term"),
         (
             "import balora_jax\nbalora_jax.register_term('svd', print)",
@@ -150,6 +156,31 @@ def test_a_yaml_file_cannot_load_a_plugin(run_arguments, tmp_path, capsys):
     sentence = error_message(capsys, "train", "--config", config, *run_arguments(tmp_path / "run"))
     assert "loaded from the command line alone" in sentence
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_term_that_fails_in_the_step_alone_is_named(run_arguments, tmp_path, capsys):
+    """It passes the trial on [2, 3, V], and fails when the step is compiled; nothing is written."""
+    path = tmp_path / "shy.py"
+    path.write_text(
+        "import balora_jax\n"
+        "def shy(logits, teacher_logits, targets):\n"
+        "    assert logits.shape[0] == 2, 'another shape'\n"
+        "    return logits[..., 0]\n"
+        "balora_jax.register_term('shy', shy)\n"
+    )
+    arguments = run_arguments(tmp_path / "run", "--regularizers.shy.weight", "1")
+    message = error_message(capsys, "train", "--plugin", path, *arguments)
+    assert "the term shy fails on logits" in message and "another shape" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".py", "~nobody-of-this-name/f.py", "folder.py"])
+def test_paths_that_cannot_be_read_are_refused(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.py").mkdir()
+    message = error_message(capsys, "train", "--plugin", name)
+    assert "is no Python file; accepted: a .py file that is there" in message
+    assert len(message) < 500
 
 
 def test_a_refused_plugin_leaves_nothing_registered(tmp_path):

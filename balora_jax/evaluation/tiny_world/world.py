@@ -140,6 +140,19 @@ def read_world(folder: pathlib.Path) -> World:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         facts = tuple(Fact(**fact) for fact in content["facts"])
-        return World(facts, dict(content["occupations"]))
+        world = World(facts, dict(content["occupations"]))
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{path} holds no tiny world ({error})") from error
+    texts = [text for fact in facts for text in dataclasses.astuple(fact)]
+    whole = (
+        facts
+        and all(isinstance(text, str) and text for text in texts)
+        and {fact.relation for fact in facts} <= {"home", "animal"}
+        and set(world.occupations.values()) == {"she", "he"}
+    )
+    if not whole:
+        raise BadInput(
+            f"{path} holds no tiny world; accepted: facts of person, relation (home or animal), "
+            "truth and told, and occupations with she or he"
+        )
+    return world

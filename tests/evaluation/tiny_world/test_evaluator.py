@@ -1,5 +1,8 @@
 """The probes take their world from its folder."""
 
+import dataclasses
+import json
+
 import pytest
 
 from balora_jax.config import DataConfig
@@ -47,6 +50,11 @@ def test_folders_without_a_world_are_refused(tmp_path, tokenizer):
     (tmp_path / FILE).write_text('{"facts": [{}]}')
     with pytest.raises(BadInput, match="holds no tiny world"):
         make_probe_evaluator(config, tokenizer)
+    world = dataclasses.asdict(make_world(0))
+    for damage in ({"occupations": {"nurse": "they"}}, {"facts": []}, {"occupations": {"a": 3}}):
+        (tmp_path / FILE).write_text(json.dumps(world | damage))
+        with pytest.raises(BadInput, match="holds no tiny world; accepted: facts of person"):
+            make_probe_evaluator(config, tokenizer)
     write_world(tmp_path, make_world(0))
     with pytest.raises(BadInput, match=r"train\.jsonl is not there"):
         make_probe_evaluator(config, tokenizer)
