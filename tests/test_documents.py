@@ -67,6 +67,17 @@ def test_readmes_loops_learn(number, kind):
     assert values[1] < values[0] - 0.1, kind
 
 
+def test_documents_name_files_that_are_there():
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        named = re.findall(
+            r"`((?:tests|balora_jax|benchmarks|configs|docs)/[\w./-]+)`", document.read_text()
+        )
+        # Names in capitals stand for one of one's own.
+        real = [name for name in named if not re.search(r"\b(FAMILY|NAME)\b", name)]
+        missing = [name for name in real if not (ROOT / name).exists()]
+        assert not missing, (document, missing)
+
+
 def test_readmes_layout_is_that_of_the_files():
     """`python tests/cases/layout.py` writes it anew."""
     assert layout.TREE.search(layout.README.read_text())[0] == layout.tree()
