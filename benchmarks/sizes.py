@@ -163,6 +163,25 @@ def materialize(setup: TrainSetup, shapes: Batch) -> tuple[TrainState, Params, B
     return state, frozen, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], batch)
 
 
+def share(setup: TrainSetup, state: TrainState, frozen: Params) -> tuple[TrainState, Params]:
+    """The same weights for another setup of the model, which may have no use for a head's factor.
+
+    Args:
+      setup: the other setup.
+      state: of `materialize`.
+      frozen: of `materialize`.
+
+    Returns:
+      (state, frozen) in the setup's structure.
+    """
+    if setup.frozen.head_factor is not None:
+        return state, frozen
+    trainable = state.trainable.replace(head_factor=None)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), setup.state)
+    shared = zeros.replace(trainable=trainable, step=state.step)
+    return shared, frozen.replace(head_factor=None)
+
+
 def _random_batch(shapes: Batch, vocabulary: int, rng: np.random.Generator) -> Batch:
     tokens = rng.integers(vocabulary, size=shapes.input_ids.shape, dtype=np.int32)
     predicts_tokens = len(shapes.targets.shape) == 2

@@ -192,7 +192,7 @@ def our_calls(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     shapes = batch_shapes(config, model, options.length)
     state, frozen, batch = sizes.materialize(setups["ba-lora"], shapes)
     calls = {
-        form: functools.partial(jax.jit(setup.step), state, frozen, batch)
+        form: functools.partial(jax.jit(setup.step), *sizes.share(setup, state, frozen), batch)
         for form, setup in setups.items()
     }
     calls["teacher"] = functools.partial(teacher, frozen, batch)
