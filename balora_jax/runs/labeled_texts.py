@@ -1,5 +1,6 @@
 """The common part of tasks on labeled texts: data sets, batches of a few lengths, predictions."""
 
+import abc
 import pathlib
 
 import jax
@@ -18,7 +19,7 @@ from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState
 
 
-class TextRun:
+class TextRun(abc.ABC):
     """A task on labeled texts; see `runs.task.Task` for the attributes and methods."""
 
     counted = 1
@@ -43,9 +44,9 @@ class TextRun:
         self._text_evaluator = self._make_evaluator()
         self.evaluator = self._text_evaluator if sets.held_out else None
 
+    @abc.abstractmethod
     def _make_evaluator(self) -> TextEvaluator:
         """Make the evaluator for the kind of model."""
-        raise NotImplementedError
 
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
