@@ -1,4 +1,4 @@
-"""Lengths of fuzzing: seconds by default, `pytest tests/fuzz --hypothesis-profile=long` for more."""
+"""Lengths of fuzzing: seconds by default, longer with `--hypothesis-profile=long`."""
 
 from hypothesis import settings
 
