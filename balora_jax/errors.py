@@ -1,4 +1,4 @@
-"""The two exceptions that end a command with a message."""
+"""The exceptions that end a command with a message."""
 
 
 class BadInput(ValueError):
@@ -20,3 +20,10 @@ def reason_of(error: BaseException) -> str:
 
 class Diverged(RuntimeError):
     """A loss that is not finite; the message names the step and the parts of the loss."""
+
+
+class OutputError(RuntimeError):
+    """Output that could not be written; the message says what is whole and how to go on.
+
+    The command line prints the message and exits with code 1: the input was not at fault.
+    """
