@@ -1,6 +1,7 @@
 """A comparison of methods: the same run for each method and seed, and one table of the results."""
 
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -10,17 +11,21 @@ from rich.console import Console
 
 from balora_jax.config import Method, RunConfig
 from balora_jax.config.parse import read_config
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, Diverged, reason_of
 from balora_jax.runs.finetune import finetune
 from balora_jax.training.run_folder import RunFolder, write_whole
 from balora_jax.training.summary import Summary
 
-# A row's title (method and learning rate) -> {column: value} of each of its runs.
-Results = dict[str, list[dict[str, float]]]
-# A method -> {learning rate: held-out score with the first seed}.
-Searches = dict[str, dict[float, float]]
+# A row's title (method and learning rate) -> {column: value} of each of its runs; None for a run
+# that diverged.
+Results = dict[str, list[dict[str, float] | None]]
+# A method -> {learning rate: held-out score with the first seed}; None if that run diverged.
+Searches = dict[str, dict[float, float | None]]
 # The ending of a column that holds a measure of the model before fine-tuning.
 BEFORE = " before"
+# The entry of a run that diverged, and the file in its folder that says so.
+DIVERGED = "diverged"
+DIVERGED_FILE = "diverged.json"
 
 
 def compare(
@@ -33,13 +38,16 @@ def compare(
 ) -> pathlib.Path:
     """Run every method with every seed, and write comparison.md and comparison.json.
 
+    A run whose loss is not finite is entered as diverged, and the comparison goes on.
+
     Args:
       out: the folder for the runs and the table. Runs that are finished there are not repeated.
       methods: the methods to compare. `METHOD@RATE` fixes the learning rate of that method, for
         example one found by an earlier search.
       seeds: the values of training.seed.
       rates: learning rates to search. Each method tries all of them with the first seed, and uses
-        the one with the best held-out score for all seeds. Empty for the configured rate.
+        the one with the best held-out score for all seeds; one that diverges is never used. Empty
+        for the configured rate.
       run: the arguments of `balora train` that all runs share.
       console: where to print progress; standard output by default.
 
@@ -50,6 +58,7 @@ def compare(
       BadInput: a method or rate does not exist, the configuration cannot be used, or the folder of
         a run holds another run.
     """
+    _require_different_seeds(seeds)
     console = console or Console()
     folder = pathlib.Path(out).expanduser()
     candidates = {text: _parse_method(text, rates) for text in methods}
@@ -60,17 +69,20 @@ def compare(
     results: Results = {}
     searches: Searches = {}
     for method, method_rates in candidates.values():
-        scores = {}
-        for rate in method_rates:
-            config = _configure(run, folder, method, seeds[0], rate)
-            scores[rate] = _run_or_read(config, console).score
-        if len(scores) > 1:
-            searches[method] = scores
-        best_rate = max(scores, key=scores.__getitem__) if scores else None
+        rate = method_rates[0] if method_rates else None
+        if len(method_rates) > 1:
+            searches[method] = {}
+            for tried in method_rates:
+                config = _configure(run, folder, method, seeds[0], tried)
+                searches[method][tried] = _score(_run_or_read(config, console))
+            rate = _best(searches[method])
+            if rate is None:
+                results[f"{method}, every rate"] = [None] * len(seeds)
+                continue
 
-        configs = [_configure(run, folder, method, seed, best_rate) for seed in seeds]
+        configs = [_configure(run, folder, method, seed, rate) for seed in seeds]
         runs = [_columns(_run_or_read(config, console)) for config in configs]
-        results[_title(method, best_rate)] = runs
+        results[_title(method, rate)] = runs
 
     write_whole(folder / "comparison.json", json.dumps(results, indent=2) + "\n")
     write_whole(folder / "comparison.md", table(results) + _search_table(searches))
@@ -82,20 +94,27 @@ def table(results: Results) -> str:
 
     Args:
       results: the columns of every run. A column `<name> before` goes into the row of the model
-        before fine-tuning, which is taken from the first method's runs.
+        before fine-tuning, which is taken from the first method that has them.
 
     Returns:
-      The table, with a row for each method.
+      The table, with a row for each method. A method's means are those of its runs that have not
+      diverged, and its title says how many have.
     """
-    names = list(dict.fromkeys(name for runs in results.values() for run in runs for name in run))
+    finished = {title: [run for run in runs if run is not None] for title, runs in results.items()}
+    names = list(dict.fromkeys(name for runs in finished.values() for run in runs for name in run))
     columns = [name for name in names if not name.endswith(BEFORE)]
-    header = ["", *(name.replace("_", " ") for name in columns)]
+    header = ["", *(name.replace("_", " ") for name in columns or ["result"])]
     rows = []
     if len(columns) < len(names):
-        first_runs = next(iter(results.values()))
+        first_runs = next(runs for runs in finished.values() if runs)
         rows.append(["before", *(_mean(first_runs, name + BEFORE) for name in columns)])
-    for title, runs in results.items():
-        rows.append([title, *(_mean(runs, name) for name in columns)])
+    for title, runs in finished.items():
+        lost = len(results[title]) - len(runs)
+        if not runs:
+            rows.append([title, *[DIVERGED] * (len(header) - 1)])
+            continue
+        note = f" ({lost} of {len(results[title])} {DIVERGED})" if lost else ""
+        rows.append([title + note, *(_mean(runs, name) for name in columns)])
     return _markdown(header, rows)
 
 
@@ -105,9 +124,10 @@ def _search_table(searches: Searches) -> str:
         return ""
     rates = list(next(iter(searches.values())))
     header = ["score, first seed", *(f"rate {rate:g}" for rate in rates)]
-    rows = [
-        [method, *(f"{scores[rate]:.3f}" for rate in rates)] for method, scores in searches.items()
-    ]
+    rows = []
+    for method, scores in searches.items():
+        texts = [DIVERGED if scores[rate] is None else _number(scores[rate]) for rate in rates]
+        rows.append([method, *texts])
     return "\n" + _markdown(header, rows)
 
 
@@ -133,12 +153,29 @@ def _parse_method(text: str, rates: Sequence[float]) -> tuple[str, Sequence[floa
         ) from None
 
 
+def _require_different_seeds(seeds: Sequence[int]) -> None:
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if twice is not None:
+        raise BadInput(f"--seeds has {twice} twice; accepted: different whole numbers")
+
+
 def _require_held_out_set(config: RunConfig) -> None:
     if not config.data.holds_out:
         raise BadInput(
             "--learning_rates are judged on the held-out set, and data.eval is null; "
             "accepted: a set there"
         )
+
+
+def _score(summary: Summary | None) -> float | None:
+    """The held-out score of a run; None if it diverged."""
+    return None if summary is None else summary.score
+
+
+def _best(scores: dict[float, float | None]) -> float | None:
+    """The learning rate with the best score; None if every rate diverged."""
+    finished = {rate: score for rate, score in scores.items() if score is not None}
+    return max(finished, key=finished.__getitem__, default=None)
 
 
 def _mean(runs: Sequence[dict[str, float]], name: str) -> str:
@@ -149,11 +186,18 @@ def _mean(runs: Sequence[dict[str, float]], name: str) -> str:
     mean = statistics.mean(values)
     # The sample standard deviation: the seeds are a sample.
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    digits = 0 if abs(mean) >= 100 else 3
-    text = f"{mean:.{digits}f}"
+    text = _number(mean)
     if deviation:
-        text += f" ± {deviation:.{digits}f}"
+        text += f" ± {_number(deviation, beside=mean)}"
     return text
+
+
+def _number(value: float, beside: float | None = None) -> str:
+    """A number with the digits that a table needs, or with as many as the one that it is beside."""
+    size = abs(value if beside is None else beside)
+    if size >= 1e6:
+        return f"{value:.3e}"
+    return f"{value:.0f}" if size >= 100 else f"{value:.3f}"
 
 
 def _configure(
@@ -175,20 +219,62 @@ def _configure(
     return read_config(arguments)
 
 
-def _run_or_read(config: RunConfig, console: Console) -> Summary:
-    """Run a configuration and return its summary, or read the summary if the run is finished."""
+def _run_or_read(config: RunConfig, console: Console) -> Summary | None:
+    """Run a configuration, or read the outcome if the run has ended.
+
+    Returns:
+      The summary; None if the run diverged.
+    """
     folder = RunFolder(config.output.dir)
-    if folder.check(config) and folder.summary.is_file():
-        return Summary.of_json(json.loads(folder.summary.read_text()))
-    console.rule(folder.path.name)
-    summary = finetune(config, console)
+    noted = folder.path / DIVERGED_FILE
+    resumes = folder.check(config)
+    summary = _read_summary(folder, console) if resumes else None
+    if summary is None and resumes and noted.is_file():
+        console.print(f"{folder.path.name} diverged; to run it again, delete {noted}")
+        return None
     if summary is None:
-        raise KeyboardInterrupt
+        console.rule(folder.path.name)
+        try:
+            summary = finetune(config, console)
+        except Diverged as error:
+            console.print(f"{folder.path.name} diverged: {error}", highlight=False)
+            write_whole(noted, json.dumps({"message": str(error)}) + "\n")
+            return None
+        if summary is None:
+            raise KeyboardInterrupt
+    # The measures of a model whose numbers have overflowed after the last finite loss.
+    if summary.score is not None and not math.isfinite(summary.score):
+        return None
     return summary
 
 
-def _columns(summary: Summary) -> dict[str, float]:
-    """The table's columns of one run; `<name> before` for a measure before fine-tuning."""
+def _read_summary(folder: RunFolder, console: Console) -> Summary | None:
+    """The summary of a finished run; None if there is none, or a damaged one."""
+    if not folder.summary.is_file():
+        return None
+    try:
+        summary = Summary.of_json(json.loads(folder.summary.read_text()))
+        scores = [] if summary.score is None else [summary.score]
+        for value in [*_columns(summary).values(), *scores]:
+            if not isinstance(value, int | float):
+                raise TypeError(f"{str(value)[:50]!r} is no number")
+            float(value)
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        console.print(
+            f"{folder.summary} is damaged ({reason_of(error)}); that run is finished again",
+            highlight=False,
+        )
+        return None
+    return summary
+
+
+def _columns(summary: Summary | None) -> dict[str, float] | None:
+    """The table's columns of one run; `<name> before` for a measure before fine-tuning.
+
+    None for a run that diverged.
+    """
+    if summary is None:
+        return None
     columns = {}
     if summary.eval_loss_last is not None:
         columns["held-out loss"] = summary.eval_loss_last
