@@ -2,7 +2,7 @@
 
 from balora_jax.models.base import CausalLM
 from balora_jax.models.head import Head, head
-from balora_jax.models.hf.classifier_head import head_modules, head_tensors
+from balora_jax.models.hf.classifier_head import head_modules, head_params, head_tensors
 from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
@@ -21,6 +21,7 @@ __all__ = [
     "abstract_params",
     "head",
     "head_modules",
+    "head_params",
     "head_tensors",
     "init_params",
     "load_checkpoint",

@@ -7,6 +7,7 @@ but no weights and no devices, so that benchmarks can also compile for other har
 
 import functools
 import pathlib
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -223,14 +224,13 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
     spec = AdapterSpec(section.rank, section.alpha, section.rank_stabilized, section.form)
     if config.method == "full":
         return spec, {}, True
-    paths = adapters.match_targets(section.targets, base)
-    adapters.check_rank(section.rank, paths, base)
     start_and_settings = adapters.find_start(config.adapter_init)
     if start_and_settings is None:
-        loaded = peft_format.load_adapter(peft_folder(config.adapter_init), base)
-        rank = jax.tree.leaves(loaded)[0].shape[-1]
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), loaded)
+        shapes = peft_format.adapter_shapes(peft_folder(config.adapter_init), base)
+        rank = jax.tree.leaves(shapes)[0].shape[-1]
         return AdapterSpec(rank, form=section.form), shapes, True
+    paths = adapters.match_targets(section.targets, base)
+    adapters.check_rank(section.rank, paths, base)
     start, _ = start_and_settings
     make = functools.partial(adapters.init_lora, base, paths, section.rank)
     return spec, jax.eval_shape(make, key=jax.random.key(0)), start.zero
@@ -238,13 +238,18 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
 
 def peft_folder(init: str) -> pathlib.Path:
     """The folder of the PEFT adapter that adapter.init names."""
-    folder = pathlib.Path(init).expanduser()
-    if not folder.is_dir():
-        names = [spelling for name in START_SETTINGS for spelling in start_spellings(name)]
-        raise BadInput(
-            f"adapter.init is {init!r}; accepted: {', '.join(names)}, or a PEFT adapter's folder"
-        )
-    return folder
+    try:
+        folder = pathlib.Path(init).expanduser()
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError):
+        # A name that is too long, a folder that may not be entered, or no such user.
+        pass
+    names = [spelling for name in START_SETTINGS for spelling in start_spellings(name)]
+    raise BadInput(
+        f"adapter.init is {reprlib.repr(init) if len(init) > 300 else repr(init)}; accepted: "
+        f"{', '.join(names)}, or a PEFT adapter's folder"
+    )
 
 
 def _placed(mesh: Mesh, tree: Any, rules: Rules) -> Any:

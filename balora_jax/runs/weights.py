@@ -14,6 +14,7 @@ from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.objective.params import Params, Tree
 from balora_jax.objective.spectrum import head_factor
+from balora_jax.runs.adapter_head import Place, take_head
 from balora_jax.runs.first_gradient import KernelGradients
 from balora_jax.runs.setup import head_in_float32, label_count, peft_folder
 from balora_jax.training.setup import Student, TrainSetup
@@ -33,7 +34,8 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
       The model, its weights and notes on them.
 
     Raises:
-      BadInput: the checkpoint cannot be used, or its head does not have the labels of the data.
+      BadInput: the checkpoint cannot be used, its head does not have the labels of the data, or the
+        adapter to continue from has another head.
     """
     # Weights that are trained stay in float32: bfloat16 would round small updates away.
     dtype = jnp.dtype("float32" if config.method == "full" else config.model.dtype)
@@ -55,7 +57,7 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
     if section.from_scratch:
         shardings = base_shardings(mesh, models.abstract_params(model), rules)
         params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
-        return models.Loaded(model, params, [])
+        return _from_adapter(config, models.Loaded(model, params, []), place)
     loaded = models.load_checkpoint(section.source, **options, place=place, key=key)
     if loaded.stored_labels is not None and not section.replace_head:
         raise BadInput(
@@ -63,7 +65,24 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
             f"{loaded.model.labels}; accepted: data with {loaded.stored_labels}, "
             "or model.replace_head true to start a fresh head"
         )
-    return loaded._replace(params=head_in_float32(loaded.params, trained_head(loaded)))
+    loaded = loaded._replace(params=head_in_float32(loaded.params, trained_head(loaded)))
+    return _from_adapter(config, loaded, place)
+
+
+def _from_adapter(config: RunConfig, loaded: models.Loaded, place: Place) -> models.Loaded:
+    """The model with the head and the notes of the adapter that the run continues from, if any."""
+    if config.method == "full" or adapters.find_start(config.adapter_init) is not None:
+        return loaded
+    folder = peft_folder(config.adapter_init)
+    note = peft_format.conversion_note(folder)
+    if note is not None:
+        loaded = loaded._replace(notes=[*loaded.notes, note])
+    tensors = peft_format.load_whole_modules(folder)
+    if not tensors:
+        return loaded
+    modules = trained_head(loaded)
+    replace = config.model.replace_head
+    return take_head(loaded, modules, tensors, folder, place=place, replace=replace)
 
 
 def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from balora_jax.models.base import Classifier, Model
-from balora_jax.models.hf.names import tensors_of
+from balora_jax.models.hf.names import name_table, tensors_of
 from balora_jax.models.hf.registry import MODEL_TYPES
 
 
@@ -39,3 +40,22 @@ def head_tensors(model: Model, head: dict) -> dict[str, np.ndarray]:
     """
     naming = MODEL_TYPES[model.config.model_type].naming
     return {tensor.name: tensor.make() for tensor in tensors_of(naming, head)}
+
+
+def head_params(model: Model, head: dict, tensors: dict[str, np.ndarray]) -> dict:
+    """Convert Hugging Face's tensors to some modules' parameters; the inverse of `head_tensors`.
+
+    Args:
+      model: their model.
+      head: {module: parameters or their shapes}, nested; no module of stacked layers.
+      tensors: {Hugging Face's name: tensor}, at least those of the modules.
+
+    Returns:
+      {module: parameters}, nested.
+    """
+    naming = MODEL_TYPES[model.config.model_type].naming
+    params = {}
+    for entry in name_table(naming, head):
+        tensor = tensors[entry.names[0]]
+        params[entry.path] = tensor.T if entry.transposed else tensor
+    return unflatten_dict(params)

@@ -1,0 +1,38 @@
+"""The names of PEFT's files, and of the layers in them."""
+
+from balora_jax.adapters.targets import Path, dotted
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+A_END = ".lora_A.weight"
+B_END = ".lora_B.weight"
+# Containers of repeated layers in Hugging Face's names; a stacked kernel's layer index follows.
+STACKS = ("layers", "layer", "h", "block")
+
+
+def layer_name(path: Path, layer: int | None) -> str:
+    """Hugging Face's name of a layer.
+
+        (model, layers, self_attn, q_proj), 3     ->  model.layers.3.self_attn.q_proj
+        (bert, pooler, dense),              None  ->  bert.pooler.dense
+
+    Args:
+      path: path of the kernel's module.
+      layer: index into a stacked kernel; None for a kernel that is not stacked.
+    """
+    if layer is None:
+        return dotted(path)
+    stack = next(index for index, part in enumerate(path) if part in STACKS)
+    return dotted((*path[: stack + 1], str(layer), *path[stack + 1 :]))
+
+
+def layer_names(path: Path, shape: tuple[int, ...]) -> list[str]:
+    """Hugging Face's names of all layers of a kernel.
+
+    Args:
+      path: path of the kernel's module.
+      shape: the kernel's, [in, out] or [layers, in, out].
+    """
+    layers = range(shape[0]) if len(shape) == 3 else [None]
+    return [layer_name(path, layer) for layer in layers]

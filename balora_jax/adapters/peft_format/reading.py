@@ -1,0 +1,180 @@
+"""Reading a PEFT folder: the factors as a `lora` collection, and the modules trained whole."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from balora_jax.adapters.peft_format.files import shown
+from balora_jax.adapters.peft_format.names import A_END, B_END, CONFIG, layer_names
+from balora_jax.adapters.peft_format.original_base import check_kernels, on_original_base
+from balora_jax.adapters.peft_format.settings import Settings, read_settings
+from balora_jax.adapters.peft_format.tensors import Tensors, read_tensors
+from balora_jax.adapters.targets import linear_kernels
+from balora_jax.errors import BadInput
+
+Tree = Mapping[str, Any]
+
+
+def load_adapter(folder: str | pathlib.Path, params: Tree) -> Tree:
+    """Read a PEFT LoRA folder as a `lora` collection for `params`.
+
+    The modules that were trained whole are not in it; `load_whole_modules` reads them.
+
+    Args:
+      folder: PEFT's folder.
+      params: frozen parameters of the model to adapt. For an adapter that PEFT started by pissa or
+        olora and saved without conversion they must be the original base's, in float32.
+
+    Returns:
+      {a, b} at every adapted path: a [..., in, r] and b [..., r, out], float32, with the scale
+      folded into b. Of a pissa or olora adapter r is twice PEFT's.
+
+    Raises:
+      BadInput: a file is missing or damaged, the adapter is no plain LoRA on the original base, or
+        its layers are not those of `params`.
+    """
+    folder = pathlib.Path(folder)
+    settings, lora = _read(folder, params)
+    if settings.recomputed is not None:
+        lora = on_original_base(folder, lora, params, settings)
+    return lora
+
+
+def adapter_shapes(folder: str | pathlib.Path, params: Tree) -> Tree:
+    """Check a PEFT LoRA folder, and return the shapes of what `load_adapter` will return.
+
+    Args:
+      folder: PEFT's folder.
+      params: frozen parameters of the model to adapt, or their shapes.
+
+    Returns:
+      {a, b} at every adapted path, as jax.ShapeDtypeStruct.
+
+    Raises:
+      BadInput: as for `load_adapter`.
+    """
+    settings, lora = _read(pathlib.Path(folder), params)
+    ranks = 1 if settings.recomputed is None else 2
+    shapes = {}
+    for path, leaf in traverse_util.flatten_dict(lora).items():
+        shape = list(leaf.shape)
+        shape[-1 if path[-1] == "a" else -2] *= ranks
+        shapes[path] = jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
+    return traverse_util.unflatten_dict(shapes)
+
+
+def load_whole_modules(folder: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Read the tensors of the modules that were trained whole, such as a classifier's head.
+
+    Args:
+      folder: PEFT's folder.
+
+    Returns:
+      {Hugging Face's name: tensor}, float32; empty for an adapter of factors alone.
+
+    Raises:
+      BadInput: the file is missing or damaged.
+    """
+    return read_tensors(pathlib.Path(folder)).whole
+
+
+def conversion_note(folder: str | pathlib.Path) -> str | None:
+    """Return a sentence for a person if `load_adapter` takes initial factors out of an adapter.
+
+    Args:
+      folder: PEFT's folder.
+
+    Raises:
+      BadInput: the folder's options cannot be used.
+    """
+    settings = read_settings(pathlib.Path(folder))
+    if settings.recomputed is None:
+        return None
+    return (
+        f"{folder} was started by PEFT's {settings.recomputed} and saved without conversion: read "
+        f"as a LoRA of rank {2 * settings.rank} on the original base (if model.source is the "
+        f"changed base that it was trained on, set init_lora_weights to true in {CONFIG})"
+    )
+
+
+def _read(folder: pathlib.Path, params: Tree) -> tuple[Settings, Tree]:
+    """Read the factors as PEFT stored them, with the scale folded into b."""
+    settings = read_settings(folder)
+    tensors = read_tensors(folder)
+    lora = {}
+    adapted = []
+    for path, shape in linear_kernels(params).items():
+        names = layer_names(path, shape)
+        if not _is_adapted(tensors, names):
+            continue
+        fan_in, fan_out = shape[-2:]
+        a = [_factor(tensors, name + A_END, (settings.rank, fan_in)) for name in names]
+        b = [_factor(tensors, name + B_END, (fan_out, settings.rank)) for name in names]
+        is_stacked = len(shape) == 3
+        lora[(*path, "a")] = np.stack(a) if is_stacked else a[0]
+        lora[(*path, "b")] = _scaled(tensors, np.stack(b) if is_stacked else b[0], settings.scale)
+        adapted += names
+    _check_names(folder, tensors, settings, adapted)
+    tree = traverse_util.unflatten_dict(lora)
+    if settings.recomputed is not None:
+        check_kernels(folder, tree, params, settings)
+    return settings, tree
+
+
+def _is_adapted(tensors: Tensors, names: list[str]) -> bool:
+    """Return True if the layers of a kernel have factors; they all must have both, or none any."""
+    wanted = [name + end for name in names for end in (A_END, B_END)]
+    missing = [name for name in wanted if name not in tensors.factors]
+    if missing and len(missing) < len(wanted):
+        listed = ", ".join(missing[:5])
+        raise BadInput(
+            f"{tensors.path} lacks {listed}; accepted: lora_A and lora_B of every layer of a kind, "
+            "or of none"
+        )
+    return not missing
+
+
+def _factor(tensors: Tensors, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """A factor, transposed to our order; the file's shape is [r, in] or [out, r]."""
+    factor = tensors.factors[name]
+    if factor.shape != shape:
+        raise BadInput(
+            f"{tensors.path}: {name} is of shape {list(factor.shape)}; accepted: {list(shape)}, "
+            f"for r in {CONFIG} and the model's layer"
+        )
+    return np.ascontiguousarray(factor.T)
+
+
+def _scaled(tensors: Tensors, b: np.ndarray, scale: float) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        scaled = b * np.float32(scale)
+    if not np.isfinite(scaled).all():
+        raise BadInput(
+            f"{tensors.path}: lora_B times lora_alpha / r ({scale:g}) is beyond float32; accepted: "
+            f"a smaller lora_alpha in {CONFIG}"
+        )
+    return scaled
+
+
+def _check_names(
+    folder: pathlib.Path, tensors: Tensors, settings: Settings, adapted: list[str]
+) -> None:
+    """Refuse factors of layers that the model lacks, and targets without factors."""
+    read = {name + end for name in adapted for end in (A_END, B_END)}
+    unknown = sorted(set(tensors.factors) - read)
+    if unknown:
+        listed = ", ".join(shown(name) for name in unknown[:5])
+        raise BadInput(
+            f"{tensors.path} has {listed}, which is no factor of a linear layer of this model; "
+            f"accepted: NAME{A_END} and NAME{B_END} of its linear layers outside the head"
+        )
+    for target in settings.targets:
+        if not any(f".{name}".endswith(f".{target}") for name in adapted):
+            raise BadInput(
+                f"{folder / CONFIG}: target_modules has {shown(target)}, and {tensors.path.name} "
+                "has no factors of such a layer; accepted: names of layers with factors"
+            )
