@@ -4,6 +4,7 @@ from balora_jax.data.answers import NO_CLASS, Answers, encode_with_answers, ques
 from balora_jax.data.batch import DTYPES, SCORE_DTYPE, Batch
 from balora_jax.data.batches import collate, eval_batches, steps_for, train_batches
 from balora_jax.data.examples import Examples, require_vocabulary
+from balora_jax.data.fingerprints import fingerprint
 from balora_jax.data.glue import HUB_SET, TASKS, TextTask, find_task
 from balora_jax.data.lengths import bucket_lengths, padded_length
 from balora_jax.data.orders import (
@@ -40,6 +41,7 @@ __all__ = [
     "encode_with_answers",
     "eval_batches",
     "find_task",
+    "fingerprint",
     "given_order",
     "length_order",
     "load_rows",
