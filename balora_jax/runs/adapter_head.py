@@ -44,8 +44,30 @@ def take_head(
       BadInput: the adapter has other modules, lacks a part of one or a module that starts fresh, or
         its head is for another number of labels.
     """
-    head = select(loaded.params, modules)
-    unknown = sorted(set(tensors) - set(_shapes(loaded.model, head)))
+    _check_names(loaded, modules, tensors, folder)
+    taken = _modules_in(loaded, modules, tensors, folder)
+    head = select(loaded.params, taken)
+    shapes = _shapes(loaded.model, head)
+    labels = _other_labels(loaded.model.labels, shapes, tensors)
+    if labels is not None and replace:
+        return loaded
+    _check_shapes(loaded.model.labels, labels, shapes, tensors, folder)
+
+    params = traverse_util.flatten_dict(models.head_params(loaded.model, head, tensors))
+    placed = {path: place(path, value) for path, value in params.items()}
+    return loaded._replace(
+        params=update(loaded.params, traverse_util.unflatten_dict(placed)),
+        # No module starts fresh any longer.
+        notes=[f"the head starts from {folder}"],
+    )
+
+
+def _check_names(
+    loaded: models.Loaded, modules: Sequence[Path], tensors: Tensors, folder: pathlib.Path
+) -> None:
+    """Refuse tensors of modules that the run does not train whole."""
+    known = _shapes(loaded.model, select(loaded.params, modules))
+    unknown = sorted(set(tensors) - set(known))
     if unknown:
         trained = ", ".join(".".join(module) for module in modules) or "no module"
         listed = ", ".join(ascii(name)[:120] for name in unknown[:5])
@@ -53,11 +75,17 @@ def take_head(
             f"{folder} holds {listed}, trained whole, where this run trains {trained} whole; "
             "accepted: an adapter with the head of this run's model, or with none"
         )
+
+
+def _modules_in(
+    loaded: models.Loaded, modules: Sequence[Path], tensors: Tensors, folder: pathlib.Path
+) -> list[Path]:
+    """The modules that the adapter holds; the others must have stored weights."""
     taken = []
     for module in modules:
-        shapes = _shapes(loaded.model, select(head, [module]))
-        absent = [name for name in shapes if name not in tensors]
-        if len(absent) == len(shapes) and module not in loaded.fresh:
+        names = _shapes(loaded.model, select(loaded.params, [module]))
+        absent = [name for name in names if name not in tensors]
+        if len(absent) == len(names) and module not in loaded.fresh:
             continue
         if absent:
             raise BadInput(
@@ -65,18 +93,7 @@ def take_head(
                 "model has none either; accepted: an adapter with the whole head"
             )
         taken.append(module)
-    shapes = _shapes(loaded.model, select(head, taken))
-    labels = _other_labels(loaded.model.labels, shapes, tensors)
-    if labels is not None and replace:
-        return loaded
-    _check_shapes(loaded.model.labels, labels, shapes, tensors, folder)
-    part = models.head_params(loaded.model, select(head, taken), tensors)
-    flat = traverse_util.flatten_dict(part)
-    placed = traverse_util.unflatten_dict({path: place(path, flat[path]) for path in flat})
-    return loaded._replace(
-        params=update(loaded.params, placed),
-        notes=[*loaded.notes, f"the head starts from {folder}"],
-    )
+    return taken
 
 
 def _shapes(model: Any, head: Any) -> dict[str, tuple[int, ...]]:
@@ -89,7 +106,7 @@ def _other_labels(labels: int, shapes: dict[str, tuple[int, ...]], tensors: Tens
     """The number of labels of the adapter's head if it is another one."""
     for name, shape in shapes.items():
         stored = tensors[name].shape
-        if stored != shape and len(stored) == len(shape) and shape[0] == labels:
+        if shape[0] == labels and stored[1:] == shape[1:] and stored[:1] not in ((), (labels,)):
             return stored[0]
     return None
 

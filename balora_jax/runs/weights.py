@@ -75,14 +75,12 @@ def _from_adapter(config: RunConfig, loaded: models.Loaded, place: Place) -> mod
         return loaded
     folder = peft_folder(config.adapter_init)
     note = peft_format.conversion_note(folder)
-    if note is not None:
-        loaded = loaded._replace(notes=[*loaded.notes, note])
     tensors = peft_format.load_whole_modules(folder)
-    if not tensors:
-        return loaded
-    modules = trained_head(loaded)
-    replace = config.model.replace_head
-    return take_head(loaded, modules, tensors, folder, place=place, replace=replace)
+    if tensors:
+        modules = trained_head(loaded)
+        replace = config.model.replace_head
+        loaded = take_head(loaded, modules, tensors, folder, place=place, replace=replace)
+    return loaded if note is None else loaded._replace(notes=[*loaded.notes, note])
 
 
 def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:

@@ -69,7 +69,7 @@ def _refusal(folder):
 
 
 RANKS = "accepted: a whole number from 1"
-ALPHAS = "accepted: a number above 0"
+ALPHAS = "accepted: a number from 1e-09 to 1000000000"
 CHANGED_BASE = "belongs to a changed base.*path_initial_model_for_weight_conversion.*model.source"
 MORE = "more than one product.*accepted: this option null"
 BAD_OPTIONS = {
@@ -89,6 +89,7 @@ BAD_OPTIONS = {
     "alpha nan": ({"lora_alpha": float("nan")}, f"lora_alpha is nan; {ALPHAS}"),
     "alpha inf": ({"lora_alpha": float("inf")}, f"lora_alpha is inf; {ALPHAS}"),
     "alpha 0": ({"lora_alpha": 0}, f"lora_alpha is 0; {ALPHAS}"),
+    "alpha 1e-300": ({"lora_alpha": 1e-300}, f"lora_alpha is 1e-300; {ALPHAS}"),
     "alpha -8": ({"lora_alpha": -8}, f"lora_alpha is -8; {ALPHAS}"),
     "alpha null": ({"lora_alpha": None}, f"lora_alpha is None; {ALPHAS}"),
     "alpha false": ({"lora_alpha": False}, f"lora_alpha is False; {ALPHAS}"),
@@ -301,7 +302,7 @@ def test_a_run_from_it_is_refused(refused, run_arguments, tiny_llama, tmp_path, 
 
 
 def test_a_user_who_does_not_exist_has_no_folder():
-    with pytest.raises(BadInput, match="adapter.init is '~nobody_here/adapter'; accepted: lora"):
+    with pytest.raises(BadInput, match=r"adapter\.init is '~nobody_here/adapter'; accepted: lora"):
         peft_folder("~nobody_here/adapter")
 
 

@@ -7,11 +7,13 @@ computed from W again, as PEFT does when it loads such an adapter. What a base i
 PEFT rounded W_res is not restored.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.experimental import multihost_utils
@@ -99,14 +101,10 @@ def _initial(
     rank = settings.rank
     scale = settings.scale
     factorize = _principal if settings.recomputed == "pissa" else _first_columns
-    try:
+    with jax.default_matmul_precision("highest"):
         a, b, gap = factorize(kernel, rank)
-    except np.linalg.LinAlgError as error:
-        raise BadInput(
-            f"the kernel of {dotted(path)} has no factors ({error}); accepted: a base of finite "
-            "numbers"
-        ) from error
-    if gap <= ROUNDINGS * np.finfo(np.float32).eps:
+    # A comparison with nan, from a kernel that is not finite, is false.
+    if not gap > ROUNDINGS * np.finfo(np.float32).eps:
         raise BadInput(
             f"{folder / CONFIG}: init_lora_weights is {settings.recomputed!r}, and the initial "
             f"factors of {dotted(path)} are not determined to float32's precision at r {rank}; "
@@ -114,12 +112,12 @@ def _initial(
         )
     if settings.recomputed == "olora":
         return a, scale * b
-    return a / np.sqrt(scale), np.sqrt(scale) * b
+    return a / math.sqrt(scale), math.sqrt(scale) * b
 
 
 def _principal(kernel: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
     """The best rank-r approximation, and how far it is from another one, relative."""
-    u, s, vt = np.linalg.svd(kernel, full_matrices=False)
+    u, s, vt = (np.asarray(part) for part in jnp.linalg.svd(kernel, full_matrices=False))
     root = np.sqrt(s[:rank])
     # Of full rank the approximation is the kernel.
     gap = 1.0 if rank == len(s) else (s[rank - 1] - s[rank]) / max(s[0], TINY)
@@ -128,7 +126,7 @@ def _principal(kernel: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, f
 
 def _first_columns(kernel: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
     """The projection on the first r rows of the kernel, and how independent they are, relative."""
-    q, r = np.linalg.qr(kernel.T)
+    q, r = (np.asarray(part) for part in jnp.linalg.qr(kernel.T))
     sizes = np.abs(np.diagonal(r))[:rank]
     return r[:rank].T, q[:, :rank].T, sizes.min() / max(sizes.max(), TINY)
 
@@ -137,7 +135,8 @@ def _with_signs_of(
     a: np.ndarray, b: np.ndarray, a0: np.ndarray, b0: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """A0 and B0 with the sign of each of their products' terms that is closer to A and B."""
-    agreement = (a * a0).sum(-2) + (b * b0).sum(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        agreement = (a * a0).sum(-2) + (b * b0).sum(-1)
     signs = np.where(agreement < 0, np.float32(-1), np.float32(1))
     return a0 * signs[..., None, :], b0 * signs[..., :, None]
 

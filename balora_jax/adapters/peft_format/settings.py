@@ -13,7 +13,9 @@ from balora_jax.errors import BadInput, reason_of
 
 # Larger files are no configuration.
 MOST_BYTES = 4 * 2**20
+# The scale and its root stay in the range of float32.
 LARGEST = 10**9
+SMALLEST = 1e-9
 # Starts that leave the base as it is.
 BASE_UNCHANGED = ("gaussian", "eva", "orthogonal", "mica")
 # Starts that take a part out of the base's kernels, which can be computed from them again.
@@ -34,7 +36,7 @@ WITHOUT_EFFECT = frozenset({
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What adapter_config.json says of the factors.
+    """The options that give the factors their function.
 
     Attributes:
       rank: rows of every lora_A.
@@ -68,7 +70,7 @@ def _is_rank(value: Any) -> bool:
 def _is_alpha(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     # Comparisons with nan are false.
-    return is_number and 0 < value <= LARGEST
+    return is_number and SMALLEST <= value <= LARGEST
 
 
 def _is_names(value: Any) -> bool:
@@ -90,7 +92,7 @@ def _is_start(value: Any) -> bool:
 CHECKS = {
     "peft_type": _Check(None, lambda value: value == "LORA", "LORA"),
     "r": _Check(8, _is_rank, f"a whole number from 1 to {LARGEST}"),
-    "lora_alpha": _Check(8, _is_alpha, f"a number above 0, at most {LARGEST}"),
+    "lora_alpha": _Check(8, _is_alpha, f"a number from {SMALLEST} to {LARGEST}"),
     "use_rslora": _Check(False, _is_bool, "true, false"),
     "fan_in_fan_out": _Check(False, _is_bool, "true, false"),
     "bias": _Check("none", lambda value: value == "none", "none"),
