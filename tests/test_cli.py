@@ -136,9 +136,11 @@ def test_a_folder_with_other_files_stays_unchanged(run_arguments, tmp_path, caps
 
 
 def test_a_folder_with_another_run_stays_unchanged(run_arguments, tmp_path, capsys):
-    RunFolder(str(tmp_path)).create(read_config(run_arguments(tmp_path)))
+    RunFolder(str(tmp_path)).create(read_config(run_arguments(tmp_path)), {})
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    before = sorted(path.name for path in tmp_path.iterdir())
     assert "holds another run" in _error_message(run_arguments(tmp_path), capsys)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", *before])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_a_folder_with_another_run_stays_unchanged(run_arguments, tmp_path, caps
 def test_resuming_with_another_configuration_is_refused(
     run_arguments, tmp_path, capsys, more, named
 ):
-    RunFolder(str(tmp_path)).create(read_config(run_arguments(tmp_path)))
+    RunFolder(str(tmp_path)).create(read_config(run_arguments(tmp_path)), {})
     assert named in _error_message(
         run_arguments(tmp_path, "--output.resume", "true", *more), capsys
     )
@@ -156,7 +158,7 @@ def test_resuming_with_another_configuration_is_refused(
 
 def test_resuming_may_change_saving_and_evaluation(run_arguments, tmp_path):
     folder = RunFolder(str(tmp_path))
-    folder.create(read_config(run_arguments(tmp_path)))
+    folder.create(read_config(run_arguments(tmp_path)), {})
     more = [
         "--output.resume",
         "true",
@@ -173,7 +175,7 @@ def test_resuming_may_change_saving_and_evaluation(run_arguments, tmp_path):
 def test_a_folder_without_a_newer_option_resumes(run_arguments, tmp_path):
     """An option that the folder's configuration lacks is taken to have its default."""
     folder = RunFolder(str(tmp_path))
-    folder.create(read_config(run_arguments(tmp_path)))
+    folder.create(read_config(run_arguments(tmp_path)), {})
     lines = folder.config.read_text().splitlines(keepends=True)
     older = [line for line in lines if "loraplus_lr_ratio" not in line]
     assert len(older) == len(lines) - 1

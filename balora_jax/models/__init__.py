@@ -3,6 +3,7 @@
 from balora_jax.models.base import CausalLM
 from balora_jax.models.head import Head, head
 from balora_jax.models.hf.classifier_head import head_modules, head_params, head_tensors
+from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
@@ -19,6 +20,7 @@ __all__ = [
     "Head",
     "Loaded",
     "abstract_params",
+    "fingerprint",
     "head",
     "head_modules",
     "head_params",

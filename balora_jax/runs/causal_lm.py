@@ -40,6 +40,7 @@ class CausalLM:
             sets["eval"] = data.prepare(config.data, tokenizer, split="eval")
         self._train = sets["train"]
         self.sets = list(sets.values())
+        self.training_sets = self.sets
         self.examples = len(self._train)
         self.counts = [f"{name + ':':6} {examples}" for name, examples in sets.items()]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)

@@ -1,9 +1,9 @@
 """The outputs of a run: the PEFT adapter, and the model with the adapters merged."""
 
-import contextlib
 import dataclasses
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -15,11 +15,13 @@ from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.reporting import plots
 from balora_jax.reporting.model_card import model_card
+from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import build_setup, label_count
 from balora_jax.runs.weights import load_model, materialize, trained_head
-from balora_jax.training.checkpoints import Checkpoints
-from balora_jax.training.run_folder import RunFolder, write_whole
+from balora_jax.training.replacing import replacing, write_whole
+from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.saved_checkpoints import SavedCheckpoints
 from balora_jax.training.setup import Student
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import TrainState
@@ -27,6 +29,8 @@ from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 Tree = Any
+# The model card in the adapter's folder.
+CARD = "README.md"
 
 
 def write_all(
@@ -47,47 +51,55 @@ def write_all(
     folder = run.folder
     full = config.method == "full"
     if not full:
-        write_adapter(folder.adapter, config, student, state)
+        rank = student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
+        pad_id = missing_pad_id(config, student)
+        card = model_card(config, summary, rank, label_count(config), pad_id)
+        write_adapter(folder.adapter, config, student, state, card)
     if config.output.merge or full:
         write_merged(folder.merged, config, student, state)
     if jax.process_index() != 0:
         return
-    if not full:
-        rank = student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
-        pad_id = missing_pad_id(config, student)
-        card = model_card(config, summary, rank, label_count(config), pad_id)
-        (folder.adapter / "README.md").write_text(card)
     plots.draw(history, folder.plots)
     write_whole(folder.summary, json.dumps(summary.to_json(), indent=2) + "\n")
 
 
 def write_adapter(
-    path: pathlib.Path, config: RunConfig, student: Student, state: TrainState
+    path: pathlib.Path,
+    config: RunConfig,
+    student: Student,
+    state: TrainState,
+    card: str | None = None,
 ) -> None:
     """Write a PEFT folder: a plain LoRA on the original base, and the head of a classifier.
 
     Args:
-      path: the folder.
+      path: the folder, which is replaced as a whole.
       config: the run.
       student: the model and its frozen weights.
       state: the state to export.
+      card: the text of README.md; without it the one that is there stays.
     """
     lora = _on_host(student.delta_lora(state))
     base = student.params(state).base
     head = _on_host(select(base, student.setup.head))
     if jax.process_index() != 0:
         return
-    peft_format.export_adapter(
-        path,
-        lora,
-        base,
-        base=config.model.source,
-        task=config.model.task,
-        revision=config.model.revision,
-        fan_in_fan_out=student.model.config.model_type == "gpt2",
-        head=models.head_tensors(student.model, head),
-        head_modules=[".".join(module) for module in student.setup.head],
-    )
+    if card is None and (path / CARD).is_file():
+        card = (path / CARD).read_text()
+    with replacing(path) as beside:
+        peft_format.export_adapter(
+            beside,
+            lora,
+            base,
+            base=config.model.source,
+            task=config.model.task,
+            revision=config.model.revision,
+            fan_in_fan_out=student.model.config.model_type == "gpt2",
+            head=models.head_tensors(student.model, head),
+            head_modules=[".".join(module) for module in student.setup.head],
+        )
+        if card is not None:
+            (beside / CARD).write_text(card)
 
 
 def write_merged(
@@ -96,7 +108,7 @@ def write_merged(
     """Write a Hugging Face folder of the fine-tuned model.
 
     Args:
-      path: the folder.
+      path: the folder, which is replaced as a whole.
       config: the run.
       student: the model and its frozen weights.
       state: the state to export.
@@ -108,16 +120,17 @@ def write_merged(
     if jax.process_index() != 0:
         return
     labels = label_count(config)
-    models.save_pretrained(
-        path,
-        base,
-        source=config.model.source,
-        revision=config.model.revision,
-        task=config.model.task,
-        num_labels=labels,
-        label_names=() if labels is None else data.text_task(config.data).labels,
-        pad_token_id=missing_pad_id(config, student),
-    )
+    with replacing(path) as beside:
+        models.save_pretrained(
+            beside,
+            base,
+            source=config.model.source,
+            revision=config.model.revision,
+            task=config.model.task,
+            num_labels=labels,
+            label_names=() if labels is None else data.text_task(config.data).labels,
+            pad_token_id=missing_pad_id(config, student),
+        )
 
 
 def missing_pad_id(config: RunConfig, student: Student) -> int | None:
@@ -204,16 +217,20 @@ def reopen(
     config = dataclasses.replace(config, adapter=delta)
     if not folder.checkpoints.is_dir():
         raise BadInput(f"{folder.path} has no checkpoints yet; accepted: a run that has saved one")
-    with contextlib.closing(Checkpoints(folder.checkpoints, config.output.keep)) as checkpoints:
-        step = checkpoints.find(checkpoint)
-        mesh = make_mesh(config.mesh)
-        loaded = load_model(config, mesh)
-        head = trained_head(loaded)
-        setup = build_setup(config, loaded.model, mesh, steps=1, head=head)
-        initial = checkpoints.restore_initial(setup.frozen.initial)
-        student, state = materialize(config, setup, loaded.params, initial)
-        state, _ = checkpoints.restore(state, step)
-    return student, state, step
+    folder.check_fingerprints(weights_fingerprint(config))
+    checkpoints = SavedCheckpoints(folder.checkpoints)
+    checkpoints.find(checkpoint)
+    mesh = make_mesh(config.mesh)
+    loaded = load_model(config, mesh)
+    head = trained_head(loaded)
+    setup = build_setup(config, loaded.model, mesh, steps=1, head=head)
+    initial = checkpoints.restore_initial(setup.frozen.initial)
+    student, state = materialize(config, setup, loaded.params, initial)
+    checkpoints.check_remade(student.frozen.initial)
+    state, position = checkpoints.restore_named(state, checkpoint)
+    for notice in checkpoints.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    return student, state, position.step
 
 
 def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:

@@ -20,6 +20,7 @@ from balora_jax.regularizers.registration import check_registered
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
+from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
 from balora_jax.runs.run import Run, check_lengths, set_up
 from balora_jax.runs.setup import build_setup
@@ -32,6 +33,8 @@ from balora_jax.training.interrupt import StopRequest
 from balora_jax.training.loop import Batches, Loop
 from balora_jax.training.metrics import MetricsLog, read_records
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
+from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.run_lock import RunLock
 from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.subtrees import select
@@ -55,8 +58,9 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
     console = console or Console()
     start_time = time.monotonic()
     with contextlib.ExitStack() as closing:
+        lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         run = set_up(config)
-        ready = restore(run, closing, console)
+        ready = restore(run, lock, closing, console)
         trained = train(run, ready, console)
         if trained.stopped:
             screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugin_files)
@@ -106,11 +110,12 @@ class Trained:
     stopped: bool
 
 
-def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
+def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Console) -> Ready:
     """Load the model and the checkpoint of a resumed run, and compile the update.
 
     Args:
       run: from `set_up`.
+      lock: the lock on the run folder; a new folder is created and locked here.
       closing: closes the checkpoints and the log when the run ends, also by an exception.
       console: where to print.
 
@@ -129,6 +134,8 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
         console.print(note, highlight=False)
     data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
     check_lengths(loaded.model.config.max_length, run.task.length)
+    inputs = fingerprints(run)
+    run.folder.check_fingerprints(inputs)
     head = trained_head(loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     check_terms(setup)
@@ -140,6 +147,7 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
     if checkpoints:
         initial = checkpoints.restore_initial(setup.frozen.initial)
         start_head = checkpoints.restore_initial(select(loaded.params, head), "head")
+        show_notices(checkpoints, console)
 
     with console.status("the pre-trained model: its features, and the principal directions"):
         training_data = run.task.prepare(loaded, run.mesh, run.steps, start_head)
@@ -150,9 +158,14 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
     compiled = compile_step(run, student, training_data)
     if checkpoints:
         check_log(run, checkpoints)
+        set_aside_after_lost_best(run, checkpoints)
 
     # All checks are done; from here on the run writes.
-    run.folder.create(config)
+    lock.acquire()
+    if not run.resumes:
+        # Another process may have begun a run there meanwhile.
+        require_new(run)
+    run.folder.create(config, inputs)
     checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(run)))
     if initial is None and student.frozen.initial is not None:
         checkpoints.save_initial(student.frozen.initial)
@@ -161,8 +174,10 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
 
     batches = run.task.batches(training_data, run.steps)
     start = 0
-    if checkpoints.latest() is not None:
-        state, position = checkpoints.restore(state)
+    restored = checkpoints.restore_latest(state)
+    show_notices(checkpoints, console)
+    if restored is not None:
+        state, position = restored
         start = position.step
         batches.set_state(position.data)
     # A run that resumes before its first checkpoint drops all records, also those of step 0, which
@@ -179,19 +194,59 @@ def restore(run: Run, closing: contextlib.ExitStack, console: Console) -> Ready:
     return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
 
 
+def require_new(run: Run) -> None:
+    """Raise BadInput if a run has begun in the folder since `set_up` found none there."""
+    if run.folder.check(run.config):
+        raise BadInput(
+            f"output.dir {run.folder.path} was empty at the start of this run, and another run has "
+            "begun there; accepted: another folder"
+        )
+
+
+def show_notices(checkpoints: Checkpoints, console: Console) -> None:
+    """Print what was found wrong with the checkpoints, once."""
+    for notice in checkpoints.notices:
+        console.print(f"note: {notice}", highlight=False, soft_wrap=True)
+    checkpoints.notices.clear()
+
+
 def check_log(run: Run, checkpoints: Checkpoints) -> None:
     """Check the log of a resumed run, before anything is written.
 
     Raises:
-      BadInput: a line is no record, or there is a checkpoint and no update's record.
+      BadInput: a line is no record, or the record of the latest checkpoint's update is missing.
     """
     history = History.of(read_records(run.folder.metrics))
+    recorded = [record.step for record in history.steps]
     step = checkpoints.latest()
-    if step is not None and not history.steps:
+    if step is not None and recorded != list(range(1, len(recorded) + 1)):
         raise BadInput(
-            f"{run.folder.metrics} has no record of an update, and there is a checkpoint of step "
-            f"{step}; accepted: the file as the run wrote it"
+            f"{run.folder.metrics} lacks records of updates; accepted: the file as the run wrote it"
         )
+    if step is not None and len(recorded) < step:
+        raise BadInput(
+            f"{run.folder.metrics} has no record of update {len(recorded) + 1}, and there is a "
+            f"checkpoint of step {step}; accepted: the file as the run wrote it"
+        )
+
+
+def set_aside_after_lost_best(run: Run, checkpoints: Checkpoints) -> None:
+    """Go back before the best evaluation of a run with patience if its checkpoint is lost.
+
+    That checkpoint is what the run exports: it must be made again.
+    """
+    latest = checkpoints.latest()
+    if run.config.training.patience is None or latest is None:
+        return
+    best = run.task.best()
+    for record in History.of(read_records(run.folder.metrics)).held_out:
+        if record.step <= latest:
+            best.update(record)
+    if best.step is None or best.step in checkpoints.steps():
+        return
+    for step in checkpoints.steps():
+        if step > best.step:
+            checkpoints.set_aside(step, f"the best one, of step {best.step}, must be made again")
 
 
 def start_student(
@@ -340,7 +395,7 @@ def finish(
     kept = trained.steps
     if run.config.training.patience is not None:
         kept = ready.best.step
-        state, _ = ready.checkpoints.restore(state, kept)
+        state, _ = ready.checkpoints.restore_named(state, str(kept))
     if ready.probe is not None:
         findings = ready.probe(ready.student, state)
         ready.log.write(ProbeRecord(trained.steps, findings))

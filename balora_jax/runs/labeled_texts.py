@@ -36,6 +36,7 @@ class TextRun(abc.ABC):
         self._train = sets.train
         self._micro_batch = config.training.batch_size // config.training.accumulation
         self.sets = sets.all
+        self.training_sets = [sets.train, *sets.held_out.values()]
         self.examples = len(sets.train)
         self.counts = _counts(sets)
         longest = max(int(texts.lengths.max()) for texts in self.sets)

@@ -37,6 +37,8 @@ class Task(Protocol):
 
     Attributes:
       sets: all tokenized data sets.
+      training_sets: those that decide the trained weights: the training set, and the held-out sets,
+        which choose the best checkpoint.
       examples: the number of training examples.
       length: tokens of the longest batch.
       counted: the most tokens of an example that the loss counts; 1 for a class.
@@ -45,6 +47,7 @@ class Task(Protocol):
     """
 
     sets: Sequence[Any]
+    training_sets: Sequence[Any]
     examples: int
     length: int
     counted: int

@@ -1,50 +1,60 @@
 """Checkpoints: trainable weights, optimizer, random key and data position, nothing frozen."""
 
-import dataclasses
+import concurrent.futures
+import contextlib
 import pathlib
-from collections.abc import Sequence
+import re
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, OutputError, reason_of
+from balora_jax.training.checksums import hash_arrays, write_checksums
+from balora_jax.training.saved_checkpoints import (
+    INITIAL,
+    DamagedCheckpoint,
+    Position,
+    SavedCheckpoints,
+    named_arrays,
+)
 from balora_jax.training.state import TrainState
 
-# A folder of its own, one level down: when the manager opens, it deletes unfinished checkpoints
-# from its own folder.
-INITIAL = "initial"
+# Beside the folder of checkpoints: where damaged ones go.
+DAMAGED = "damaged"
+# What operating systems say when a file cannot be written, somewhere in a long message.
+SYSTEM_REASONS = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
+    "Input/output error|Permission denied"
+)
+# Seconds between looks at a checkpoint that is being written.
+PATIENCE = 0.02
 
 
-@dataclasses.dataclass(frozen=True)
-class Position:
-    """The position of a checkpoint in its run.
-
-    Attributes:
-      step: updates done.
-      data: the state of the data iterator, as JSON.
-    """
-
-    step: int
-    data: dict[str, Any]
-
-
-class Checkpoints:
-    """The checkpoints of one run, written in the background.
+class Checkpoints(SavedCheckpoints):
+    """The checkpoints of the run that writes them, in the background.
 
     A checkpoint gets its final name only when it is complete, so that a killed run can always
-    resume from its last one.
+    resume from its last one. Checksums of its files are added right after that.
     """
 
     def __init__(self, folder: pathlib.Path, keep: int) -> None:
-        """Open a folder of checkpoints.
+        """Open a folder of checkpoints; damaged ones are set aside.
 
         Args:
-          folder: the folder; created if it does not exist.
+          folder: the folder; created if it does not exist. This process must hold the run's lock.
           keep: how many of the latest checkpoints are kept, besides the one with the best score.
+
+        Raises:
+          BadInput: there are checkpoints, and all are damaged.
         """
-        self._folder = folder.absolute()
+        super().__init__(folder)
+        self._manager: ocp.CheckpointManager | None = None
+        self._set_aside_damaged()
 
         def score(metrics: dict[str, float]) -> float:
             return metrics["score"]
@@ -60,42 +70,83 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._closed = threading.Event()
+        self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._seals: list[concurrent.futures.Future] = []
 
-    def latest(self) -> int | None:
-        """Return the step of the last complete checkpoint; None if there is none."""
-        return self._manager.latest_step()
+    def _set_aside_damaged(self) -> None:
+        """Move the checkpoints that fail their checks away, unless none would be left."""
+        checks = {step: self.check(step) for step in self.steps()}
+        faults = {step: check.fault for step, check in checks.items() if check.fault is not None}
+        if faults and len(faults) == len(checks):
+            listed = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
+            raise BadInput(
+                f"{self._folder} has no whole checkpoint ({listed}); accepted: a whole copy of "
+                "one of them in its place, or another output.dir"
+            )
+        # Checkpoints of version 0.1 have no checksums, and deserve no notice.
+        any_checked = any(check.checked for check in checks.values())
+        for step, check in checks.items():
+            if check.fault is None and not check.checked and any_checked:
+                self.notices.append(
+                    f"the checkpoint of step {step} has no checksums and could not be checked"
+                )
+        for step, fault in faults.items():
+            self.set_aside(step, fault)
 
-    def find(self, name: str) -> int:
-        """Return the step of the checkpoint with a name.
+    def set_aside(self, step: int, fault: str) -> None:
+        """Move a checkpoint out of the way, into damaged/ of the run folder, with a notice.
 
         Args:
-          name: `latest`, `best` (the highest score), or a step.
+          step: the checkpoint's step.
+          fault: why it cannot be used.
+        """
+        target = self._move_away(self._folder / str(step), f"checkpoint-{step}")
+        if self._manager is not None:
+            self._manager.reload()
+        self.notices.append(
+            f"the checkpoint of step {step} is not used: {fault}; it is kept as {target}"
+        )
+
+    def _move_away(self, path: pathlib.Path, name: str) -> pathlib.Path:
+        folder = self._folder.parent / DAMAGED
+        target = folder / name
+        number = 1
+        while target.exists():
+            number += 1
+            target = folder / f"{name}-{number}"
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            path.rename(target)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {path.name}")
+        return target
+
+    def restore_latest(self, like: TrainState) -> tuple[TrainState, Position] | None:
+        """Read the latest checkpoint that can be read; those that cannot are set aside.
+
+        Args:
+          like: as for `restore`.
+
+        Returns:
+          The state and its position; None if the run has no checkpoint.
 
         Raises:
-          BadInput: there is no such checkpoint; the message lists the steps.
+          BadInput: none of the checkpoints can be read.
         """
-        steps = self._manager.all_steps()
-        if name == "latest":
-            step = max(steps, default=None)
-        elif name == "best":
-            step = self._best(steps)
-        else:
-            step = int(name) if name.isdecimal() else None
-        if step not in steps:
-            listed = ", ".join(map(str, sorted(steps))) or "none"
+        faults = []
+        while (step := self.latest()) is not None:
+            try:
+                return self.restore(like, step)
+            except DamagedCheckpoint as error:
+                faults.append(f"{step}: {error}")
+                self.set_aside(step, str(error))
+        if faults:
             raise BadInput(
-                f"{self._folder} has no checkpoint {name!r}; accepted: latest, best, or of {listed}"
+                f"{self._folder} had no checkpoint that could be read ({'; '.join(faults)}); "
+                "accepted: the same command again, which starts from step 0"
             )
-        return step
-
-    def _best(self, steps: Sequence[int]) -> int | None:
-        """The step with the highest score; None if no checkpoint has a score."""
-        scores = {}
-        for step in steps:
-            metrics = self._manager.metrics(step)
-            if metrics:
-                scores[step] = metrics["score"]
-        return max(scores, key=scores.get, default=None)
+        return None
 
     def save(self, step: int, state: TrainState, data: dict[str, Any], score: float | None) -> None:
         """Start to write a checkpoint; do nothing if the step has one.
@@ -105,35 +156,51 @@ class Checkpoints:
           state: the state after them.
           data: the state of the data iterator, as JSON.
           score: the held-out score, if it is the best so far; None otherwise. Higher is better.
+
+        Raises:
+          OutputError: this checkpoint or the one before could not be written.
         """
         if step in self._manager.all_steps():
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_named(state)), data=ocp.args.JsonSave(data)
+            state=ocp.args.StandardSave(named_arrays(state)), data=ocp.args.JsonSave(data)
         )
         metrics = None if score is None else {"score": score}
-        self._manager.save(step, args=items, metrics=metrics)
+        with self._writing():
+            self._manager.save(step, args=items, metrics=metrics)
+            self._collect_seals(wait=False)
+        if jax.process_index() == 0:
+            self._seals.append(self._sealer.submit(self._seal, step))
 
-    def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, Position]:
-        """Read the state of a step.
+    def _seal(self, step: int) -> None:
+        """Wait until a checkpoint has its final name, and add its checksums."""
+        path = self._folder / str(step)
+        while not path.is_dir():
+            if self._closed.wait(PATIENCE):
+                break
+        # It may be deleted meanwhile, when later ones have taken its place.
+        with contextlib.suppress(FileNotFoundError):
+            write_checksums(path)
 
-        Args:
-          like: a state of arrays or shapes, with the shardings to restore to.
-          step: the checkpoint's step; the latest by default.
+    def _collect_seals(self, *, wait: bool) -> None:
+        """Raise what went wrong while checksums were written."""
+        while self._seals and (wait or self._seals[0].done()):
+            self._seals.pop(0).result()
 
-        Returns:
-          The state and its position in the run.
-        """
-        self._manager.wait_until_finished()
-        step = self.latest() if step is None else step
-        abstract = jax.tree.map(_abstract, _named(like))
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
-        )
-        restored = self._manager.restore(step, args=items)
-        leaves = [restored["state"][name] for name in _named(like)]
-        state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return state, Position(step, restored["data"])
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn whatever orbax and its storage raise into one sentence."""
+        try:
+            yield
+        except Exception as error:
+            last = max((step for step in self.steps() if not self.check(step).fault), default=None)
+            whole = (
+                "no checkpoint is there yet" if last is None else f"that of step {last} is whole"
+            )
+            raise OutputError(
+                f"a checkpoint could not be written to {self._folder} ({_short(error)}); "
+                f"{whole}: make room, then repeat the command with --output.resume"
+            ) from error
 
     def save_initial(self, initial: Any, part: str = "adapters") -> None:
         """Write a part of the model as it is at step 0, for resumed runs to start from.
@@ -141,39 +208,40 @@ class Checkpoints:
         Args:
           initial: a tree of arrays.
           part: the name of the part.
+
+        Raises:
+          BadInput: the part is made again because it was damaged, and differs from what it was.
+          OutputError: it could not be written.
         """
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(self._folder / INITIAL / part, initial)
-
-    def restore_initial(self, like: Any | None, part: str = "adapters") -> Any | None:
-        """Read a part of the model as it was at step 0.
-
-        Args:
-          like: a tree of arrays or shapes, with the shardings to restore to; None if the run has
-            no such part.
-          part: the name of the part.
-
-        Returns:
-          The tree; None if the run has no such part, or was stopped before it was written.
-        """
+        self.check_remade(initial, part)
         path = self._folder / INITIAL / part
-        if like is None or not path.exists():
-            return None
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path, jax.tree.map(_abstract, like))
+        if path.exists():
+            self._move_away(path, f"initial-{part}")
+        with self._writing():
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(path, initial)
+            if jax.process_index() == 0:
+                arrays = hash_arrays(initial) if jax.process_count() == 1 else None
+                write_checksums(path, arrays)
 
     def close(self) -> None:
-        """Wait until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until everything is on disk.
+
+        Raises:
+          OutputError: the last checkpoint could not be written.
+        """
+        try:
+            with self._writing():
+                self._manager.wait_until_finished()
+                self._manager.close()
+        finally:
+            self._closed.set()
+            self._sealer.shutdown(wait=True)
+        with self._writing():
+            self._collect_seals(wait=True)
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape, dtype and sharding of a leaf."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _named(state: TrainState) -> dict[str, jax.Array]:
-    """The arrays of a state by their paths; frozen leaves, which are None, are left out."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def _short(error: BaseException) -> str:
+    """What the operating system said, if the error's message has it, or type and message."""
+    found = SYSTEM_REASONS.search(str(error))
+    return found[0] if found else reason_of(error)

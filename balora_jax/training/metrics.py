@@ -7,6 +7,7 @@ from tensorboardX import SummaryWriter
 
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.training.records import Record, parse_record
+from balora_jax.training.replacing import write_whole
 
 
 class MetricsLog:
@@ -21,7 +22,7 @@ class MetricsLog:
             all.
         """
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= after]
-        path.write_text("".join(kept))
+        write_whole(path, "".join(kept))
         self._path = path
         self._file = path.open("a", buffering=1)
         purged_from = after + 1 if after else None

@@ -1,6 +1,8 @@
 """The run folder: its files, and the checks before a run writes there or resumes."""
 
 import dataclasses
+import json
+import os
 import pathlib
 from typing import Any
 
@@ -9,9 +11,13 @@ import yaml
 
 from balora_jax.config import RunConfig
 from balora_jax.config.parse import read_config
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
+from balora_jax.training.replacing import write_whole
+from balora_jax.training.saved_checkpoints import SavedCheckpoints
 
 CONFIG = "config.yaml"
+# What a run that was stopped while it began may leave; a folder with nothing else counts as empty.
+BEGINNINGS = frozenset({".lock", ".lock.owner", f"{CONFIG}.part"})
 # Options that a resumed run may change: they decide where and how often the run writes and
 # measures. All other options change the trained weights.
 CHANGEABLE = frozenset(
@@ -38,6 +44,7 @@ class RunFolder:
       config: config.yaml, the resolved configuration.
       metrics: metrics.jsonl, a record a line.
       summary: summary.json, written last.
+      fingerprints: fingerprints.json, the fingerprints of data, tokenizer and base weights.
       checkpoints: the folder of checkpoints.
       adapter: the folder of the PEFT adapter.
       merged: the folder of the merged model.
@@ -55,6 +62,7 @@ class RunFolder:
         self.config = self.path / CONFIG
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.fingerprints = self.path / "fingerprints.json"
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self.merged = self.path / "merged"
@@ -76,20 +84,32 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"output.dir {self.path} is a file; accepted: a folder, new or empty")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or BEGINNINGS.issuperset(os.listdir(self.path)):
             return False
         if not self.config.is_file():
             raise BadInput(
                 f"output.dir {self.path} holds files that are no run's; "
                 "accepted: a new or empty folder"
             )
-        if not config.output.resume:
+        # A run that ended before its first checkpoint has nothing to lose.
+        if not config.output.resume and SavedCheckpoints(self.checkpoints).steps():
             raise BadInput(
                 f"output.dir {self.path} holds another run; accepted: a new folder, "
                 "or --output.resume to resume that run"
             )
         self._check_same(config)
+        self._check_kinds()
         return True
+
+    def _check_kinds(self) -> None:
+        """Check that the files of the run are files, and its folders folders."""
+        files = (self.metrics, self.summary, self.fingerprints)
+        folders = (self.checkpoints, self.adapter, self.merged, self.plots, self.predictions)
+        for path in (*files, *folders, self.path / "tensorboard"):
+            kind = "file" if path in files else "folder"
+            right = path.is_file() if path in files else path.is_dir()
+            if not right and (path.exists() or path.is_symlink()):
+                raise BadInput(f"{path} is no {kind}; accepted: a {kind}, as the run wrote it")
 
     def _check_same(self, config: RunConfig) -> None:
         """Check that the run in the folder has the same configuration."""
@@ -97,7 +117,7 @@ class RunFolder:
         before = _flatten(dataclasses.asdict(self.read_config()))
         now = _flatten(yaml.safe_load(_as_yaml(config)))
         # A plugin file may move, but its text must be the same.
-        recorded = yaml.safe_load(self.config.read_text()).get("plugins") or []
+        recorded = self._recorded().get("plugins") or []
         before["plugins"] = [plugin["sha256"][:12] for plugin in recorded]
         now["plugins"] = [plugin["sha256"][:12] for plugin in now["plugins"]]
         changeable = CHANGEABLE
@@ -120,32 +140,69 @@ class RunFolder:
         """Read the configuration of the run in the folder.
 
         Raises:
-          BadInput: the folder holds no run.
+          BadInput: the folder holds no run, or its configuration is damaged.
         """
         if not self.config.is_file():
             raise BadInput(
                 f"{self.path} is no run's folder: it has no {CONFIG}; "
                 "accepted: the output.dir of a run"
             )
+        self._recorded()
         return read_config(["--config", str(self.config)])
 
-    def create(self, config: RunConfig) -> None:
-        """Create the folder and write the resolved configuration."""
+    def _recorded(self) -> dict[str, Any]:
+        """What config.yaml holds, unchecked."""
+        try:
+            recorded = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            raise BadInput(
+                f"{self.config} cannot be read ({reason_of(error)}); "
+                "accepted: the file as the run wrote it"
+            ) from error
+        if not isinstance(recorded, dict):
+            raise BadInput(
+                f"{self.config} is no configuration; accepted: the file as the run wrote it"
+            )
+        return recorded
+
+    def create(self, config: RunConfig, fingerprints: dict[str, str]) -> None:
+        """Create the folder, and write the configuration and the fingerprints of the inputs.
+
+        Args:
+          config: the resolved configuration.
+          fingerprints: a hash for each input, by its name in messages.
+        """
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.config, _as_yaml(config))
+            write_whole(self.fingerprints, json.dumps(fingerprints, indent=2) + "\n")
 
+    def check_fingerprints(self, now: dict[str, str]) -> None:
+        """Compare the fingerprints of a run's inputs with those of the run in the folder.
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Write a file atomically: a killed run leaves the old file or the new one, never a part of it.
+        A run of version 0.1 has none and is not compared.
 
-    Args:
-      path: the file.
-      text: its new content.
-    """
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    partial.replace(path)
+        Args:
+          now: the fingerprints, by the input's name. Those of other inputs are not compared.
+
+        Raises:
+          BadInput: an input has changed, or the file is damaged.
+        """
+        if not self.fingerprints.is_file():
+            return
+        try:
+            before = json.loads(self.fingerprints.read_text())
+            changed = [name for name in now if before[name] != now[name]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"{self.fingerprints} cannot be read ({reason_of(error)}); accepted: the file as "
+                "the run wrote it, or none, so that the run's inputs are not compared"
+            ) from error
+        if changed:
+            raise BadInput(
+                f"{self.path} holds a run that was made with other inputs: {' and '.join(changed)} "
+                "changed since; accepted: the same contents as then"
+            )
 
 
 def _as_yaml(config: RunConfig) -> str:

@@ -11,6 +11,8 @@ def _files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
     """The files of a folder with their sizes and times of change."""
     found = {}
     for path in sorted(folder.rglob("*")):
+        if path.name == ".lock":
+            continue
         status = path.lstat()
         found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns)
     return found

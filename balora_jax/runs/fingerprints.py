@@ -1,0 +1,45 @@
+"""The fingerprints of a run's inputs, which a resumed run must find unchanged."""
+
+import hashlib
+from typing import Any
+
+from balora_jax import data, models
+from balora_jax.config import RunConfig
+from balora_jax.runs.run import Run
+
+# The name of the base weights' fingerprint, in messages too.
+WEIGHTS = "model.source's weights"
+
+
+def fingerprints(run: Run) -> dict[str, str]:
+    """Hash the data sets, the tokenizer and the base weights of a run.
+
+    Args:
+      run: from `set_up`.
+
+    Returns:
+      {the input's name in messages: its hash}.
+    """
+    return {
+        "the data sets (data.train, data.eval) or their tokens": data.fingerprint(
+            run.task.training_sets
+        ),
+        "the tokenizer": _tokenizer_fingerprint(run.tokenizer),
+        **weights_fingerprint(run.config),
+    }
+
+
+def weights_fingerprint(config: RunConfig) -> dict[str, str]:
+    """Hash the base weights of a run: {WEIGHTS: hash}; {} for a run that starts from scratch."""
+    if config.model.from_scratch:
+        return {}
+    return {WEIGHTS: models.fingerprint(config.model.source, config.model.revision)}
+
+
+def _tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hash what decides a tokenizer's tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    described = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    template = getattr(tokenizer, "chat_template", None)
+    text = repr((described, template, tokenizer.eos_token_id, tokenizer.pad_token_id))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,119 @@
+"""Checksums of the files in a folder, in the format of sha256sum: written once, then checked."""
+
+import hashlib
+import pathlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from balora_jax.errors import reason_of
+from balora_jax.training.replacing import write_whole
+
+FILE = "SHA256SUMS"
+# Lines that sha256sum skips: the hash of the other lines, and the hash of the arrays.
+OWN_HASH = "# these lines: "
+ARRAYS_HASH = "# the arrays: "
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the checksums of a folder say.
+
+    Attributes:
+      fault: the first file that is missing or has changed, and how; None if there is none.
+      checked: False if the folder has no usable checksums, as a checkpoint of version 0.1.
+      arrays: the hash of the arrays in the folder, from `hash_arrays`; None if unknown.
+    """
+
+    fault: str | None
+    checked: bool
+    arrays: str | None = None
+
+
+def write_checksums(folder: pathlib.Path, arrays: str | None = None) -> None:
+    """Write the SHA-256 hash of every file in a folder into SHA256SUMS there.
+
+    `sha256sum --check SHA256SUMS` checks them, too.
+
+    Args:
+      folder: the folder, with all its files.
+      arrays: the hash of the arrays that the files hold, from `hash_arrays`.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
+    lines = [f"{_hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    if arrays is not None:
+        lines.insert(0, f"{ARRAYS_HASH}{arrays}\n")
+    text = "".join(lines)
+    write_whole(folder / FILE, f"{OWN_HASH}{_hash_text(text)}\n{text}")
+
+
+def check_checksums(folder: pathlib.Path) -> Check:
+    """Compare the files of a folder with its checksums.
+
+    Args:
+      folder: the folder.
+
+    Returns:
+      The first fault, if any.
+    """
+    if not folder.is_dir():
+        return Check("it is no folder", checked=False)
+    text = _read_checksums(folder / FILE)
+    if text is None:
+        return Check(None, checked=False)
+    arrays = None
+    for line in text.splitlines():
+        if line.startswith(ARRAYS_HASH):
+            arrays = line.removeprefix(ARRAYS_HASH)
+            continue
+        expected, _, name = line.partition("  ")
+        try:
+            actual = _hash_file(folder / name)
+        except OSError as error:
+            return Check(f"{name} cannot be read ({reason_of(error)})", True, arrays)
+        if actual != expected:
+            return Check(f"{name} has changed since it was written", True, arrays)
+    return Check(None, True, arrays)
+
+
+def hash_arrays(tree: Any) -> str:
+    """Hash the shapes, dtypes and values of a tree's arrays.
+
+    Args:
+      tree: arrays on this host's devices.
+
+    Returns:
+      The SHA-256 hash, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.view(np.uint8).reshape(-1))
+    return digest.hexdigest()
+
+
+def _read_checksums(path: pathlib.Path) -> str | None:
+    """The lines that SHA256SUMS hashes, or None if they are missing or damaged themselves."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    first, _, rest = text.partition("\n")
+    own = re.fullmatch(re.escape(OWN_HASH) + "([0-9a-f]{64})", first)
+    if own is None or own[1] != _hash_text(rest):
+        return None
+    return rest
+
+
+def _hash_file(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,73 @@
+"""A disk that fills up: each phase ends with a sentence; after making room, in the right bits."""
+
+import os
+import subprocess
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from balora_jax.cli import main
+
+SIZE = 8 * 2**20
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 8 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a file system of 8 MB (tmpfs)")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def expected(run_arguments, tmp_path_factory):
+    """What the run of these tests writes where there is room."""
+    folder = tmp_path_factory.mktemp("room") / "run"
+    main(["train", *run_arguments(folder, "--output.merge")])
+    return folder
+
+
+def _fill(disk, left):
+    """Leave so many bytes free."""
+    status = os.statvfs(disk)
+    free = status.f_bavail * status.f_frsize
+    with (disk / "filler").open("wb") as file:
+        file.write(bytes(max(0, free - left)))
+
+
+# From nothing at all, through config, log, adapters of step 0 and checkpoints, to the outputs.
+@pytest.mark.parametrize("left_kb", [0, 4, 12, 24, 48, 96, 160, 240, 320, 480, 640, 800, 1000])
+def test_a_full_disk_is_a_sentence_and_costs_nothing(
+    small_disk, run_arguments, expected, capfd, left_kb
+):
+    folder = small_disk / "run"
+    arguments = ["train", *run_arguments(folder, "--output.merge")]
+    _fill(small_disk, left_kb * 1024)
+    capfd.readouterr()
+    code = 0
+    try:
+        main(arguments)
+    except SystemExit as error:
+        code = error.code
+    errors = capfd.readouterr().err
+    if left_kb == 0:
+        assert code != 0
+    if code:
+        assert "Traceback" not in errors
+        assert errors.splitlines()[-1].startswith("balora: ")
+        assert "space" in errors.splitlines()[-1].lower()
+    (small_disk / "filler").unlink()
+    main([*arguments, "--output.resume"])
+    for name in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
+        wanted = load_file(expected / name)
+        actual = load_file(folder / name)
+        assert wanted.keys() == actual.keys()
+        for key in wanted:
+            np.testing.assert_array_equal(wanted[key], actual[key])

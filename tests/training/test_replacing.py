@@ -1,0 +1,73 @@
+"""Folders that are replaced as a whole, and what killed writers leave."""
+
+import os
+import pathlib
+import socket
+
+import pytest
+
+from balora_jax.training.replacing import replacing, write_whole
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _fill(folder, text):
+    with replacing(folder) as beside:
+        (beside / "a").write_text(text)
+
+
+def test_a_folder_is_replaced_with_all_its_files(tmp_path):
+    folder = tmp_path / "out" / "merged"
+    _fill(folder, "old")
+    (folder / "left over").write_text("from before")
+    _fill(folder, "new")
+    assert _names(folder) == ["a"] and (folder / "a").read_text() == "new"
+    assert _names(tmp_path / "out") == ["merged"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "merged"
+    _fill(folder, "old")
+    with pytest.raises(OSError), replacing(folder) as beside:
+        (beside / "a").write_text("half")
+        raise OSError("No space left on device")
+    assert (folder / "a").read_text() == "old" and _names(tmp_path) == ["merged"]
+
+
+def test_what_killed_writers_left_is_cleared_up(tmp_path):
+    folder = tmp_path / "merged"
+    host = socket.gethostname()
+    # Killed while writing, and between the two renames.
+    (tmp_path / f".merged-{host}-{2**22 + 1}.part").mkdir()
+    running = tmp_path / f".merged-{host}-{os.getppid()}.part"
+    running.mkdir()
+    (tmp_path / "merged.old").mkdir()
+    (tmp_path / "merged.old" / "a").write_text("old")
+    with pytest.raises(ValueError), replacing(folder):
+        assert (folder / "a").read_text() == "old"
+        raise ValueError
+    assert _names(tmp_path) == [running.name, "merged"]
+
+
+def test_a_file_in_place_of_the_folder_is_replaced(tmp_path):
+    path = tmp_path / "merged"
+    path.write_text("a file")
+    _fill(path, "new")
+    assert path.is_dir()
+
+
+def test_a_file_is_written_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    write_whole(path, "old")
+
+    def full(self, text):
+        with self.open("w") as file:
+            file.write(text[:1])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError):
+        write_whole(path, "new")
+    assert path.read_bytes() == b"old"
