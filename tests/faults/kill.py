@@ -31,24 +31,21 @@ sys.path.insert(0, str(ROOT))
 # Much longer than any command takes: one that hangs is a fault.
 LIMIT = 600
 STEPS = ["--training.steps", "24", "--output.save_every", "1", "--output.keep", "4"]
-# A loss that rises again.
-FAST = ["--optimizer.learning_rate", "0.3"]
+EVALUATED = ["--training.eval_every", "2", "--output.keep", "1"]
+# The held-out loss rises after eight updates, and the run ends with the tenth.
+RISING = ["--training.patience", "1", "--optimizer.learning_rate", "0.3", *EVALUATED]
+# The last evaluation is the best one, or a late one is.
+FALLING = ["--training.patience", "12", *EVALUATED]
 # kind -> (the model and data, the options).
 TRAINED = {
     "pissa": ("sums", ["--method", "pissa", "--output.merge", "true"]),
     "accumulation": ("sums", ["--adapter.dropout", "0.1"]),
     "residual": ("sums", ["--adapter.form", "residual", "--output.merge", "true"]),
     "full": ("sums", ["--method", "full", "--adapter.init", "null"]),
-    "patience": (
-        "sums",
-        ["--training.patience", "2", "--training.eval_every", "2", *FAST],
-    ),
-    "classifier": ("letters", ["--output.merge", "true"]),
+    "patience": ("sums", RISING),
+    "classifier": ("letters", ["--output.merge", "true", *FALLING]),
     "seq2seq": ("written", []),
-    "probes": (
-        "world",
-        ["--training.patience", "1", "--training.eval_every", "2", "--data.eval_limit", "8"],
-    ),
+    "probes": ("world", ["--data.eval_limit", "8", *FALLING]),
 }
 # kind -> the options after the command's name and --run FOLDER.
 OF_RUNS = {
