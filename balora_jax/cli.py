@@ -1,5 +1,6 @@
 """The command line. Bad input ends with one sentence on the error stream and exit code 2."""
 
+import errno
 import logging
 import os
 import sys
@@ -10,7 +11,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from balora_jax.config.parse import add_options, parse, read_config, split
 from balora_jax.config.plugins import load_plugins
-from balora_jax.errors import BadInput, Diverged
+from balora_jax.errors import BadInput, Diverged, OutputError
+
+# The system refused to write: no space, no quota, too large, read only, a fault of the device.
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 class Command(NamedTuple):
@@ -161,8 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # take up to eighty times as long. OpenBLAS reads this when scipy is loaded, so before jax.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # These libraries log each of their attempts; the errors that matter are reported here.
-    for library in ("huggingface_hub", "absl"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # orbax's threads log the exceptions that they also raise.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         if name not in COMMANDS:
             raise BadInput(f"there is no command {name!r}; accepted: {', '.join(COMMANDS)}")
@@ -170,10 +175,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (BadInput, Diverged) as error:
         print(f"balora: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except OutputError as error:
+        print(f"balora: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"balora: {_disk_sentence(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         # During training Ctrl-C is a request to save and stop; this is before or after it.
         print("balora: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _disk_sentence(error: OSError) -> str:
+    """What could not be written, why, and how to go on."""
+    name = f"{error.filename} " if error.filename else "a file "
+    return (
+        f"{name}could not be written ({error.strerror}); make room and repeat the command: "
+        "what was whole before still is, and --output.resume goes on from a run's checkpoint"
+    )
 
 
 def _print_help() -> None:

@@ -1,5 +1,13 @@
 """The exceptions that end a command with a message."""
 
+import re
+
+# What operating systems say when a file cannot be written, within the long messages of libraries.
+SYSTEM_REASONS = re.compile(
+    "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
+    "Input/output error|Permission denied"
+)
+
 
 class BadInput(ValueError):
     """Input that cannot be used; one sentence names it, its place, and the accepted values.
@@ -16,6 +24,12 @@ def reason_of(error: BaseException) -> str:
         message = ""
     line = " ".join(f"{type(error).__name__}: {message}".split()).rstrip(":")
     return line if len(line) <= 300 else f"{line[:300]} ..."
+
+
+def system_reason(error: BaseException) -> str:
+    """What the operating system said, if an exception's message has it, or type and message."""
+    found = SYSTEM_REASONS.search(str(error))
+    return found[0] if found else reason_of(error)
 
 
 class Diverged(RuntimeError):

@@ -1,18 +1,21 @@
 """The outputs of a run: the PEFT adapter, and the model with the adapters merged."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+from safetensors import SafetensorError
 
 from balora_jax import adapters, data, models
 from balora_jax.adapters import peft_format
 from balora_jax.config import RunConfig
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, OutputError, system_reason
 from balora_jax.reporting import plots
 from balora_jax.reporting.model_card import model_card
 from balora_jax.runs.fingerprints import weights_fingerprint
@@ -86,7 +89,7 @@ def write_adapter(
         return
     if card is None and (path / CARD).is_file():
         card = (path / CARD).read_text()
-    with replacing(path) as beside:
+    with _replacing(path) as beside:
         peft_format.export_adapter(
             beside,
             lora,
@@ -120,7 +123,7 @@ def write_merged(
     if jax.process_index() != 0:
         return
     labels = label_count(config)
-    with replacing(path) as beside:
+    with _replacing(path) as beside:
         models.save_pretrained(
             beside,
             base,
@@ -231,6 +234,19 @@ def reopen(
     for notice in checkpoints.notices:
         print(f"note: {notice}", file=sys.stderr)
     return student, state, position.step
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Replace a folder as a whole, with one sentence where its tensors cannot be written."""
+    try:
+        with replacing(path) as beside:
+            yield beside
+    except SafetensorError as error:
+        raise OutputError(
+            f"{path} could not be written ({system_reason(error)}); what was there still is: make "
+            "room and repeat the command, or export and merge from the run's checkpoint"
+        ) from error
 
 
 def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import pathlib
-import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
-from balora_jax.errors import BadInput, OutputError, reason_of
+from balora_jax.errors import BadInput, OutputError, system_reason
 from balora_jax.training.checksums import hash_arrays, write_checksums
 from balora_jax.training.saved_checkpoints import (
     INITIAL,
@@ -26,11 +25,6 @@ from balora_jax.training.state import TrainState
 
 # Beside the folder of checkpoints: where damaged ones go.
 DAMAGED = "damaged"
-# What operating systems say when a file cannot be written, somewhere in a long message.
-SYSTEM_REASONS = re.compile(
-    "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
-    "Input/output error|Permission denied"
-)
 # Seconds between looks at a checkpoint that is being written.
 PATIENCE = 0.02
 
@@ -198,7 +192,7 @@ class Checkpoints(SavedCheckpoints):
                 "no checkpoint is there yet" if last is None else f"that of step {last} is whole"
             )
             raise OutputError(
-                f"a checkpoint could not be written to {self._folder} ({_short(error)}); "
+                f"a checkpoint could not be written to {self._folder} ({system_reason(error)}); "
                 f"{whole}: make room, then repeat the command with --output.resume"
             ) from error
 
@@ -239,9 +233,3 @@ class Checkpoints(SavedCheckpoints):
             self._sealer.shutdown(wait=True)
         with self._writing():
             self._collect_seals(wait=True)
-
-
-def _short(error: BaseException) -> str:
-    """What the operating system said, if the error's message has it, or type and message."""
-    found = SYSTEM_REASONS.search(str(error))
-    return found[0] if found else reason_of(error)
