@@ -12,6 +12,7 @@ from balora_jax.data.examples import Examples
 from balora_jax.data.glue import TASKS, TextTask
 from balora_jax.data.sources import Rows
 from balora_jax.data.texts import encode
+from balora_jax.data.tokenizer import token_ids
 from balora_jax.errors import BadInput
 
 # Intervals between the lowest and the highest score: STS-B's, from 0 to 5, are 0.2 wide.
@@ -128,7 +129,7 @@ class Answers:
         """Tokenize texts, each with an end of sequence."""
         if not texts:
             return []
-        encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+        encoded = token_ids(self._tokenizer, texts, add_special_tokens=False)
         return [[*tokens, self._tokenizer.eos_token_id] for tokens in encoded["input_ids"]]
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -99,7 +99,14 @@ class Examples:
         truncated = f", {self.truncated:,} truncated" if self.truncated else ""
         answers = "" if self.answers is None else f", answers of at most {self.answers.shape[1]}"
         tokens = f"{len(self.tokens):,} tokens, at most {self.longest} an example"
-        return f"{len(self):,} examples{truncated}; {tokens}{answers}"
+        return f"{len(self):,} examples{truncated}{self._only_class()}; {tokens}{answers}"
+
+    def _only_class(self) -> str:
+        """Note the class of a set that has no other."""
+        if self.labels is None or not np.issubdtype(self.labels.dtype, np.integer):
+            return ""
+        is_alone = (self.labels == self.labels[0]).all()
+        return f", all of class {self.labels[0]}" if is_alone else ""
 
 
 def starts_of(pieces: list[np.ndarray]) -> np.ndarray:
@@ -109,14 +116,14 @@ def starts_of(pieces: list[np.ndarray]) -> np.ndarray:
 
 
 def require_vocabulary(vocab_size: int, *sets: Examples) -> None:
-    """Check that every token has an embedding.
+    """Check that every token has an embedding, the pad token too.
 
     Args:
       vocab_size: embeddings of the model.
       sets: every set of the run.
 
     Raises:
-      BadInput: a token has none, as with another model's tokenizer.
+      BadInput: a token has none, as with another model's tokenizer, or one with added tokens.
     """
     largest = max(examples.largest_token for examples in sets)
     if largest >= vocab_size:
@@ -124,3 +131,17 @@ def require_vocabulary(vocab_size: int, *sets: Examples) -> None:
             f"the tokenizer makes token {largest} but the model has {vocab_size} embeddings; "
             "accepted: the model's own tokenizer"
         )
+    smallest = min(int(examples.tokens.min()) for examples in sets)
+    if smallest < 0:
+        raise BadInput(
+            f"the tokenizer makes token {smallest}; accepted: the model's own tokenizer, whose "
+            "tokens are from 0"
+        )
+    for examples in sets:
+        # The embedding of padding counts too: attention multiplies it by 0, and 0 * NaN is NaN.
+        if examples.pad_id is None or not 0 <= examples.pad_id < vocab_size:
+            raise BadInput(
+                f"the tokenizer's pad token has the id {examples.pad_id} but the model has "
+                f"{vocab_size} embeddings; accepted: a tokenizer whose pad_token is one of the "
+                "model's tokens, such as its eos_token"
+            )

@@ -1,8 +1,10 @@
 """The fields of a data set's rows, and the text they hold for a template."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from balora_jax.data.messages import listed
 from balora_jax.data.prompts import ROLES, Template
 from balora_jax.data.sources import Rows
 from balora_jax.errors import BadInput
@@ -27,7 +29,7 @@ def read_fields(
         holds no text.
     """
     sources = _field_of_each_name(rows, template, fields)
-    for index, row in enumerate(rows.rows):
+    for index, row in enumerate(rows):
         yield {name: _text(row, field, name, rows, index) for name, field in sources.items()}
 
 
@@ -36,7 +38,7 @@ def _field_of_each_name(
 ) -> dict[str, str]:
     unknown = sorted(set(fields) - set(ROLES))
     if unknown:
-        raise BadInput(f"data.fields has {', '.join(unknown)}; accepted: {', '.join(ROLES)}")
+        raise BadInput(f"data.fields has {listed(unknown)}; accepted: {', '.join(ROLES)}")
     sources = dict(fields)
     for name in (*template.names, "response"):
         sources[name] = fields.get(name, name)
@@ -47,12 +49,19 @@ def _field_of_each_name(
 def _text(row: Mapping[str, Any], field: str, name: str, rows: Rows, index: int) -> str:
     # Data sets like Alpaca's leave an empty input out of the row.
     if field not in row and name != "input":
-        raise BadInput(f"{rows.where(index)} has no field {field}; it has: {', '.join(row)}")
+        raise BadInput(
+            f"{rows.where(index)} has no field {field}; it has: {listed(row)}; "
+            "accepted: rows that all have the field"
+        )
     value = row.get(field)
     if value is None:
         return ""
-    if isinstance(value, str | int | float):
+    if isinstance(value, str):
+        rows.require_unicode(index, field, value)
+        return value
+    # JSON's true is no text: Python would write it as True.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value):
         return str(value)
-    raise BadInput(
-        f"{rows.where(index)}: {field} is a {type(value).__name__}; accepted: text or a number"
-    )
+    found = str(value) if is_number else f"a {type(value).__name__}"
+    raise BadInput(f"{rows.where(index)}: {field} is {found}; accepted: text or a number")

@@ -9,6 +9,7 @@ import numpy as np
 
 from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.data.glue import TextTask
+from balora_jax.data.messages import listed, shown
 from balora_jax.data.sources import Rows
 from balora_jax.errors import BadInput
 
@@ -27,7 +28,7 @@ def read_labels(rows: Rows, task: TextTask) -> np.ndarray:
       BadInput: a label is missing, of another type, or out of range; the message says where.
     """
     rows.require((task.label_field,))
-    values = [row.get(task.label_field) for row in rows.rows]
+    values = [row.get(task.label_field) for row in rows]
     if task.scores is not None:
         scores = [_score(value, task, rows.where(row)) for row, value in enumerate(values)]
         return np.array(scores, SCORE_DTYPE)
@@ -53,7 +54,7 @@ def _class(value: Any, task: TextTask, where: str, numbers: Mapping[str, int]) -
     if len(numbers) > len(task.labels):
         accepted = [f"{number} ({name})" for number, name in enumerate(task.labels)]
     raise BadInput(
-        f"{where}: {task.label_field} is {value!r}; {task.name} accepts: {', '.join(accepted)}"
+        f"{where}: {task.label_field} is {shown(value)}; {task.name} accepts: {listed(accepted)}"
     )
 
 
@@ -61,11 +62,11 @@ def _score(value: Any, task: TextTask, where: str) -> float:
     low, high = task.scores
     score = float("nan")
     if not isinstance(value, bool):
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(OverflowError, TypeError, ValueError):
             score = float(value)
     if low <= score <= high:
         return score
     raise BadInput(
-        f"{where}: {task.label_field} is {value!r}; "
+        f"{where}: {task.label_field} is {shown(value)}; "
         f"{task.name} accepts: a number from {low:g} to {high:g}"
     )

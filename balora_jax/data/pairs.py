@@ -11,6 +11,7 @@ from balora_jax.data.examples import Examples, starts_of
 from balora_jax.data.fields import read_fields
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import load_rows
+from balora_jax.data.tokenizer import token_ids
 from balora_jax.errors import BadInput
 
 # Rows tokenized at once: enough to keep the tokenizer's threads busy, little to hold in memory.
@@ -73,7 +74,10 @@ def tokenize(
     answered = [(prompt, answer) for prompt, answer in pairs if len(answer)]
     fitting = [(prompt, answer) for prompt, answer in answered if len(prompt) < max_length]
     if not answered:
-        raise BadInput(f"none of the {len(pairs)} rows of {source} has an answer")
+        raise BadInput(
+            f"none of the {len(pairs)} rows of {source} has an answer; accepted: at least one "
+            "row with text in its response (data.fields)"
+        )
     if not fitting:
         shortest = min(len(prompt) for prompt, _ in answered)
         raise BadInput(
@@ -108,17 +112,13 @@ def _tokenize_pairs(
 
 
 def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    # verbose=False: no warning of texts longer than the model's positions, which are cut here.
-    encoded = tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-    )
-    return encoded["input_ids"]
+    return token_ids(tokenizer, list(texts), add_special_tokens=False)["input_ids"]
 
 
 def _start_tokens(tokenizer: Any) -> list[int]:
     """Return the tokens that the tokenizer itself puts before a text: BOS, or none."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    plain = token_ids(tokenizer, ["a"], add_special_tokens=False)["input_ids"][0]
+    whole = token_ids(tokenizer, ["a"], add_special_tokens=True)["input_ids"][0]
     for start in range(len(whole)):
         if whole[start : start + len(plain)] == plain:
             return list(whole[:start])

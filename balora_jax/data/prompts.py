@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from balora_jax.data.chat import check_chat_template, end_of_turn, render_prompt
+from balora_jax.data.messages import shown
 from balora_jax.errors import BadInput
 
 ROLES = ("instruction", "input", "response")
@@ -19,8 +21,6 @@ ALPACA_WITH_INPUT = (
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
-# Stands for an answer in a rendered chat, to find the token that the template writes after it.
-SENTINEL = "BALORA0ANSWER0HERE"
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def parse_template(text: str) -> tuple[tuple[str, str | None], ...]:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
         raise BadInput(
-            f"data.template {text!r} is malformed ({error}); accepted: {accepted}"
+            f"data.template {shown(text)} is malformed ({error}); accepted: {accepted}"
         ) from error
     if any(spec or conversion or name == "" for _, name, spec, conversion in parsed):
         raise BadInput(
-            f"data.template {text!r} has braces around more or less than a name; "
+            f"data.template {shown(text)} has braces around more or less than a name; "
             f"accepted: {accepted}"
         )
     if all(name is None for _, name, _, _ in parsed):
-        raise BadInput(f"data.template is {text!r}; accepted: {accepted}")
+        raise BadInput(f"data.template is {shown(text)}; accepted: {accepted}")
     return tuple((literal, name) for literal, name, _, _ in parsed)
 
 
@@ -123,37 +123,11 @@ _ALPACA_WITH_INPUT = parse_template(ALPACA_WITH_INPUT)
 
 
 def _chat_template(tokenizer: Any) -> Template:
-    if not getattr(tokenizer, "chat_template", None):
-        raise BadInput(
-            "data.template is 'chat' but the tokenizer has no chat template; "
-            "accepted: alpaca or a text"
-        )
+    check_chat_template(tokenizer)
 
     def render(values: Mapping[str, str]) -> str:
         given = [values[name] for name in ("instruction", "input") if values.get(name)]
-        messages = [{"role": "user", "content": "\n\n".join(given)}]
-        return _render_chat(tokenizer, messages, add_generation_prompt=True)
+        return render_prompt(tokenizer, "\n\n".join(given))
 
-    return Template(("instruction",), render, (_end_of_turn(tokenizer),), adds_special_tokens=False)
-
-
-def _render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
-    import jinja2
-
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except jinja2.TemplateError as error:
-        raise BadInput(f"the tokenizer's chat template cannot be used: {error}") from error
-
-
-def _end_of_turn(tokenizer: Any) -> int:
-    """Return the special token that the chat template writes after an answer, or EOS.
-
-    Gemma's, for example, is <end_of_turn>.
-    """
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SENTINEL}]
-    _, found, after = _render_chat(tokenizer, turns).rpartition(SENTINEL)
-    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
-    ids = tokenizer(after if found else "", add_special_tokens=False)["input_ids"]
-    return next((id for id in ids if id in special), tokenizer.eos_token_id)
+    ending = (end_of_turn(tokenizer),)
+    return Template(("instruction",), render, ending, adds_special_tokens=False)

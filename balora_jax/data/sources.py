@@ -1,27 +1,26 @@
-"""The rows of a data set: a local jsonl, json, csv or parquet file, or a set on the hub.
-
-JSON is read here and not by `datasets`, whose reader names no line in its errors, stops at a blank
-line beside mixed types, and fails where a late row's type differs. `datasets` reads the rest.
-"""
+"""The rows of a data set: a local jsonl, json, csv or parquet file, or a set on the hub."""
 
 import contextlib
-import csv
-import gzip
 import itertools
-import json
+import os
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from balora_jax.errors import BadInput
+from balora_jax.data.csv_files import read_csv
+from balora_jax.data.json_files import json_rows
+from balora_jax.data.messages import first_line, listed, shown
+from balora_jax.errors import BadInput, reason_of
 
 JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 TABLE_SUFFIXES = (".csv", ".parquet")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 ACCEPTED = "a .jsonl, .jsonl.gz, .json, .csv or .parquet file, or a hub name such as openai/gsm8k"
+# A column of a parquet file may repeat one value without end; rows of text need bytes.
+ROWS_PER_BYTE = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,24 @@ class Rows:
             return f"{self.source}, row {index + 1}"
         return f"{self.source}, line {self.lines[index]}"
 
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Iterate over the rows.
+
+        Raises:
+          BadInput: a value of a parquet file cannot be read.
+        """
+        rows = iter(self.rows)
+        for index in range(len(self.rows)):
+            try:
+                row = next(rows)
+            # pyarrow checks values when they are read, and raises errors of many types.
+            except Exception as error:
+                raise BadInput(
+                    f"{self.where(index)} cannot be read: {first_line(error)}; "
+                    "accepted: text and numbers"
+                ) from error
+            yield row
+
     def require(self, fields: Sequence[str], *, note: str = "") -> None:
         """Check that the data set has fields.
 
@@ -59,9 +76,28 @@ class Rows:
         missing = [field for field in fields if field not in self.columns]
         if missing:
             raise BadInput(
-                f"{self.source} has no field {', '.join(missing)}{note}; "
-                f"it has: {', '.join(self.columns)}"
+                f"{self.source} has no field {listed(missing)}{note}; "
+                f"it has: {listed(self.columns)}"
             )
+
+    def require_unicode(self, index: int, field: str, text: str) -> None:
+        r"""Check that a text can be tokenized.
+
+        Args:
+          index: the row.
+          field: the field of the text.
+          text: its value.
+
+        Raises:
+          BadInput: it has half of a surrogate pair, such as a lone \ud83d in JSON.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadInput(
+                f"{self.where(index)}: {field} has {shown(text[error.start])}, half of a character "
+                f"in UTF-16, at character {error.start + 1}; accepted: whole characters"
+            ) from error
 
 
 def load_rows(
@@ -88,69 +124,78 @@ def load_rows(
 
 
 def _load(source: str, subset: str | None, split: str, limit: int | None) -> Rows:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return _load_file(path, limit)
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser()
+        mode = _mode(path)
+    # A name of a user that does not exist, too long, with a zero byte, or without permission.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadInput(
+            f"{shown(source)} cannot be looked up ({reason_of(error)}); accepted: {ACCEPTED}"
+        ) from error
+    if mode is None:
+        if source.endswith(JSON_SUFFIXES + TABLE_SUFFIXES) or not HUB_NAME.fullmatch(source):
+            raise BadInput(f"{listed([source])} does not exist; accepted: {ACCEPTED}")
+        return _load_table(source, limit, path=source, name=subset, split=split)
+    if stat.S_ISDIR(mode):
         raise BadInput(f"{source} is a folder; accepted: {ACCEPTED}")
-    if source.endswith(JSON_SUFFIXES + TABLE_SUFFIXES) or not HUB_NAME.fullmatch(source):
-        raise BadInput(f"{source} does not exist; accepted: {ACCEPTED}")
-    return _load_table(source, limit, path=source, name=subset, split=split)
+    # A pipe waits for its writer, and a device may have no end.
+    if not stat.S_ISREG(mode):
+        raise BadInput(f"{source} is no regular file; accepted: {ACCEPTED}")
+    try:
+        return _load_file(path, limit)
+    except OSError as error:
+        raise BadInput(
+            f"{source} cannot be read ({reason_of(error)}); accepted: {ACCEPTED}"
+        ) from error
+
+
+def _mode(path: Path) -> int | None:
+    """Return the type of a file, behind links; None if nothing is there."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _load_file(path: Path, limit: int | None) -> Rows:
     if path.name.endswith(JSON_SUFFIXES):
-        return _load_json(path, limit)
+        numbered = list(itertools.islice(json_rows(path), limit))
+        # A dict keeps the order of the fields.
+        columns = dict.fromkeys(name for _, row in numbered for name in row)
+        return _numbered_rows(path, columns, numbered)
     if path.suffix == ".csv":
-        # Cells stay as written: no 007 -> 7, no "None" -> missing.
-        import datasets
-
-        text = datasets.Features({name: datasets.Value("string") for name in _header(path)})
-        rows = _load_table(
-            str(path),
-            limit,
-            path="csv",
-            data_files=str(path),
-            split="train",
-            features=text,
-            keep_default_na=False,
-        )
-        return replace(rows, lines=_csv_lines(path, len(rows.rows)))
+        columns, numbered = read_csv(path, limit)
+        return _numbered_rows(path, columns, numbered)
     if path.suffix == ".parquet":
+        _check_parquet(path)
         return _load_table(str(path), limit, path="parquet", data_files=str(path), split="train")
     raise BadInput(f"{path} ends in none of the known suffixes; accepted: {ACCEPTED}")
 
 
-def _header(path: Path) -> list[str]:
+def _numbered_rows(
+    path: Path, columns: Iterable[str], numbered: Sequence[tuple[int, Mapping[str, Any]]]
+) -> Rows:
+    lines = [line for line, _ in numbered]
+    rows = [row for _, row in numbered]
+    return Rows(str(path), tuple(columns), rows, lines)
+
+
+def _check_parquet(path: Path) -> None:
+    """Check that a parquet file is whole, and the number of rows before they are unpacked."""
+    from pyarrow import parquet
+
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            header = next(csv.reader(lines), [])
-    except UnicodeDecodeError as error:
+        rows = parquet.read_metadata(path).num_rows
+    # pyarrow raises errors of many types for a broken file.
+    except Exception as error:
         raise BadInput(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
+            f"{path} cannot be loaded: {first_line(error)}; accepted: a whole parquet file"
         ) from error
-    if not header:
-        raise BadInput(f"{path} is empty; accepted: a csv file whose first line names its fields")
-    return header
-
-
-def _csv_lines(path: Path, number: int) -> list[int] | None:
-    """List the lines on which the first rows begin; None where the csv reader cannot tell."""
-    with path.open(encoding="utf-8-sig", newline="") as text, contextlib.suppress(csv.Error):
-        # The first line is the header's.
-        lines = list(itertools.islice(_first_lines(csv.reader(text)), number + 1))
-        if len(lines) == number + 1:
-            return lines[1:]
-    return None
-
-
-def _first_lines(reader: Any) -> Iterator[int]:
-    """Yield each row's first line: cells may have line breaks, and blank lines are no rows."""
-    end = 0
-    for row in reader:
-        if row:
-            yield end + 1
-        end = reader.line_num
+    most = ROWS_PER_BYTE * path.stat().st_size
+    if rows > most:
+        raise BadInput(
+            f"{path} has {rows:,} rows; accepted: at most {most:,} in a parquet file of its size"
+        )
 
 
 def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
@@ -159,6 +204,9 @@ def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
     with _quiet():
         try:
             table = datasets.load_dataset(**arguments)
+            # Images and sound are no text, and reading a row would decode them.
+            coded = [name for name, kind in table.features.items() if _is_coded(kind)]
+            table = table.remove_columns(coded)
         # `datasets` lets through whatever pyarrow, pandas or the network raise.
         except Exception as error:
             cause = error
@@ -169,16 +217,16 @@ def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
                     f"{source} has no rows; accepted: a data set with at least one"
                 ) from error
             raise BadInput(
-                f"{source} cannot be loaded: {_first_line(cause)}; accepted: {ACCEPTED}"
+                f"{source} cannot be loaded: {first_line(cause)}; accepted: {ACCEPTED}"
             ) from error
     count = min(limit or len(table), len(table))
     table = table.select(range(count))
     return Rows(source, tuple(table.column_names), table)
 
 
-def _first_line(error: BaseException | None) -> str:
-    """Return the first line of an error's message, without the full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _is_coded(kind: Any) -> bool:
+    """True for a type of column whose values `datasets` decodes."""
+    return hasattr(kind, "decode_example")
 
 
 @contextlib.contextmanager
@@ -196,61 +244,3 @@ def _quiet() -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
         if not hidden:
             datasets.enable_progress_bars()
-
-
-def _load_json(path: Path, limit: int | None) -> Rows:
-    try:
-        with _open_text(path) as text:
-            numbered = list(itertools.islice(_json_rows(path, text), limit))
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise BadInput(f"{path} is not a whole gzip file: {_first_line(error)}") from error
-    lines = [line for line, _ in numbered]
-    rows = [row for _, row in numbered]
-    # A dict keeps the order of the fields.
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return Rows(str(path), tuple(columns), rows, lines)
-
-
-def _open_text(path: Path) -> Any:
-    opened = gzip.open if path.suffix == ".gz" else open
-    return opened(path, mode="rt", encoding="utf-8-sig")
-
-
-def _json_rows(path: Path, text: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each row with its line: one object a line, or (.json) one list of objects."""
-    if path.name.endswith((".json", ".json.gz")) and _starts_with(text, "["):
-        for index, row in enumerate(_parse(path, 1, text.read()), start=1):
-            yield index, _require_object(row, f"{path}, item {index}")
-        return
-    for number, line in enumerate(text, start=1):
-        if line.strip():
-            row = _parse(path, number, line.rstrip())
-            yield number, _require_object(row, f"{path}, line {number}")
-
-
-def _starts_with(text: Any, character: str) -> bool:
-    start = text.read(1)
-    while start.isspace():
-        start = text.read(1)
-    text.seek(0)
-    return start == character
-
-
-def _parse(path: Path, line: int, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        at = f"line {line + error.lineno - 1}, column {error.colno}"
-        raise BadInput(f"{path}, {at} is not JSON: {error.msg}") from error
-
-
-def _require_object(row: Any, where: str) -> dict[str, Any]:
-    if isinstance(row, dict):
-        return row
-    raise BadInput(
-        f'{where} is not an object but {type(row).__name__}; accepted: {{"field": value, ...}}'
-    )

@@ -9,7 +9,9 @@ import numpy as np
 from balora_jax.data.examples import Examples, starts_of
 from balora_jax.data.glue import TextTask
 from balora_jax.data.labels import read_labels
+from balora_jax.data.messages import listed, shown
 from balora_jax.data.sources import Rows
+from balora_jax.data.tokenizer import token_ids
 from balora_jax.errors import BadInput
 
 # Rows tokenized at once: enough to keep the tokenizer's threads busy, little to hold in memory.
@@ -61,12 +63,20 @@ def encode(
             "the tokenizer has no pad token; accepted: one with pad_token, which fills up batches"
         )
     rows.require(task.fields)
+    _require_room(tokenizer, 1 if rewrite else len(task.fields), max_length)
     labels = read_labels(rows, task) if labeled else None
     texts = _read_texts(rows, task)
     if rewrite is not None:
         texts = map(rewrite, texts)
     encoded = list(_tokenize_texts(texts, tokenizer, max_length))
     tokens = [example.tokens for example in encoded]
+    for index, example in enumerate(tokens):
+        # A model would pay attention to nothing, and give NaN.
+        if not len(example):
+            raise BadInput(
+                f"{rows.where(index)}: the text of {listed(task.fields)} has no tokens; "
+                "accepted: text of at least one token"
+            )
     return Examples(
         tokens=np.concatenate(tokens),
         starts=starts_of(tokens),
@@ -77,13 +87,23 @@ def encode(
     )
 
 
+def _require_room(tokenizer: Any, texts: int, max_length: int) -> None:
+    """Check that an example has room for text beside the special tokens, and is cut at all."""
+    special = tokenizer.num_special_tokens_to_add(pair=texts == 2)
+    if max_length <= special:
+        raise BadInput(
+            f"data.max_length is {max_length} and the tokenizer adds {special} special tokens; "
+            f"accepted: at least {special + texts}"
+        )
+
+
 def _read_texts(rows: Rows, task: TextTask) -> Iterator[Texts]:
-    for index, row in enumerate(rows.rows):
+    for index, row in enumerate(rows):
         for field in task.fields:
-            if not isinstance(row.get(field), str):
-                raise BadInput(
-                    f"{rows.where(index)}: {field} is {row.get(field)!r}; accepted: text"
-                )
+            text = row.get(field)
+            if not isinstance(text, str):
+                raise BadInput(f"{rows.where(index)}: {field} is {shown(text)}; accepted: text")
+            rows.require_unicode(index, field, text)
         yield tuple(row[field] for field in task.fields)
 
 
@@ -109,5 +129,4 @@ def _example(encoded: dict[str, list[list[int]]], index: int, *, truncated: bool
 def _call(tokenizer: Any, texts: list[Texts], **options: Any) -> dict[str, list[list[int]]]:
     # The tokenizer takes first texts and second texts as separate lists.
     columns = (list(column) for column in zip(*texts, strict=True))
-    # verbose=False: no warning of texts longer than the model's positions, which are cut here.
-    return tokenizer(*columns, return_attention_mask=False, verbose=False, **options)
+    return token_ids(tokenizer, *columns, **options)

@@ -99,7 +99,7 @@ def test_limit_takes_the_first_rows(tmp_path, name):
         ("a.json", "[]", r"a\.json has no rows"),
         ("a.csv", "", r"a\.csv is empty"),
         ("a.csv", "question,answer\n", r"a\.csv has no rows"),
-        ("a.csv", 'q,a\n1,"2', r"a\.csv cannot be loaded: Error tokenizing data.*; accepted"),
+        ("a.csv", 'q,a\n1,"2', r"a\.csv, line 2 is not CSV: unexpected end of data; accepted"),
         ("a.parquet", "no parquet", r"a\.parquet cannot be loaded: .*; accepted"),
         ("a.txt", LINES, r"a\.txt ends in none of the known suffixes; accepted: a \.jsonl"),
     ],
