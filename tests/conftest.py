@@ -18,6 +18,8 @@ import pytest
 from filelock import FileLock
 from run_cases import save_llama, sum_arguments, write_sums
 
+from balora_jax.config import check, training
+
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests compile the same functions repeatedly, also in subprocesses: each is compiled once.
 # The workers of pytest-xdist inherit the folder, and a limit on its size makes them lock it.
@@ -64,6 +66,13 @@ def real_model(shared):
         return MODELS / name
 
     return folder
+
+
+@pytest.fixture
+def any_rate(monkeypatch):
+    """Lift the bound of learning rates, for runs whose loss must not stay finite."""
+    monkeypatch.setattr(training, "LARGEST_RATE", float("inf"))
+    monkeypatch.setattr(check, "LARGEST", float("inf"))
 
 
 @pytest.fixture(scope="session")

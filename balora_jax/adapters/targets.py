@@ -1,15 +1,17 @@
 """The layers that get adapters: patterns matched against the paths of all linear layers."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import regex
 from flax import traverse_util
 
 from balora_jax.errors import BadInput
 
 Path = tuple[str, ...]
 ALL_LINEAR = "all-linear"
+# Seconds to match a pattern with a name; some patterns take longer than the universe exists.
+LONGEST_MATCH = 1.0
 # Task heads, which all-linear leaves out, as in PEFT.
 HEADS = frozenset({"lm_head", "score", "classifier", "classification_head", "pooler"})
 
@@ -73,10 +75,16 @@ def _matches(pattern: str, name: str) -> bool:
     if name == pattern or name.endswith("." + pattern):
         return True
     try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error as error:
+        return regex.fullmatch(pattern, name, timeout=LONGEST_MATCH) is not None
+    except regex.error as error:
         raise BadInput(
-            f"adapter.targets: {pattern!r} is no layer's name and no regular expression ({error})"
+            f"adapter.targets: {pattern!r:.200} is no layer's name and no regular expression "
+            f"({error}); accepted: all-linear, names, or regular expressions"
+        ) from error
+    except TimeoutError as error:
+        raise BadInput(
+            f"adapter.targets: {pattern!r:.200} takes more than {LONGEST_MATCH} s to match {name}; "
+            "accepted: a simpler regular expression, without nested repetitions"
         ) from error
 
 

@@ -70,8 +70,8 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "adapter.rank", self.rank, "a whole number of at least 1")
-        alpha_ok = self.alpha is None or self.alpha > 0
-        require(alpha_ok, "adapter.alpha", self.alpha, "a number above 0")
+        alpha_ok = self.alpha is None or 0 < self.alpha <= 1e6
+        require(alpha_ok, "adapter.alpha", self.alpha, "null, or a number above 0, at most 1000000")
         require(
             0 <= self.dropout < 1,
             "adapter.dropout",

@@ -1,9 +1,48 @@
-"""The check that every section applies to its values."""
+"""The checks that every section applies to its values."""
+
+import dataclasses
+import math
+from typing import Any
 
 from balora_jax.errors import BadInput
+
+# The largest size of any number but a seed. Larger ones are slips, which would otherwise end as a
+# loss that is not finite, or as memory that no machine has.
+LARGEST = 10**9
+SEED = "seed"
+LARGEST_SEED = 2**63 - 1
 
 
 def require(ok: bool, name: str, value: object, accepted: str) -> None:
     """Raise BadInput unless `ok`, with the option's name, its value and the accepted values."""
     if not ok:
-        raise BadInput(f"{name} is {value!r}; accepted: {accepted}")
+        raise BadInput(f"{name} is {_shown(value)}; accepted: {accepted}")
+
+
+def require_sizes(section: Any, prefix: str = "") -> None:
+    """Check that all numbers of a section are finite and not absurdly large.
+
+    Args:
+      section: a dataclass; sections in it are checked, too.
+      prefix: what the options' names begin with, such as `model.`.
+
+    Raises:
+      BadInput: a number is too large, infinite or NaN.
+    """
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        name = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            require_sizes(value, f"{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            largest = LARGEST_SEED if field.name == SEED else LARGEST
+            ok = math.isfinite(value) and abs(value) <= largest
+            require(ok, name, value, f"a finite number of at most {largest} in size")
+
+
+def _shown(value: object) -> str:
+    """A value for a message; a long one is cut."""
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -1,6 +1,7 @@
 """The parser of yaml files and command-line options, with a one-sentence message for each error."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -8,16 +9,19 @@ import itertools
 import pathlib
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import docstring_parser
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from balora_jax.config.adapter import parse_start
+from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
 from balora_jax.config.run import RunConfig
+from balora_jax.config.yaml_files import OPTION as CONFIG_OPTION
+from balora_jax.config.yaml_files import option_names, read_yaml
 from balora_jax.errors import BadInput, reason_of
 
 # The folder of the embedded tiny world in version 0.1, which configurations of old runs name.
@@ -38,7 +42,11 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
       BadInput: an unknown key, a value of the wrong type or out of range, a file that is not there
         or is not yaml, a plugin file that the configuration records and that was not loaded.
     """
-    require_plugins(_recorded_plugins(arguments))
+    files = {value: read_yaml(value) for value in _config_files(arguments)}
+    require_plugins(_recorded_plugins(files.values()))
+    classes = {"regularizers": regularizers_config()}
+    for file, options in files.items():
+        _check_sections(file, options, RunConfig, classes)
     parser = ArgumentParser(
         prog="balora train",
         description="Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
@@ -48,10 +56,11 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
     parser.add_argument(
         "--config", action="config", help="a yaml file of these options; later options override it"
     )
-    classes = {"regularizers": regularizers_config()}
     add_options(parser, RunConfig, classes=classes)
-    namespace = parse(parser, arguments)
-    config = _build(RunConfig, namespace, classes)
+    with _naming_file(files, arguments):
+        namespace = parse(parser, arguments)
+        config = _build(RunConfig, namespace, classes)
+    check_paths(config)
     # Also those of files that were named otherwise than by --config FILE.
     require_plugins(config.plugin_files)
     config = dataclasses.replace(config, plugins=[vars(plugin) for plugin in LOADED.values()])
@@ -128,23 +137,84 @@ def _build(
     return section(**values)
 
 
-def _recorded_plugins(arguments: Sequence[str]) -> list[PluginFile]:
-    """The plugin files that the yaml files among the arguments record.
+def _config_files(arguments: Sequence[str]) -> list[str]:
+    """The values of --config among the arguments."""
+    files = []
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name == CONFIG_OPTION:
+            files.append(value if equals else following)
+    return files
 
-    They are read before the arguments are parsed, because a registered term is an unknown key
-    until its plugin is loaded. A file that cannot be read is skipped: the parser reports it.
+
+def _check_sections(
+    file: str,
+    options: dict,
+    section: type,
+    classes: Mapping[str, type] | None = None,
+    prefix: str = "",
+) -> None:
+    """Check that every section of a yaml file is one, and no single value, list or nothing."""
+    types = typing.get_type_hints(section)
+    for field in dataclasses.fields(section):
+        kind = (classes or {}).get(field.name, types[field.name])
+        if field.name not in options or not dataclasses.is_dataclass(kind):
+            continue
+        value = options[field.name]
+        name = f"{prefix}{field.name}"
+        if not isinstance(value, dict):
+            names = ", ".join(option.name for option in dataclasses.fields(kind))
+            raise BadInput(f"{file}: {name} is {value!r:.100}; accepted: a section with {names}")
+        _check_sections(file, value, kind, prefix=f"{name}.")
+
+
+@contextlib.contextmanager
+def _naming_file(files: Mapping[str, dict], arguments: Sequence[str]) -> Iterator[None]:
+    """Begin the message on an option with the yaml file that sets it, unless the command does."""
+    try:
+        yield
+    except BadInput as error:
+        sentence = str(error)
+        named = re.match(r"(?:there is no option )?([\w.]+)", sentence)
+        option = named[1] if named else ""
+        in_command = any(argument.partition("=")[0] == f"--{option}" for argument in arguments)
+        for file, options in files.items():
+            if option in option_names(options) and not in_command:
+                raise BadInput(f"{file}: {sentence}") from error
+        raise
+
+
+def check_paths(config: RunConfig) -> None:
+    """Check every path of a configuration, before any of them is read or written.
+
+    Args:
+      config: the configuration.
+
+    Raises:
+      BadInput: a path cannot be one, or is of the wrong kind.
+    """
+    check_path("model.source", config.model.source, kind=FOLDER)
+    if config.model.tokenizer is not None:
+        check_path("model.tokenizer", config.model.tokenizer, kind=FOLDER)
+    if config.adapter.init is not None and parse_start(config.adapter.init) is None:
+        check_path("adapter.init", config.adapter.init, kind=FOLDER)
+    for name in ("train", "eval", "eval_ood", "predict"):
+        value = getattr(config.data, name)
+        sources = [value] if isinstance(value, str) else value or []
+        for source in sources:
+            check_path(f"data.{name}", source, kind=FILE)
+    check_output("output.dir", config.output.dir)
+
+
+def _recorded_plugins(files: Iterable[dict]) -> list[PluginFile]:
+    """The plugin files that yaml files record.
+
+    They are required before the arguments are parsed, because a registered term is an unknown key
+    until its plugin is loaded.
     """
     recorded: list[PluginFile] = []
-    for argument, following in itertools.pairwise([*arguments, ""]):
-        name, _, value = argument.partition("=")
-        path = pathlib.Path(value or following).expanduser()
-        if name != "--config" or not path.is_file():
-            continue
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-            continue
-        plugins = content.get("plugins") if isinstance(content, dict) else None
+    for options in files:
+        plugins = options.get("plugins")
         if not isinstance(plugins, list):
             continue
         for plugin in plugins:
@@ -243,6 +313,9 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     unknown_in_section = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
     if unknown_in_section:
         return _unknown_key(".".join(unknown_in_section.groups()), parser)
+    missing = re.search(r"arguments are required: ([\w., ]+)", text)
+    if missing:
+        return f"{missing[1]} must be given; accepted: on the command line or in a --config file"
     return _wrong_value(text, parser)
 
 
@@ -277,4 +350,5 @@ def _wrong_value(text: str, parser: ArgumentParser) -> str:
     types = re.sub(r"<class '(\w+)'>", r"\1", match["types"]).replace("NoneType", "null")
     if match["name"] in HIDDEN:
         return _unknown_key(match["name"], parser)
-    return f"{match['name']} is {match['value']!r}; accepted: {types}"
+    types = re.sub(r"Literal\[([^\]]*)\]", r"\1", types)
+    return f"{match['name']} is {match['value'][:200]!r}; accepted: {types}"

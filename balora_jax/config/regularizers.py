@@ -33,8 +33,8 @@ class TermConfig:
 
     def __post_init__(self) -> None:
         option = f"regularizers.{self.name}"
-        ok = 0 <= self.weight < float("inf")
-        require(ok, f"{option}.weight", self.weight, "a number of at least 0")
+        ok = 0 <= self.weight <= 1e6
+        require(ok, f"{option}.weight", self.weight, "a number from 0 to 1000000")
         for key in ("final", "delay", "ramp", "warmup"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"{option}.{key}", value, "a share from 0 to 1")
@@ -65,8 +65,8 @@ class ConsistencyConfig(TermConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ok = self.temperature > 0
-        accepted = "a number above 0"
+        ok = 0.01 <= self.temperature <= 1000
+        accepted = "a number from 0.01 to 1000"
         require(ok, f"regularizers.{self.name}.temperature", self.temperature, accepted)
 
 

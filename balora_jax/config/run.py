@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from balora_jax.config.adapter import AdapterConfig, parse_start, start_spellings
-from balora_jax.config.check import require
+from balora_jax.config.check import require, require_sizes
 from balora_jax.config.data import DataConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
@@ -60,6 +60,7 @@ class RunConfig:
     here: a plugin file is code, and only --plugin FILE.py on the command line loads it."""
 
     def __post_init__(self) -> None:
+        require_sizes(self)
         for plugin in self.plugins:
             accepted = "nothing: a run writes it, with path and sha256"
             require(set(plugin) == {"path", "sha256"}, "plugins", self.plugins, accepted)

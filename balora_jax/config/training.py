@@ -1,10 +1,12 @@
 """The optimizer, the updates and the device mesh."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from balora_jax.config.check import require
+
+# Far above any rate that trains.
+LARGEST_RATE = 100
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,7 @@ class OptimizerConfig:
     """AdamW and its learning rate."""
 
     learning_rate: float = 2e-5
-    """Peak learning rate."""
+    """Peak learning rate, at most 100."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Decay of the learning rate after the warm-up."""
     warmup: float = 0.03
@@ -33,20 +35,22 @@ class OptimizerConfig:
     """Learning rate of the adapters' B divided by that of A (LoRA+); 1 for plain AdamW."""
 
     def __post_init__(self) -> None:
-        above_zero = "a number above 0"
-        rate_ok = self.learning_rate > 0
-        require(rate_ok, "optimizer.learning_rate", self.learning_rate, above_zero)
-        decay_ok = self.weight_decay >= 0
-        require(decay_ok, "optimizer.weight_decay", self.weight_decay, "a number of at least 0")
-        require(self.eps > 0, "optimizer.eps", self.eps, above_zero)
+        rate_ok = 0 < self.learning_rate <= LARGEST_RATE
+        accepted = f"a number above 0, at most {LARGEST_RATE}"
+        require(rate_ok, "optimizer.learning_rate", self.learning_rate, accepted)
+        decay_ok = 0 <= self.weight_decay <= 100
+        from_0 = "a number from 0 to 100"
+        require(decay_ok, "optimizer.weight_decay", self.weight_decay, from_0)
+        eps_ok = 0 < self.eps <= 1
+        require(eps_ok, "optimizer.eps", self.eps, "a number above 0, at most 1")
         clip_ok = self.clip_norm is None or self.clip_norm > 0
         require(clip_ok, "optimizer.clip_norm", self.clip_norm, "null or a number above 0")
-        ratio_ok = 0 < self.loraplus_lr_ratio < math.inf
+        ratio_ok = 0 < self.loraplus_lr_ratio <= 1e4
         require(
             ratio_ok,
             "optimizer.loraplus_lr_ratio",
             self.loraplus_lr_ratio,
-            "a finite number above 0",
+            "a number above 0, at most 10000",
         )
         for key in ("warmup", "final"):
             value = getattr(self, key)
@@ -90,8 +94,8 @@ class TrainingConfig:
         at_least_one = "a whole number of at least 1"
         steps_ok = self.steps is None or self.steps >= 1
         require(steps_ok, "training.steps", self.steps, at_least_one)
-        epochs_ok = self.epochs is None or self.epochs > 0
-        require(epochs_ok, "training.epochs", self.epochs, "a number above 0")
+        epochs_ok = self.epochs is None or 0 < self.epochs <= 1e6
+        require(epochs_ok, "training.epochs", self.epochs, "a number above 0, at most 1000000")
         require(self.batch_size >= 1, "training.batch_size", self.batch_size, at_least_one)
         divides = self.accumulation >= 1 and self.batch_size % self.accumulation == 0
         require(
@@ -100,6 +104,8 @@ class TrainingConfig:
             self.accumulation,
             f"a divisor of training.batch_size {self.batch_size}",
         )
+        seed_ok = abs(self.seed) < 2**63
+        require(seed_ok, "training.seed", self.seed, "a whole number of at most 63 bits")
         every_ok = self.eval_every >= 0
         require(every_ok, "training.eval_every", self.eval_every, "a whole number of at least 0")
         patience_ok = self.patience is None or (self.patience >= 1 and self.eval_every >= 1)

@@ -86,7 +86,7 @@ def test_a_record_of_plugins_is_checked_wherever_it_stands(parsed, tmp_path):
     with pytest.raises(BadInput, match=r"--plugin a\.py"):
         parsed(f"config: {recorded}\n")
     with pytest.raises(BadInput, match=r"--plugin a\.py"):
-        parsed("{}", "--config", "{plugins: [{path: a.py, sha256: '00'}]}")
+        parsed("{}", "--config", str(recorded))
 
 
 def test_the_tiny_worlds_old_paths_are_found(parsed):

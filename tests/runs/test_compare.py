@@ -130,7 +130,7 @@ def _times(out):
     return {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
 
 
-def test_a_rate_that_diverges_is_never_used(shared_arguments, tmp_path, capsys):
+def test_a_rate_that_diverges_is_never_used(shared_arguments, tmp_path, capsys, any_rate):
     rates = ["--methods", "lora", "--learning_rates", "1e30", "1e-3"]
     main([*_options(tmp_path, *rates), *shared_arguments])
     assert list(json.loads((tmp_path / "comparison.json").read_text())) == ["lora, rate 0.001"]
@@ -148,7 +148,7 @@ def test_a_rate_that_diverges_is_never_used(shared_arguments, tmp_path, capsys):
     assert "lora-lr1e+30-seed0 diverged; to run it again, delete" in capsys.readouterr().out
 
 
-def test_every_rate_diverges(shared_arguments, tmp_path):
+def test_every_rate_diverges(shared_arguments, tmp_path, any_rate):
     methods = ["--methods", "lora", "pissa@1e-3", "--learning_rates", "1e30", "1e31"]
     main([*_options(tmp_path, *methods), *shared_arguments])
     results = json.loads((tmp_path / "comparison.json").read_text())

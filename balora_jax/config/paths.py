@@ -1,0 +1,105 @@
+"""The paths that options name, checked before anything is loaded or written."""
+
+import contextlib
+import os
+import pathlib
+import stat
+
+from balora_jax.errors import BadInput
+
+LONGEST = 4096
+FILE = "a file"
+FOLDER = "a folder"
+
+
+def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) -> pathlib.Path:
+    """Check the path that an option names; nothing is opened.
+
+    Args:
+      option: the option's name, for the message.
+      value: its value. What names nothing on this machine may be a name on the hub.
+      kind: what it must be if it exists: FILE or FOLDER.
+      must_exist: True if it must exist.
+
+    Returns:
+      The path, with ~ replaced by the home folder.
+
+    Raises:
+      BadInput: it is no possible path, something else than a file or folder, or of the other kind.
+    """
+    shown = f"{option} {value[:200]!r}" + (" ..." if len(value) > 200 else "")
+    if not value or len(value) > LONGEST or "\0" in value:
+        raise BadInput(
+            f"{shown} is no path; accepted: {kind}'s path of 1 to {LONGEST} characters without NUL"
+        )
+    try:
+        path = pathlib.Path(value).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{shown} names an unknown user; accepted: the path of {kind}") from error
+    try:
+        found = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise BadInput(f"{shown} is a link to nothing; accepted: the path of {kind}") from None
+        if must_exist:
+            raise BadInput(f"{shown} does not exist; accepted: the path of {kind}") from None
+        return path
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"{shown} cannot be used ({reason}); accepted: the path of {kind}"
+        ) from error
+    right = stat.S_ISREG(found) if kind == FILE else stat.S_ISDIR(found)
+    if not right:
+        raise BadInput(f"{shown} is {_describe(found)}; accepted: {kind}")
+    return path
+
+
+def check_output(option: str, value: str) -> pathlib.Path:
+    """Check that a folder can be written to, or created.
+
+    Args:
+      option: the option's name, for the message.
+      value: its value.
+
+    Returns:
+      The path, with ~ replaced by the home folder.
+
+    Raises:
+      BadInput: it is no folder, or cannot be created or written to.
+    """
+    path = check_path(option, value, kind=FOLDER)
+    if path.is_dir():
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise BadInput(
+                f"{option} {value[:200]!r} cannot be written to; accepted: a folder that can"
+            )
+        return path
+    missing = path
+    try:
+        while not missing.parent.exists():
+            missing = missing.parent
+        # Nothing but the attempt tells whether a folder can be created.
+        missing.mkdir()
+        with contextlib.suppress(OSError):
+            missing.rmdir()
+    except FileExistsError:
+        # Another process has just created it.
+        return path
+    except OSError as error:
+        raise BadInput(
+            f"{option} {value[:200]!r} cannot be created ({error.strerror}); "
+            "accepted: a folder that exists, or one in a folder that can be written to"
+        ) from error
+    return path
+
+
+def _describe(mode: int) -> str:
+    """Name the kind of a file."""
+    kinds = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
