@@ -141,8 +141,8 @@ def _bounded_time() -> Iterator[None]:
         raise _TooLong(f"it takes more than {MOST_SECONDS:g} seconds")
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    # Again each second, in case that a library swallows the first exception.
-    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS, 1.0)
+    # And repeatedly then: jinja's compiler swallows exceptions in expressions of constants.
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS, 0.1)
     try:
         yield
     finally:

@@ -50,7 +50,7 @@ def _text(row: Mapping[str, Any], field: str, name: str, rows: Rows, index: int)
     # Data sets like Alpaca's leave an empty input out of the row.
     if field not in row and name != "input":
         raise BadInput(
-            f"{rows.where(index)} has no field {field}; it has: {listed(row)}; "
+            f"{rows.where(index)} has no field {field}; it has: {listed(row) or 'none'}; "
             "accepted: rows that all have the field"
         )
     value = row.get(field)

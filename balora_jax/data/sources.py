@@ -77,7 +77,7 @@ class Rows:
         if missing:
             raise BadInput(
                 f"{self.source} has no field {listed(missing)}{note}; "
-                f"it has: {listed(self.columns)}"
+                f"it has: {listed(self.columns) or 'none'}; accepted: one that it has"
             )
 
     def require_unicode(self, index: int, field: str, text: str) -> None:

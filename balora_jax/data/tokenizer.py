@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from balora_jax.data.batch import DTYPES
-from balora_jax.data.messages import first_line, shown
+from balora_jax.data.messages import first_line, listed, shown
 from balora_jax.data.sources import HUB_NAME
 from balora_jax.errors import BadInput, reason_of
 
@@ -116,7 +116,8 @@ def _find(source: str) -> str:
         ) from error
     if not HUB_NAME.fullmatch(source):
         raise BadInput(
-            f"the tokenizer folder {source} does not exist; accepted: a folder, or a hub id"
+            f"the tokenizer folder {listed([source])} does not exist; "
+            "accepted: a folder, or a hub id"
         )
     return source
 

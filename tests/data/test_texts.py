@@ -81,7 +81,9 @@ def test_long_pairs_are_cut_and_counted(tokenizer, rows):
         "[SEP]",
     ]
     assert texts.truncated == 1
-    assert str(texts) == "2 examples, 1 truncated; 11 tokens, at most 6 an example"
+    assert str(texts) == (
+        "2 examples, 1 truncated, all of class 1; 11 tokens, at most 6 an example"
+    )
 
 
 def test_scores_are_floats_between_the_tasks_ends(tokenizer, rows):
