@@ -4,17 +4,20 @@ import errno
 import logging
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
-
-from balora_jax.config.parse import add_options, parse, read_config, split
-from balora_jax.config.plugins import load_plugins
-from balora_jax.errors import BadInput, Diverged, OutputError
+from balora_jax.errors import BadInput, Diverged, OutputError, reason_of
 
 # The system refused to write: no space, no quota, too large, read only, a fault of the device.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+# XLA's name for memory that a device lacks, within the messages of its exceptions.
+DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
+INTERRUPTED = 130
+# The exit code of a program that ends by SIGPIPE: nobody reads the output any more.
+UNREAD = 141
 
 
 class Command(NamedTuple):
@@ -29,9 +32,12 @@ class Command(NamedTuple):
     help: str
 
 
-# Each command imports its module when it runs, so that help and errors need not wait for jax.
+# Each command imports its modules when it runs, so that help and errors need not wait for jax, and
+# Ctrl-C finds the process in `main`.
 def train(arguments: Sequence[str]) -> None:
     """Run `balora train`."""
+    from balora_jax.config.parse import read_config
+
     config = read_config(arguments)
     from balora_jax.runs.finetune import finetune
 
@@ -47,45 +53,22 @@ def quickstart(arguments: Sequence[str]) -> None:
 
 def compare(arguments: Sequence[str]) -> None:
     """Run `balora compare`."""
-    parser = _parser("compare")
-    parser.add_argument(
-        "--out", type=str, required=True, help="a folder for the runs and the table"
-    )
-    parser.add_argument(
-        "--methods",
-        type=str,
-        nargs="+",
-        default=["lora", "pissa", "ba-lora"],
-        help="each METHOD or METHOD@RATE",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[0, 1, 2],
-        help="training.seed of each method's runs",
-    )
-    parser.add_argument(
-        "--learning_rates",
-        type=float,
-        nargs="+",
-        default=[],
-        help="the best of them for each method",
-    )
-    names = ("out", "methods", "seeds", "learning_rates", "help")
-    compare_arguments, train_arguments = split(arguments, names)
-    options = parse(parser, compare_arguments)
+    from balora_jax.config.commands import compare_options
+
+    options = compare_options(arguments, COMMANDS["compare"].help)
     from balora_jax.runs.compare import compare as compare_methods
 
     path = compare_methods(
-        options.out, options.methods, options.seeds, options.learning_rates, train_arguments
+        options.out, options.methods, options.seeds, options.learning_rates, options.run
     )
     print(path.read_text())
 
 
 def export(arguments: Sequence[str]) -> None:
     """Run `balora export`."""
-    options = _read_run_options("export", "adapter", arguments)
+    from balora_jax.config.commands import run_options
+
+    options = run_options("export", "adapter", arguments, COMMANDS["export"].help)
     from balora_jax.runs.export import export_run
 
     print(export_run(options.run, options.checkpoint, options.out))
@@ -93,7 +76,9 @@ def export(arguments: Sequence[str]) -> None:
 
 def merge(arguments: Sequence[str]) -> None:
     """Run `balora merge`."""
-    options = _read_run_options("merge", "merged", arguments)
+    from balora_jax.config.commands import run_options
+
+    options = run_options("merge", "merged", arguments, COMMANDS["merge"].help)
     from balora_jax.runs.export import merge_run
 
     print(merge_run(options.run, options.checkpoint, options.out))
@@ -101,19 +86,20 @@ def merge(arguments: Sequence[str]) -> None:
 
 def generate(arguments: Sequence[str]) -> None:
     """Run `balora generate`."""
-    from balora_jax.runs.generate import GenerateOptions, generate_texts
+    from balora_jax.config.commands import generate_options
 
-    parser = ArgumentParser(
-        prog="balora generate", description="Continue prompts.", exit_on_error=False
-    )
-    add_options(parser, GenerateOptions)
-    options = parse(parser, arguments)
-    generate_texts(GenerateOptions(**vars(options)))
+    options = generate_options(arguments, "Continue prompts.")
+    from balora_jax.runs.generate import generate_texts
+
+    generate_texts(options)
 
 
 def doctor(arguments: Sequence[str]) -> None:
     """Run `balora doctor`."""
-    parse(_parser("doctor"), arguments)
+    from balora_jax.config.commands import make_parser
+    from balora_jax.config.parse import parse
+
+    parse(make_parser("doctor", COMMANDS["doctor"].help), arguments)
     from balora_jax.runs.doctor import diagnose
 
     diagnose()
@@ -150,13 +136,38 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; exit with code 2 on bad input or a loss that is not finite.
+    """Run one command, and end with a sentence and an exit code whatever happens.
+
+    The exit code is 2 for bad input and for a loss that is not finite, 130 for Ctrl-C, 141 where
+    nobody reads the output, and 1 for everything else that fails.
 
     Args:
       arguments: the command's name and its arguments; those of the process by default.
     """
-    if arguments is None:
-        arguments = sys.argv[1:]
+    try:
+        try:
+            _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            # Else what cannot be printed is only found after the end.
+            _flush()
+    except (BadInput, Diverged) as error:
+        _end(2, str(error))
+    except OutputError as error:
+        _end(1, str(error))
+    except KeyboardInterrupt:
+        # During training Ctrl-C is a request to save and stop; this is before or after it.
+        _end(INTERRUPTED, "interrupted")
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(UNREAD)
+    except MemoryError:
+        _end(1, _memory_sentence("this machine's memory"))
+    except Exception as error:
+        _end(1, _failure(error))
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Find the command and run it."""
     name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         _print_help()
@@ -168,29 +179,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # orbax's threads log the exceptions that they also raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    if name not in COMMANDS:
+        raise BadInput(f"there is no command {name[:100]!r}; accepted: {', '.join(COMMANDS)}")
+    from balora_jax.config.plugins import load_plugins
+
+    COMMANDS[name].function(load_plugins(rest))
+
+
+def _end(code: int, sentence: str) -> None:
+    """Print a sentence as one line on the error stream, and exit."""
+    line = " ".join(sentence.split())
+    # Half of a character in UTF-16, from a file's name or a JSON text, cannot be printed.
+    printable = line.encode("utf-8", "backslashreplace").decode("utf-8")
+    print(f"balora: {printable}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _flush() -> None:
+    """Write what has been printed.
+
+    Raises:
+      OutputError: standard output cannot be written.
+      BrokenPipeError: nobody reads it.
+    """
+    if sys.stdout is None or sys.stdout.closed:
+        return
     try:
-        if name not in COMMANDS:
-            raise BadInput(f"there is no command {name!r}; accepted: {', '.join(COMMANDS)}")
-        COMMANDS[name].function(load_plugins(rest))
-    except (BadInput, Diverged) as error:
-        print(f"balora: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except OutputError as error:
-        print(f"balora: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        print(f"balora: {_disk_sentence(error)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        # During training Ctrl-C is a request to save and stop; this is before or after it.
-        print("balora: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _discard_output()
+        raise OutputError(
+            f"standard output could not be written ({error.strerror}); repeat the command with "
+            "an output that can be written"
+        ) from error
+
+
+def _discard_output() -> None:
+    """Send the rest of standard output nowhere, so that Python's end cannot fail to write it."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        # A stream within this process.
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def _failure(error: Exception) -> str:
+    """The sentence for an exception that is no fault of the input."""
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return _disk_sentence(error)
+    if DEVICE_MEMORY in str(error):
+        return _memory_sentence("the device's memory")
+    return _fault_sentence(error)
 
 
 def _disk_sentence(error: OSError) -> str:
-    """What could not be written, why, and how to go on."""
+    """The sentence on a file that could not be written, and on how to go on."""
     name = f"{error.filename} " if error.filename else "a file "
     return (
         f"{name}could not be written ({error.strerror}); make room and repeat the command: "
@@ -198,30 +246,38 @@ def _disk_sentence(error: OSError) -> str:
     )
 
 
+def _memory_sentence(memory: str) -> str:
+    return (
+        f"{memory} is full; reduce training.batch_size (or raise training.accumulation), "
+        "data.max_length or the size of the model, or set training.remat full; for generate, "
+        "reduce --batch_size or --max_new_tokens; --output.resume goes on from a run's checkpoint"
+    )
+
+
+def _fault_sentence(error: Exception) -> str:
+    """The sentence for an exception that nothing expects, and where its traceback is."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            encoding="utf-8",
+            errors="backslashreplace",
+            prefix="balora-traceback-",
+            suffix=".txt",
+            delete=False,
+        ) as file:
+            file.write(text)
+        place = f"in {file.name}"
+    except OSError:
+        print(text, file=sys.stderr)
+        place = "above"
+    return (
+        f"this is a fault of balora itself ({reason_of(error)}); the traceback is {place}, "
+        "please report it"
+    )
+
+
 def _print_help() -> None:
     print("usage: balora COMMAND [--help] [options]\n")
     for name, command in COMMANDS.items():
         print(f"  {name:11} {command.help}")
-
-
-def _parser(name: str) -> ArgumentParser:
-    """An empty parser for a command."""
-    return ArgumentParser(
-        prog=f"balora {name}", description=COMMANDS[name].help, exit_on_error=False
-    )
-
-
-def _read_run_options(command: str, subfolder: str, arguments: Sequence[str]) -> Namespace:
-    """Parse the options of `balora export` and `balora merge`."""
-    parser = _parser(command)
-    parser.add_argument("--run", type=str, required=True, help="the run's folder")
-    parser.add_argument(
-        "--checkpoint", type=str, default="latest", help="a step, latest, or best (held out)"
-    )
-    parser.add_argument(
-        "--out",
-        type=str,
-        default=None,
-        help=f"where to write; {subfolder}/ in the run's folder by default",
-    )
-    return parse(parser, arguments)

@@ -27,7 +27,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def system_reason(error: BaseException) -> str:
-    """What the operating system said, if an exception's message has it, or type and message."""
+    """The operating system's own words in an exception's message, or its type and message."""
     found = SYSTEM_REASONS.search(str(error))
     return found[0] if found else reason_of(error)
 

@@ -1,6 +1,5 @@
 """Text generation from the command line: prompts continued by a run, its base model, or both."""
 
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,66 +10,17 @@ import numpy as np
 from rich.console import Console
 
 from balora_jax import data, models
-from balora_jax.errors import BadInput
+from balora_jax.config.generate import GenerateOptions
+from balora_jax.config.paths import FILE, check_path
+from balora_jax.errors import BadInput, reason_of
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
 from balora_jax.runs.export import reopen
 from balora_jax.training.run_folder import RunFolder
 
 # The value of --template that leaves prompts as they are.
 NO_TEMPLATE = "none"
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """The options of `balora generate`."""
-
-    run: str | None = None
-    """A run's folder; its model, adapters and prompt template are used."""
-    model: str | None = None
-    """A Hugging Face folder or hub id, instead of a run."""
-    prompt: str | None = None
-    """One prompt; its continuation streams to the terminal."""
-    prompts: str | None = None
-    """A text file with a prompt a line; they are continued in batches."""
-    compare: bool = False
-    """Also show the continuation of the model without the run's adapters."""
-    checkpoint: str = "latest"
-    """The run's checkpoint: a step, latest, or best (by held-out loss)."""
-    template: str | None = None
-    """alpaca, chat, a text with {instruction}, or none. By default the run's; none with --model."""
-    max_new_tokens: int = 200
-    """The most tokens to add."""
-    temperature: float = 0.0
-    """0 takes the likeliest token; the higher the temperature, the more random the draws."""
-    top_p: float = 1.0
-    """Draw from the likeliest tokens that make up this share of the probability."""
-    stop: list[str] | None = None
-    """Texts that end a continuation."""
-    seed: int = 0
-    """The random seed of the draws."""
-    batch_size: int = 8
-    """Prompts continued at once."""
-
-    def __post_init__(self) -> None:
-        if (self.run is None) == (self.model is None):
-            raise BadInput(
-                "generate needs a run or a model; "
-                "accepted: exactly one of --run DIR and --model SOURCE"
-            )
-        if (self.prompt is None) == (self.prompts is None):
-            raise BadInput(
-                "generate needs prompts; accepted: exactly one of --prompt TEXT and --prompts FILE"
-            )
-        if self.compare and self.run is None:
-            raise BadInput("--compare shows a run beside its model; accepted: with --run DIR")
-        for name, valid, accepted in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "a whole number of at least 1"),
-            ("temperature", self.temperature >= 0, "a number of at least 0"),
-            ("top_p", 0 < self.top_p <= 1, "a share above 0, at most 1"),
-            ("batch_size", self.batch_size >= 1, "a whole number of at least 1"),
-        ):
-            if not valid:
-                raise BadInput(f"--{name} is {getattr(self, name)}; accepted: {accepted}")
+# Bytes of a file of prompts.
+LARGEST_PROMPTS = 2**28
 
 
 @dataclass(frozen=True)
@@ -145,15 +95,26 @@ def _read_prompts(options: GenerateOptions) -> list[str]:
     if options.prompt is not None:
         prompts = [options.prompt]
     else:
-        path = pathlib.Path(options.prompts).expanduser()
-        if not path.is_file():
-            raise BadInput(
-                f"--prompts {path} is no file; accepted: a text file with a prompt a line"
-            )
-        prompts = [line for line in path.read_text().splitlines() if line.strip()]
+        prompts = [line for line in _prompt_lines(options.prompts) if line.strip()]
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise BadInput("a prompt is empty; accepted: at least one word")
     return prompts
+
+
+def _prompt_lines(value: str) -> list[str]:
+    """Read the lines of --prompts FILE."""
+    accepted = "accepted: a text file in UTF-8 with a prompt a line"
+    path = check_path("--prompts", value, kind=FILE)
+    if not path.is_file():
+        raise BadInput(f"--prompts {path} is no file; {accepted}")
+    if path.stat().st_size > LARGEST_PROMPTS:
+        raise BadInput(f"--prompts {path} has more than {LARGEST_PROMPTS} bytes; {accepted}")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"--prompts {path} cannot be read ({reason_of(error)}); {accepted}"
+        ) from error
 
 
 def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:

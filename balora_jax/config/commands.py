@@ -1,0 +1,181 @@
+"""The options of the commands beside train: compare, generate, export, merge and doctor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jsonargparse import ArgumentParser
+
+from balora_jax.config.generate import GenerateOptions
+from balora_jax.config.parse import add_options, parse, split
+from balora_jax.config.paths import FOLDER, check_output, check_path
+from balora_jax.config.training import OptimizerConfig, TrainingConfig
+from balora_jax.errors import BadInput
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of `balora compare`.
+
+    Attributes:
+      out: a folder for the runs and the table.
+      methods: each METHOD or METHOD@RATE.
+      seeds: training.seed of each method's runs.
+      learning_rates: the rates to search; empty for the configured one.
+      run: the arguments of `balora train` that all runs share.
+    """
+
+    out: str
+    methods: list[str]
+    seeds: list[int]
+    learning_rates: list[float]
+    run: list[str]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `balora export` and `balora merge`.
+
+    Attributes:
+      run: the run's folder.
+      checkpoint: a step, latest, or best.
+      out: the folder to write; None for the one in the run's folder.
+    """
+
+    run: str
+    checkpoint: str
+    out: str | None
+
+
+def make_parser(command: str, description: str) -> ArgumentParser:
+    """Make a parser without options.
+
+    Args:
+      command: the command's name.
+      description: its line in the help.
+    """
+    return ArgumentParser(
+        prog=f"balora {command}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+
+
+def compare_options(arguments: Sequence[str], description: str) -> CompareOptions:
+    """Parse the arguments of `balora compare`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option of the comparison itself cannot be used.
+    """
+    parser = make_parser("compare", description)
+    parser.add_argument(
+        "--out", type=str, required=True, help="a folder for the runs and the table"
+    )
+    parser.add_argument(
+        "--methods",
+        type=str,
+        nargs="+",
+        default=["lora", "pissa", "ba-lora"],
+        help="each METHOD or METHOD@RATE",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="training.seed of each method's runs",
+    )
+    parser.add_argument(
+        "--learning_rates",
+        type=float,
+        nargs="+",
+        default=[],
+        help="the best of them for each method",
+    )
+    names = ("out", "methods", "seeds", "learning_rates", "help")
+    compare_arguments, run = split(arguments, names)
+    options = CompareOptions(**vars(parse(parser, compare_arguments)), run=run)
+    check_output("--out", options.out)
+    for seed in options.seeds:
+        _check_seed(seed)
+    for rate in options.learning_rates:
+        _check_rate("--learning_rates", str(rate), rate)
+    for method in options.methods:
+        _check_fixed_rate(method)
+    return options
+
+
+def generate_options(arguments: Sequence[str], description: str) -> GenerateOptions:
+    """Parse the arguments of `balora generate`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option cannot be used, or lacks another one.
+    """
+    parser = make_parser("generate", description)
+    add_options(parser, GenerateOptions)
+    return GenerateOptions(**vars(parse(parser, arguments)))
+
+
+def run_options(
+    command: str, subfolder: str, arguments: Sequence[str], description: str
+) -> RunOptions:
+    """Parse the arguments of `balora export` or `balora merge`.
+
+    Args:
+      command: export or merge.
+      subfolder: the folder in the run's that it writes by default.
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option does not exist, or a path cannot be used.
+    """
+    parser = make_parser(command, description)
+    parser.add_argument("--run", type=str, required=True, help="the run's folder")
+    parser.add_argument(
+        "--checkpoint", type=str, default="latest", help="a step, latest, or best (held out)"
+    )
+    parser.add_argument(
+        "--out",
+        type=str,
+        default=None,
+        help=f"where to write; {subfolder}/ in the run's folder by default",
+    )
+    options = RunOptions(**vars(parse(parser, arguments)))
+    check_path("--run", options.run, kind=FOLDER, must_exist=True)
+    if options.out is not None:
+        check_output("--out", options.out)
+    return options
+
+
+def _check_seed(seed: int) -> None:
+    try:
+        TrainingConfig(steps=1, seed=seed)
+    except BadInput as error:
+        raise BadInput(f"--seeds: {error}") from error
+
+
+def _check_rate(option: str, text: str, rate: float) -> None:
+    """Check a learning rate as that of a run, before the first of many runs begins."""
+    try:
+        OptimizerConfig(learning_rate=rate)
+    except BadInput as error:
+        raise BadInput(f"{option} has {text[:100]!r}: {error}") from error
+
+
+def _check_fixed_rate(method: str) -> None:
+    """Check the rate in METHOD@RATE; the comparison refuses what is no number."""
+    _, _, rate = method.partition("@")
+    try:
+        number = float(rate)
+    except ValueError:
+        return
+    _check_rate("--methods", method, number)

@@ -1,0 +1,98 @@
+"""The options of `balora generate`."""
+
+from dataclasses import dataclass
+
+from balora_jax.config.check import require
+from balora_jax.config.paths import FILE, FOLDER, check_path
+from balora_jax.errors import BadInput
+
+# Above this the probabilities of a vocabulary are all but equal.
+LARGEST_TEMPERATURE = 100
+# Below this, but for 0, the quotients of the logits leave the range of float32.
+SMALLEST_TEMPERATURE = 0.001
+LARGEST_BATCH = 65536
+LARGEST_SEED = 2**63 - 1
+LARGEST_LENGTH = 1_000_000
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """The options of `balora generate`."""
+
+    run: str | None = None
+    """A run's folder; its model, adapters and prompt template are used."""
+    model: str | None = None
+    """A Hugging Face folder or hub id, instead of a run."""
+    prompt: str | None = None
+    """One prompt; its continuation streams to the terminal."""
+    prompts: str | None = None
+    """A text file in UTF-8 with a prompt a line; they are continued in batches."""
+    compare: bool = False
+    """Also show the continuation of the model without the run's adapters."""
+    checkpoint: str = "latest"
+    """The run's checkpoint: a step, latest, or best (by held-out loss)."""
+    template: str | None = None
+    """alpaca, chat, a text with {instruction}, or none. By default the run's; none with --model."""
+    max_new_tokens: int = 200
+    """The most tokens to add, 1 to 1000000."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; the higher the temperature (0.001 to 100), the more random the
+    draws."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that make up this share of the probability."""
+    stop: list[str] | None = None
+    """Texts that end a continuation."""
+    seed: int = 0
+    """The random seed of the draws."""
+    batch_size: int = 8
+    """Prompts continued at once, 1 to 65536."""
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.model is None):
+            raise BadInput(
+                "generate needs a run or a model; "
+                "accepted: exactly one of --run DIR and --model SOURCE"
+            )
+        if (self.prompt is None) == (self.prompts is None):
+            raise BadInput(
+                "generate needs prompts; accepted: exactly one of --prompt TEXT and --prompts FILE"
+            )
+        if self.compare and self.run is None:
+            raise BadInput("--compare shows a run beside its model; accepted: with --run DIR")
+        self._check_numbers()
+        self._check_paths()
+
+    def _check_numbers(self) -> None:
+        warm = SMALLEST_TEMPERATURE <= self.temperature <= LARGEST_TEMPERATURE
+        for name, valid, accepted in (
+            (
+                "max_new_tokens",
+                1 <= self.max_new_tokens <= LARGEST_LENGTH,
+                f"a whole number of at least 1, at most {LARGEST_LENGTH}",
+            ),
+            (
+                "temperature",
+                self.temperature == 0 or warm,
+                f"0, or a number from {SMALLEST_TEMPERATURE} to {LARGEST_TEMPERATURE}",
+            ),
+            ("top_p", 0 < self.top_p <= 1, "a share above 0, at most 1"),
+            (
+                "batch_size",
+                1 <= self.batch_size <= LARGEST_BATCH,
+                f"a whole number of at least 1, at most {LARGEST_BATCH}",
+            ),
+            (
+                "seed",
+                0 <= self.seed <= LARGEST_SEED,
+                f"a whole number from 0 to {LARGEST_SEED}",
+            ),
+        ):
+            require(valid, f"--{name}", getattr(self, name), accepted)
+
+    def _check_paths(self) -> None:
+        if self.run is not None:
+            check_path("--run", self.run, kind=FOLDER)
+        if self.model is not None:
+            check_path("--model", self.model, kind=FOLDER)
+        if self.prompts is not None:
+            check_path("--prompts", self.prompts, kind=FILE)
