@@ -63,7 +63,8 @@ def test_the_root_is_small():
 
 
 def test_tests_mirror_the_package():
-    assert _folders(pathlib.Path(__file__).parent) - {"cases"} == _folders(PACKAGE)
+    beside = {"cases", "bad_input", "faults", "fuzz"}
+    assert _folders(pathlib.Path(__file__).parent) - beside == _folders(PACKAGE)
 
 
 def test_only_models_and_foreign_adapters_import_linen():

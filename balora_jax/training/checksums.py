@@ -20,7 +20,7 @@ ARRAYS_HASH = "# the arrays: "
 
 @dataclass(frozen=True)
 class Check:
-    """What the checksums of a folder say.
+    """The result of a check of a folder by its checksums.
 
     Attributes:
       fault: the first file that is missing or has changed, and how; None if there is none.

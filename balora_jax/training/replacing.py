@@ -78,7 +78,7 @@ def is_running(process: str) -> bool:
 
 
 def _prefix(path: pathlib.Path) -> str:
-    """What the name of a folder begins with that is to take the place of another."""
+    """The beginning of the name of a folder that is to take the place of another."""
     return f".{path.name}-{socket.gethostname()}-"
 
 

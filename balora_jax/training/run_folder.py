@@ -151,7 +151,7 @@ class RunFolder:
         return read_config(["--config", str(self.config)])
 
     def _recorded(self) -> dict[str, Any]:
-        """What config.yaml holds, unchecked."""
+        """The content of config.yaml, unchecked."""
         try:
             recorded = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -28,7 +28,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def expected(run_arguments, tmp_path_factory):
-    """What the run of these tests writes where there is room."""
+    """The folder of the same run on a disk with room."""
     folder = tmp_path_factory.mktemp("room") / "run"
     main(["train", *run_arguments(folder, "--output.merge")])
     return folder
