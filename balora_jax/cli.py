@@ -182,8 +182,10 @@ def _run(arguments: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise BadInput(f"there is no command {name[:100]!r}; accepted: {', '.join(COMMANDS)}")
     from balora_jax.config.plugins import load_plugins
+    from balora_jax.training.interrupt import ends_by_signal
 
-    COMMANDS[name].function(load_plugins(rest))
+    with ends_by_signal("before its end; the same command starts it again"):
+        COMMANDS[name].function(load_plugins(rest))
 
 
 def _end(code: int, sentence: str) -> None:

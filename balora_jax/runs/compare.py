@@ -13,7 +13,8 @@ from balora_jax.config import Method, RunConfig
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, Diverged, reason_of
 from balora_jax.runs.finetune import finetune
-from balora_jax.training.run_folder import RunFolder, write_whole
+from balora_jax.training.replacing import write_whole
+from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.summary import Summary
 
 # A row's title (method and learning rate) -> {column: value} of each of its runs; None for a run

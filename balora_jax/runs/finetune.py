@@ -29,7 +29,7 @@ from balora_jax.runs.weights import load_model, materialize, trained_head
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
-from balora_jax.training.interrupt import StopRequest
+from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Batches, Loop
 from balora_jax.training.metrics import MetricsLog, read_records
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
@@ -39,6 +39,12 @@ from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
+
+# What a signal that ends the command at once means, in each part of a run: the ends of the sentence
+# `stopped by SIGTERM ...`.
+LOADING = "before the first update; nothing was trained, and the same command starts it again"
+TRAINING = "again; the last checkpoint is kept, and --output.resume goes on from it"
+FINISHING = "after the last update; every update is saved, and --output.resume writes the outputs"
 
 
 def finetune(config: RunConfig, console: Console | None = None) -> Summary | None:
@@ -59,13 +65,16 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
     start_time = time.monotonic()
     with contextlib.ExitStack() as closing:
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
-        run = set_up(config)
-        ready = restore(run, lock, closing, console)
-        trained = train(run, ready, console)
+        with ends_by_signal(LOADING):
+            run = set_up(config)
+            ready = restore(run, lock, closing, console)
+        with ends_by_signal(TRAINING):
+            trained = train(run, ready, console)
         if trained.stopped:
             screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugin_files)
             return None
-        return finish(run, ready, trained, console, start_time)
+        with ends_by_signal(FINISHING):
+            return finish(run, ready, trained, console, start_time)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,6 +142,12 @@ class Checkpoints(SavedCheckpoints):
             )
         return None
 
+    def restore_named(self, like: TrainState, name: str) -> tuple[TrainState, Position]:
+        """Read the checkpoint with a name, after those that are being written are complete."""
+        with self._writing():
+            self._manager.wait_until_finished()
+        return super().restore_named(like, name)
+
     def save(self, step: int, state: TrainState, data: dict[str, Any], score: float | None) -> None:
         """Start to write a checkpoint; do nothing if the step has one.
 

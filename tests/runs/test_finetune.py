@@ -219,7 +219,7 @@ def test_killed_and_resumed_is_bit_identical(run_arguments, tmp_path):
     assert _losses(tmp_path / "whole") == _losses(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_a_checkpoint_to_resume_from(run_arguments, tmp_path, number):
     process = _start(
         run_arguments(tmp_path / "run", "--training.steps", "100000", "--output.save_every", "50")
@@ -232,6 +232,18 @@ def test_a_signal_saves_a_checkpoint_to_resume_from(run_arguments, tmp_path, num
     assert f"--config {tmp_path / 'run' / 'config.yaml'} --output.resume" in out
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest() == done
     assert len(_losses(tmp_path / "run")) == done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_first_update_is_named(run_arguments, tmp_path, number):
+    process = _start(run_arguments(tmp_path / "run"))
+    # The counts of the data sets are printed while the run is prepared.
+    while "train:" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert f"balora: stopped by {number.name} before the first update" in errors
 
 
 def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
