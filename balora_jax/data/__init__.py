@@ -20,7 +20,7 @@ from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.submission import write_predictions
 from balora_jax.data.text_sets import TextSets, read_text_sets, text_task
 from balora_jax.data.texts import encode
-from balora_jax.data.tokenizer import load_tokenizer
+from balora_jax.data.tokenizer import load_tokenizer, token_ids
 
 __all__ = [
     "DTYPES",
@@ -56,6 +56,7 @@ __all__ = [
     "shuffled_order",
     "steps_for",
     "text_task",
+    "token_ids",
     "tokenize",
     "train_batches",
     "windowed_order",

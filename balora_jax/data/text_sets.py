@@ -8,6 +8,7 @@ from typing import Any
 from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples
 from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
+from balora_jax.data.messages import listed, shown
 from balora_jax.data.sources import load_rows
 from balora_jax.data.texts import encode
 from balora_jax.errors import BadInput
@@ -15,6 +16,8 @@ from balora_jax.errors import BadInput
 ROLES = ("text", "text_pair", "label")
 # The value of `data.predict` that stands for the hub's test sets of a GLUE task.
 HUB_TEST = "test"
+# Of a number of classes; each of them has a name and a row of the head.
+MOST_CLASSES = 10**6
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def text_task(config: DataConfig) -> TextTask:
         return find_task(config.task)
     unknown = sorted(set(config.fields) - set(ROLES))
     if unknown:
-        raise BadInput(f"data.fields has {', '.join(unknown)}; accepted: {', '.join(ROLES)}")
+        raise BadInput(f"data.fields has {listed(unknown)}; accepted: {', '.join(ROLES)}")
     fields = [config.fields.get("text", "text")]
     if "text_pair" in config.fields:
         fields.append(config.fields["text_pair"])
@@ -74,6 +77,10 @@ def text_task(config: DataConfig) -> TextTask:
     if isinstance(config.labels, list):
         labels = tuple(config.labels)
     else:
+        if config.labels > MOST_CLASSES:
+            raise BadInput(
+                f"data.labels is {shown(config.labels)}; accepted: at most {MOST_CLASSES} classes"
+            )
         labels = tuple(str(number) for number in range(config.labels))
     return TextTask(
         name="data.labels",

@@ -480,3 +480,10 @@ def test_the_command_line_refuses_a_pipe(refused, run_arguments, tmp_path):
     os.mkfifo(path)
     sentence = refused(["train", *run_arguments(tmp_path / "run", "--data.train", str(path))])
     assert "train.jsonl" in sentence
+
+
+@pytest.mark.parametrize("labels", [10**6 + 1, 10**15, 10**4000])
+def test_classes_without_end_are_refused(labels):
+    with pytest.raises(BadInput, match=r"data.labels is 10.*; accepted: at most 1000000") as error:
+        text_task(DataConfig(train="a.jsonl", labels=labels))
+    assert len(_sentence(error)) < 200
