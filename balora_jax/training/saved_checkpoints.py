@@ -9,7 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from balora_jax.errors import BadInput, reason_of
-from balora_jax.training.checksums import Check, check_checksums, hash_arrays
+from balora_jax.training.checksums import FILE, Check, check_checksums, hash_arrays
 from balora_jax.training.state import TrainState
 
 # A folder of its own, one level down: when the manager opens, it deletes unfinished checkpoints
@@ -176,6 +176,8 @@ class SavedCheckpoints:
         if like is None or not path.exists():
             return None
         check = check_checksums(path)
+        if not check.checked and (path / FILE).exists():
+            self.notices.append(f"the checksums of {path} are damaged: it could not be checked")
         fault = check.fault
         if fault is None:
             try:
