@@ -6,6 +6,8 @@ from transformers import PretrainedConfig
 
 from balora_jax.errors import BadInput
 from balora_jax.models.layers.activations import check_activation
+from balora_jax.models.messages import shown
+from balora_jax.models.sizes import require, require_divisor, require_token
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,12 @@ def encoder_config(hf: PretrainedConfig) -> EncoderConfig:
     position_type = getattr(hf, "position_embedding_type", "absolute")
     if position_type != "absolute":
         raise BadInput(
-            f"config.json's position_embedding_type is {position_type!r}; accepted: absolute"
+            f"config.json's position_embedding_type is {shown(position_type)}; accepted: absolute"
         )
+    require_divisor("hidden_size", hf.hidden_size, "num_attention_heads", hf.num_attention_heads)
+    require_token("pad_token_id", hf.pad_token_id, hf.vocab_size)
+    if hf.model_type == "roberta":
+        _check_numbered_positions(hf)
     classifier_dropout = hf.classifier_dropout
     if classifier_dropout is None:
         classifier_dropout = hf.hidden_dropout_prob
@@ -94,3 +100,12 @@ def encoder_config(hf: PretrainedConfig) -> EncoderConfig:
         init_std=hf.initializer_range,
         pad_token_id=hf.pad_token_id,
     )
+
+
+def _check_numbered_positions(hf: PretrainedConfig) -> None:
+    """Check that RoBERTa can number tokens from pad_token_id + 1."""
+    pad_token_id = hf.pad_token_id
+    highest = hf.max_position_embeddings - 2
+    fits = pad_token_id is not None and 0 <= pad_token_id <= highest
+    accepted = f"a whole number from 0 to max_position_embeddings - 2, which is {highest}"
+    require(fits, "pad_token_id", pad_token_id, accepted)

@@ -8,6 +8,8 @@ from transformers import PretrainedConfig
 from balora_jax.errors import BadInput
 from balora_jax.models.bert.config import EncoderConfig
 from balora_jax.models.layers.activations import check_activation
+from balora_jax.models.messages import shown
+from balora_jax.models.sizes import require, require_divisor, require_token
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,25 @@ def deberta_config(hf: PretrainedConfig) -> DebertaConfig:
         value = getattr(hf, name, None)
         return default if value is None else value
 
+    require_divisor("hidden_size", hf.hidden_size, "num_attention_heads", hf.num_attention_heads)
+    require_token("pad_token_id", hf.pad_token_id, hf.vocab_size)
     score_kinds = hf.pos_att_type or []
     if set(score_kinds) - {"c2p", "p2c"}:
-        raise BadInput(f"config.json's pos_att_type is {score_kinds}; accepted: of c2p and p2c")
+        raise BadInput(
+            f"config.json's pos_att_type is {shown(score_kinds)}; accepted: of c2p and p2c"
+        )
     max_distance = setting("max_relative_positions", -1)
     if max_distance < 1:
         max_distance = hf.max_position_embeddings
     buckets = max(setting("position_buckets", -1), 0)
+    fits = buckets != 1 and max_distance > buckets // 2 + 1
+    accepted = "0, or from 2 on and below twice the number of relative positions"
+    require(buckets == 0 or fits, "position_buckets", buckets, accepted)
+    conv_width = max(setting("conv_kernel_size", 0), 0)
+    conv_groups = setting("conv_groups", 1)
+    if conv_width:
+        require(conv_width % 2 == 1, "conv_kernel_size", conv_width, "0, or an odd number")
+        require_divisor("hidden_size", hf.hidden_size, "conv_groups", conv_groups)
     return DebertaConfig(
         model_type=hf.model_type,
         vocab_size=hf.vocab_size,
@@ -103,8 +117,8 @@ def deberta_config(hf: PretrainedConfig) -> DebertaConfig:
         position_to_content="p2c" in score_kinds,
         shared_kernels=setting("share_att_key", False),
         norm_positions="layer_norm" in setting("norm_rel_ebd", "none").lower(),
-        conv_width=max(setting("conv_kernel_size", 0), 0),
-        conv_groups=setting("conv_groups", 1),
+        conv_width=conv_width,
+        conv_groups=conv_groups,
         conv_activation=check_activation(setting("conv_act", "tanh")),
         pooler_activation=check_activation(hf.pooler_hidden_act),
         pooler_dropout=hf.pooler_dropout,

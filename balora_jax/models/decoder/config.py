@@ -7,8 +7,12 @@ from transformers import PretrainedConfig
 from balora_jax.errors import BadInput
 from balora_jax.models.layers.activations import check_activation
 from balora_jax.models.layers.rotary import Rope
+from balora_jax.models.messages import listed, shown
+from balora_jax.models.sizes import require, require_divisor, require_token
 
 ROPE_KINDS = ("default", "linear", "llama3")
+# The frequencies of a head's rotation are a constant of the compiled model.
+LARGEST_HEAD = 2**16
 LLAMA3_FIELDS = (
     "factor",
     "low_freq_factor",
@@ -102,7 +106,11 @@ def decoder_config(hf: PretrainedConfig) -> DecoderConfig:
         raise BadInput(
             "config.json has use_bidirectional_attention; accepted: causal attention only"
         )
+    _check_sizes(hf)
     head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    fits = head_dim % 2 == 0 and head_dim <= LARGEST_HEAD
+    accepted = f"an even number of at most {LARGEST_HEAD}, whose halves are rotated"
+    require(fits, "head_dim", head_dim, accepted)
     attention_bias = bool(getattr(hf, "attention_bias", False))
     activation = hf.hidden_activation if is_gemma2 else hf.hidden_act
     scores_divisor = hf.query_pre_attn_scalar if is_gemma2 else head_dim
@@ -136,6 +144,14 @@ def decoder_config(hf: PretrainedConfig) -> DecoderConfig:
     )
 
 
+def _check_sizes(hf: PretrainedConfig) -> None:
+    heads = hf.num_attention_heads
+    if getattr(hf, "head_dim", None) is None:
+        require_divisor("hidden_size", hf.hidden_size, "num_attention_heads", heads)
+    require_divisor("num_attention_heads", heads, "num_key_value_heads", hf.num_key_value_heads)
+    require_token("pad_token_id", hf.pad_token_id, hf.vocab_size)
+
+
 def _rope(hf: PretrainedConfig) -> Rope:
     parameters = hf.rope_parameters or {}
     if any(isinstance(value, dict) for value in parameters.values()):
@@ -144,16 +160,19 @@ def _rope(hf: PretrainedConfig) -> Rope:
         )
     kind = parameters.get("rope_type", "default")
     if kind not in ROPE_KINDS:
-        raise BadInput(f"config.json's rope_type is {kind!r}; accepted: {', '.join(ROPE_KINDS)}")
+        raise BadInput(
+            f"config.json's rope_type is {shown(kind)}; accepted: {', '.join(ROPE_KINDS)}"
+        )
     if parameters.get("partial_rotary_factor", 1.0) != 1.0:
         raise BadInput(
             "config.json's partial_rotary_factor is not 1; accepted: rotation of whole heads only"
         )
 
     def required(name: str) -> float:
-        if name not in parameters:
+        if parameters.get(name) is None:
             raise BadInput(
-                f"config.json's rope_parameters have no {name}, which rope_type {kind} needs"
+                f"config.json's rope_parameters have no {name}; accepted: a number, which "
+                f"rope_type {kind} needs"
             )
         return parameters[name]
 
@@ -162,7 +181,11 @@ def _rope(hf: PretrainedConfig) -> Rope:
         return Rope(theta)
     if kind == "linear":
         return Rope(theta, kind, required("factor"))
-    return Rope(theta, kind, *(required(name) for name in LLAMA3_FIELDS))
+    rope = Rope(theta, kind, *(required(name) for name in LLAMA3_FIELDS))
+    accepted = f"more than low_freq_factor, which is {rope.low_freq_factor}"
+    is_above = rope.high_freq_factor > rope.low_freq_factor
+    require(is_above, "high_freq_factor", rope.high_freq_factor, accepted)
+    return rope
 
 
 def _windows(hf: PretrainedConfig) -> tuple[int | None, ...]:
@@ -173,5 +196,8 @@ def _windows(hf: PretrainedConfig) -> tuple[int | None, ...]:
     unknown = sorted(set(layer_types) - {"full_attention", "sliding_attention"})
     if unknown:
         accepted = "full_attention, sliding_attention"
-        raise BadInput(f"config.json's layer_types has {', '.join(unknown)}; accepted: {accepted}")
+        raise BadInput(f"config.json's layer_types has {listed(unknown)}; accepted: {accepted}")
+    accepted = f"one for each of the {hf.num_hidden_layers} layers"
+    fits = len(layer_types) == hf.num_hidden_layers
+    require(fits, "layer_types", f"a list of {len(layer_types)}", accepted)
     return tuple(window if kind == "sliding_attention" else None for kind in layer_types)

@@ -6,6 +6,7 @@ from transformers import PretrainedConfig
 
 from balora_jax.errors import BadInput
 from balora_jax.models.layers.activations import check_activation
+from balora_jax.models.sizes import require_divisor, require_token
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def gpt2_config(hf: PretrainedConfig) -> Gpt2Config:
     for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
         if getattr(hf, name):
             raise BadInput(f"config.json has {name}; accepted: GPT-2 without it")
+    require_divisor("n_embd", hf.n_embd, "n_head", hf.n_head)
+    require_token("pad_token_id", hf.pad_token_id, hf.vocab_size)
     return Gpt2Config(
         model_type=hf.model_type,
         vocab_size=hf.vocab_size,

@@ -16,19 +16,12 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
+from balora_jax.models.hf.files import has_file, read_json, regular_file
+from balora_jax.models.messages import listed, shown
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-)
 DOWNLOADED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 PICKLE_FILES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -86,41 +79,19 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
     Raises:
       BadInput: `source` is not a folder, and the hub cannot provide it.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
     try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return path
         folder = snapshot_download(str(source), revision=revision, allow_patterns=DOWNLOADED_FILES)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub's client raises those of its libraries, too
         lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
+        reason = lines[0][:300] if lines else type(error).__name__
         raise BadInput(
-            f"{source!s} is neither a folder nor a model the hub could give ({reason})"
+            f"{listed([str(source)])} is neither a folder nor a model the hub could give "
+            f"({reason}); accepted: a Hugging Face model folder or a hub id"
         ) from error
     return Path(folder)
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON object from a file.
-
-    Args:
-      path: the file.
-
-    Returns:
-      The object.
-
-    Raises:
-      BadInput: there is no such file, or it holds no JSON object.
-    """
-    if not path.is_file():
-        raise BadInput(f"{path.parent} has no {path.name}; accepted: a Hugging Face model folder")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} does not hold a JSON object")
-    return value
 
 
 class Checkpoint:
@@ -145,8 +116,8 @@ class Checkpoint:
         self._open_files: dict[Path, safe_open] = {}
 
         # As in transformers, a single file takes precedence over an index.
-        index = folder / INDEX_FILE
-        if index.is_file() and not (folder / SINGLE_FILE).is_file():
+        if has_file(folder, INDEX_FILE) and not has_file(folder, SINGLE_FILE):
+            index = folder / INDEX_FILE
             file_of = _indexed_files(index)
             for file in sorted(set(file_of.values())):
                 self.headers.update(self._read_headers(file))
@@ -154,32 +125,41 @@ class Checkpoint:
         else:
             self.headers.update(self._read_headers(_single_file(folder)))
 
-    def read(self, name: str) -> np.ndarray:
-        """Read one tensor as it is stored.
+    def require_floats(self, name: str) -> None:
+        """Refuse a tensor whose element type is not a floating-point type that can be read.
 
         Args:
           name: the tensor's name.
 
-        Returns:
-          The tensor.
-
         Raises:
-          BadInput: its element type is not a floating-point type.
+          BadInput: its element type is another one.
         """
         header = self.headers[name]
         if header.dtype not in FLOATS:
             accepted = ", ".join(FLOATS)
             raise BadInput(
-                f"{name} in {header.file} is stored as {header.dtype}; accepted: {accepted}"
+                f"{listed([name])} in {header.file} is stored as {header.dtype}; "
+                f"accepted: {accepted}"
             )
-        return self._open_files[header.file].get_tensor(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor as it is stored.
+
+        Args:
+          name: the tensor's name, of a floating-point type.
+
+        Returns:
+          The tensor.
+        """
+        return self._open_files[self.headers[name].file].get_tensor(name)
 
     def _read_headers(self, file: Path) -> dict[str, Header]:
         try:
             open_file = safe_open(file, framework="numpy")
         except (SafetensorError, OSError) as error:
             raise BadInput(
-                f"{file} is not a whole safetensors file: truncated or damaged ({error})"
+                f"{file} is not a whole safetensors file: truncated or damaged "
+                f"({reason_of(error)}); accepted: a file as safetensors writes it"
             ) from error
         self._open_files[file] = open_file
         headers = {}
@@ -191,13 +171,13 @@ class Checkpoint:
 
 
 def _single_file(folder: Path) -> Path:
-    if (folder / SINGLE_FILE).is_file():
-        return folder / SINGLE_FILE
+    if has_file(folder, SINGLE_FILE):
+        return regular_file(folder, SINGLE_FILE)
     pickled = sorted(path.name for pattern in PICKLE_FILES for path in folder.glob(pattern))
     if pickled:
         raise BadInput(
-            f"{folder} has {', '.join(pickled)} but no {SINGLE_FILE}; pickled weights are refused "
-            "because loading them can run any code, so convert them to safetensors first"
+            f"{folder} has {listed(pickled)} but no {SINGLE_FILE}; pickled weights are refused "
+            "because loading them can run any code; accepted: weights converted to safetensors"
         )
     raise BadInput(
         f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; accepted: a folder with safetensors "
@@ -211,23 +191,31 @@ def _indexed_files(index: Path) -> dict[str, Path]:
     if not isinstance(weight_map, dict) or not all(
         isinstance(file, str) for file in weight_map.values()
     ):
-        raise BadInput(f"{index} has no weight_map of tensor names to files")
+        raise BadInput(
+            f"{index} has no weight_map of tensor names to files, but {shown(weight_map)}; "
+            "accepted: an object of names and files"
+        )
     files = set(weight_map.values())
     outside = sorted(file for file in files if not _is_plain_safetensors(file))
     if outside:
         raise BadInput(
-            f"{index} names {', '.join(outside)}; accepted: safetensors files in the same folder"
+            f"{index} names {listed(outside)}; accepted: safetensors files in the same folder"
         )
-    absent = sorted(file for file in files if not (index.parent / file).is_file())
+    absent = sorted(file for file in files if not has_file(index.parent, file))
     if absent:
-        raise BadInput(f"{index} names {', '.join(absent)}, which the folder does not have")
+        raise BadInput(
+            f"{index} names {listed(absent)}, which the folder does not have; accepted: all files "
+            "of the model"
+        )
+    for file in files:
+        regular_file(index.parent, file)
     return {name: index.parent / file for name, file in weight_map.items()}
 
 
 def _is_plain_safetensors(file: str) -> bool:
     """Return True if a name has no folder and ends in .safetensors."""
     has_folder = PurePosixPath(file).name != file or "\\" in file
-    return file.endswith(".safetensors") and not has_folder
+    return file.endswith(".safetensors") and not has_folder and file.isprintable()
 
 
 def _check_index(index: Path, file_of: dict[str, Path], headers: dict[str, Header]) -> None:
@@ -235,7 +223,10 @@ def _check_index(index: Path, file_of: dict[str, Path], headers: dict[str, Heade
         name for name, file in file_of.items() if name not in headers or headers[name].file != file
     )
     if misplaced:
-        raise BadInput(f"{index} places {', '.join(misplaced)} in files that do not hold them")
+        raise BadInput(
+            f"{index} places {listed(misplaced)} in files that do not hold them; accepted: the "
+            "file of each tensor"
+        )
 
 
 def write_checkpoint(folder: Path, tensors: Sequence[DeferredTensor], max_bytes: int) -> None:

@@ -15,6 +15,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from balora_jax.errors import BadInput
 from balora_jax.models.hf.checkpoint import Checkpoint, DeferredTensor
+from balora_jax.models.hf.finite import all_finite
+from balora_jax.models.messages import MOST_NAMES, listed
 
 Path = tuple[str, ...]
 Place = Callable[[Path, np.ndarray], jax.Array]
@@ -162,7 +164,13 @@ def match_checkpoint(
     required = {name: shape for name, shape in expected_shapes.items() if name not in excused}
     problems = _problems(naming, required, expected_shapes, stored_shapes)
     if problems:
-        raise BadInput(f"{checkpoint.folder} does not fit its config.json; {'; '.join(problems)}")
+        raise BadInput(
+            f"{checkpoint.folder} does not fit its config.json; {'; '.join(problems)}; accepted: "
+            "the tensors and shapes that config.json describes"
+        )
+    for entry in loaded:
+        for name in entry.names:
+            checkpoint.require_floats(stored_names[name])
     return Match(loaded, fresh, stored_names)
 
 
@@ -188,17 +196,17 @@ def _problems(
         name for name in stored if name not in expected and not re.fullmatch(naming.ignored, name)
     ]
     misshapen = [
-        f"{name} {list(stored[name])} instead of {list(shape)}"
+        f"{listed([name])} {list(stored[name])} instead of {list(shape)}"
         for name, shape in required.items()
         if name in stored and stored[name] != shape
     ]
     problems = []
     if missing:
-        problems.append(f"missing: {', '.join(_grouped_by_layer(missing))}")
+        problems.append(f"missing: {listed(_grouped_by_layer(missing))}")
     if unexpected:
-        problems.append(f"unexpected: {', '.join(_grouped_by_layer(unexpected))}")
+        problems.append(f"unexpected: {listed(_grouped_by_layer(unexpected))}")
     if misshapen:
-        problems.append(f"misshapen: {', '.join(misshapen)}")
+        problems.append(f"misshapen: {listed(misshapen)}")
     return problems
 
 
@@ -215,6 +223,9 @@ def read_leaf(
 
     Returns:
       The parameter's value, its layers stacked, its axes in our order.
+
+    Raises:
+      BadInput: a tensor has numbers that are not finite; the message names it.
     """
     value = np.empty(entry.shape, dtype)
     for layer, name in enumerate(entry.names):
@@ -222,8 +233,20 @@ def read_leaf(
         if entry.transposed:
             tensor = tensor.T
         target = value[layer] if entry.stacked else value
-        np.copyto(target, tensor, casting="unsafe")
+        with np.errstate(over="ignore"):
+            np.copyto(target, tensor, casting="unsafe")
+        if not all_finite(target):
+            raise _not_finite(checkpoint, match.stored_names[name], tensor, dtype)
     return value
+
+
+def _not_finite(checkpoint: Checkpoint, name: str, tensor: np.ndarray, dtype: np.dtype) -> BadInput:
+    reason = "has NaN or infinite numbers"
+    if all_finite(np.ascontiguousarray(tensor)):
+        reason = f"has numbers beyond the range of {dtype}"
+    return BadInput(
+        f"{listed([name])} in {checkpoint.headers[name].file} {reason}; accepted: finite weights"
+    )
 
 
 def read_params(
@@ -304,6 +327,9 @@ def _stored_names(
 
     Returns:
       {the table's name: the checkpoint's name} of all tensors of the checkpoint.
+
+    Raises:
+      BadInput: two tensors have the same name in the table.
     """
     prefix = f"{naming.prefix}."
     is_bare = not any(name.startswith(prefix) for name in checkpoint.headers)
@@ -313,6 +339,11 @@ def _stored_names(
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if is_bare and prefix + name in expected:
             name = prefix + name
+        if name in stored_names:
+            raise BadInput(
+                f"{checkpoint.folder} has both {listed([stored_names[name], stored])}; accepted: "
+                "one tensor for each parameter"
+            )
         stored_names[name] = stored
     return stored_names
 
@@ -333,7 +364,9 @@ def _grouped_by_layer(names: list[str]) -> list[str]:
 
     grouped = []
     for pattern, numbers in groups.items():
-        listed = ",".join(numbers)
-        replacement = listed if len(numbers) == 1 else f"{{{listed}}}"
+        if len(numbers) > MOST_NAMES:
+            numbers = [*numbers[:MOST_NAMES], "..."]
+        joined = ",".join(numbers)
+        replacement = joined if len(numbers) == 1 else f"{{{joined}}}"
         grouped.append(pattern.replace("{}", replacement, 1))
     return grouped

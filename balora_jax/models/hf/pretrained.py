@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import os
 import shutil
 import warnings
 import zlib
@@ -12,19 +14,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from huggingface_hub.errors import StrictDataclassError
 from jax.typing import DTypeLike
-from transformers import AutoConfig, PretrainedConfig
 
 from balora_jax.errors import BadInput
 from balora_jax.models.base import Classifier, Model
 from balora_jax.models.hf.checkpoint import (
-    TOKENIZER_FILES,
     Checkpoint,
-    read_json,
     resolve_folder,
     write_checkpoint,
 )
+from balora_jax.models.hf.config_file import CONFIG_FILE, read_config
+from balora_jax.models.hf.files import copied_files, read_json
 from balora_jax.models.hf.names import (
     Match,
     Place,
@@ -196,9 +196,16 @@ def load_model(
     Raises:
       BadInput: the folder or its configuration cannot be used.
     """
-    hf_config = _hf_config(resolve_folder(source, revision))
+    folder = resolve_folder(source, revision)
+    # Saving copies these files; a bad one is found before anything is trained.
+    copied_files(folder)
+    hf_config = read_config(folder)
     module = _task(hf_config.model_type, task).module
-    config = MODEL_TYPES[hf_config.model_type].parse(hf_config)
+    try:
+        config = MODEL_TYPES[hf_config.model_type].parse(hf_config)
+    except BadInput as error:
+        # The sentence starts with the name of config.json.
+        raise BadInput(f"{folder}/{error}") from error
     dtype = jnp.dtype(dtype)
     if issubclass(module, Classifier):
         labels = num_labels or hf_config.num_labels
@@ -215,9 +222,31 @@ def init_params(model: Model, key: jax.Array) -> dict:
 
     Returns:
       The parameters, of the model's param_dtype; a nested dict, as `load_pretrained` returns it.
+
+    Raises:
+      BadInput: they would not fit into the memory of a device.
     """
+    _check_memory(model)
+    return _random_params(model, key)
+
+
+def _random_params(model: Model, key: jax.Array) -> dict:
     input_ids = jnp.zeros((1, 1), jnp.int32)
     return jax.jit(model.init)(key, input_ids)["params"]
+
+
+def _check_memory(model: Model) -> None:
+    """Raise BadInput if a model's parameters are larger than the memory of a device."""
+    shapes = jax.tree.leaves(abstract_params(model))
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+    limits = jax.local_devices()[0].memory_stats() or {}
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = limits.get("bytes_limit", machine)
+    if needed > memory:
+        raise BadInput(
+            f"config.json describes a {model.config.model_type} model of {needed / 2**30:,.1f} GiB "
+            f"and there are {memory / 2**30:,.1f} GiB of memory; accepted: smaller sizes"
+        )
 
 
 def abstract_params(model: Model) -> dict:
@@ -229,7 +258,7 @@ def abstract_params(model: Model) -> dict:
     Returns:
       A nested dict of jax.ShapeDtypeStruct.
     """
-    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    return jax.eval_shape(lambda: _random_params(model, jax.random.key(0)))
 
 
 def save_pretrained(
@@ -278,15 +307,15 @@ def save_pretrained(
 
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
-    for pattern in ("generation_config.json", *TOKENIZER_FILES):
-        for path in origin.glob(pattern):
-            shutil.copyfile(path, folder / path.name)
+    for name in copied_files(origin):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(origin / name, folder / name)
 
     dtype = jax.tree.leaves(params)[0].dtype
-    config = _config_to_save(read_json(origin / "config.json"), model, task, dtype, label_names)
+    config = _config_to_save(read_json(origin / CONFIG_FILE), model, task, dtype, label_names)
     if pad_token_id is not None and model.config.pad_token_id is None:
         config["pad_token_id"] = pad_token_id
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -301,38 +330,13 @@ def _config_to_save(
     if not isinstance(model, Classifier):
         return config
 
-    other_number = len(config.get("id2label", ())) != model.labels
+    other_number = len(config.get("id2label") or ()) != model.labels
     if label_names or other_number:
         if not label_names:
             label_names = [f"LABEL_{i}" for i in range(model.labels)]
         config["id2label"] = {str(i): name for i, name in enumerate(label_names)}
         config["label2id"] = {name: i for i, name in enumerate(label_names)}
     return config
-
-
-def _hf_config(folder: Path) -> PretrainedConfig:
-    """Read a folder's config.json with transformers.
-
-    Raises:
-      BadInput: it is missing, invalid, of an unknown model type, or of quantized weights.
-    """
-    config = read_json(folder / "config.json")
-    model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
-        accepted = ", ".join(MODEL_TYPES)
-        raise BadInput(f"{folder}/config.json's model_type is {model_type!r}; accepted: {accepted}")
-    if "quantization_config" in config:
-        raise BadInput(
-            f"{folder}/config.json has a quantization_config; accepted: weights that are not "
-            "quantized"
-        )
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInput(
-            f"{folder}/config.json is not a valid {model_type} configuration ({reason})"
-        ) from error
 
 
 def _task(model_type: str, task: str) -> Task:

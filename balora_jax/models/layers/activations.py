@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from balora_jax.errors import BadInput
+from balora_jax.models.messages import shown
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
@@ -31,5 +32,6 @@ def check_activation(name: str) -> str:
       BadInput: no activation of that name is known.
     """
     if name not in ACTIVATIONS:
-        raise BadInput(f"config.json's activation is {name!r}; accepted: {', '.join(ACTIVATIONS)}")
+        accepted = ", ".join(ACTIVATIONS)
+        raise BadInput(f"config.json's activation is {shown(name)}; accepted: {accepted}")
     return name

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from balora_jax.models.layers.activations import check_activation
+from balora_jax.models.sizes import require, require_token
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class T5Config:
       tied: True if the head is the transposed embedding.
       init_std: standard deviation of fresh kernels and embeddings.
       pad_token_id: the token of padding, or None.
-      eos_token_id: the token that ends a text, or None.
+      eos_token_id: the token that ends a text.
       start_token_id: the token the decoder starts from.
       final_softcap: None; T5 caps no logits.
     """
@@ -55,7 +56,7 @@ class T5Config:
     tied: bool
     init_std: float
     pad_token_id: int | None
-    eos_token_id: int | None
+    eos_token_id: int
     start_token_id: int
     final_softcap: None = None
 
@@ -75,7 +76,7 @@ def t5_config(hf: PretrainedConfig) -> T5Config:
       The T5's configuration.
 
     Raises:
-      BadInput: the activation is not supported.
+      BadInput: a setting is not supported.
     """
     scaled = bool(getattr(hf, "scale_decoder_outputs", hf.tie_word_embeddings))
     eos_token_id = hf.eos_token_id
@@ -84,6 +85,13 @@ def t5_config(hf: PretrainedConfig) -> T5Config:
     start_token_id = getattr(hf, "decoder_start_token_id", None)
     if start_token_id is None:
         start_token_id = hf.pad_token_id or 0
+    require_token("pad_token_id", hf.pad_token_id, hf.vocab_size)
+    accepted = f"a whole number from 0 to vocab_size - 1, which is {hf.vocab_size - 1}"
+    has_end = eos_token_id is not None and 0 <= eos_token_id < hf.vocab_size
+    require(has_end, "eos_token_id", eos_token_id, accepted)
+    has_start = 0 <= start_token_id < hf.vocab_size
+    require(has_start, "decoder_start_token_id", start_token_id, accepted)
+    _check_buckets(hf)
     return T5Config(
         model_type=hf.model_type,
         vocab_size=hf.vocab_size,
@@ -107,3 +115,14 @@ def t5_config(hf: PretrainedConfig) -> T5Config:
         eos_token_id=eos_token_id,
         start_token_id=start_token_id,
     )
+
+
+def _check_buckets(hf: PretrainedConfig) -> None:
+    """Check that relative positions have near buckets and far ones in both directions."""
+    buckets = hf.relative_attention_num_buckets
+    accepted = "a multiple of 2 from 4 on"
+    require(buckets >= 4 and buckets % 2 == 0, "relative_attention_num_buckets", buckets, accepted)
+    max_distance = hf.relative_attention_max_distance
+    accepted = f"more than half of relative_attention_num_buckets, which is {buckets}"
+    fits = max_distance > buckets // 2
+    require(fits, "relative_attention_max_distance", max_distance, accepted)

@@ -258,7 +258,7 @@ BAD_FOLDERS = {
     ),
     "field type": (
         lambda f: edit_config(f, hidden_size="big"),
-        "config.json is not a valid llama configuration",
+        "config.json's hidden_size is 'big'; accepted: a whole number from 1",
     ),
     "missing field": (
         lambda f: edit_config(f, rope_parameters={"rope_type": "llama3", "rope_theta": 1.0}),
