@@ -127,5 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} is not valid JSON ({reason_of(error)}); accepted: a JSON object"
         ) from error
     if not isinstance(value, dict):
-        raise BadInput(f"{path} does not hold a JSON object but {shown(value)}")
+        raise BadInput(
+            f"{path} does not hold a JSON object but {shown(value)}; accepted: a JSON object"
+        )
     return value
