@@ -6,6 +6,7 @@ import json
 import pathlib
 import tempfile
 
+import datasets
 import pyarrow as pa
 import pytest
 from fuzz_cases import fuzz, json_values
@@ -33,6 +34,15 @@ ROWS = [{"text": "a b", "label": number % 2, "more": None} for number in range(4
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 TASK = TextTask("data.labels", ("text",), ("no", "yes"), ("accuracy",), {})
 SCORES = TextTask("data.scores", ("text",), (), ("pearson",), {}, scores=(0.0, 5.0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    """A cache that is thrown away: `datasets` copies every parquet file to its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+        yield
 
 
 def _parquet():
