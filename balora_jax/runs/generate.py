@@ -47,10 +47,18 @@ class PromptedModel:
 
     def tokenize(self, prompt: str) -> list[int]:
         """Render a prompt and return its token ids."""
-        encoding = self.tokenizer(
-            self.render(prompt), add_special_tokens=self.adds_special_tokens, verbose=False
+        rendered = [self.render(prompt)]
+        encoded = data.token_ids(
+            self.tokenizer, rendered, add_special_tokens=self.adds_special_tokens
         )
-        return encoding["input_ids"]
+        ids = encoded["input_ids"][0]
+        vocab_size = self.model.config.vocab_size
+        if max(ids, default=0) >= vocab_size:
+            raise BadInput(
+                f"the tokenizer makes token {max(ids)} of a prompt and the model has {vocab_size}; "
+                "accepted: the model's own tokenizer"
+            )
+        return ids
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def _with_template(
             lora,
             tokenizer,
             render=lambda prompt: prompt,
-            end_ids=(tokenizer.eos_token_id,),
+            end_ids=() if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,),
             adds_special_tokens=True,
         )
     template = data.make_template(template_name, tokenizer)
