@@ -35,7 +35,7 @@ def files(tmp_path_factory):
 
 
 def _load(load, contents, kind):
-    """What a folder of the two files' bytes loads as; None if it is refused, in one sentence."""
+    """Load a folder of the two files' bytes; None if it is refused, in one sentence."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         for file, content in zip(("config.json", "model.safetensors"), contents, strict=True):

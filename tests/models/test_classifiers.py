@@ -219,7 +219,9 @@ def test_a_missing_layer_is_still_an_error(classifier, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["bert.encoder.layer.1.output.dense.weight"]
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(BadInput, match=r"missing: bert\.encoder\.layer\.1\.output\.dense\.weight; accepted"):
+    with pytest.raises(
+        BadInput, match=r"missing: bert\.encoder\.layer\.1\.output\.dense\.weight; accepted"
+    ):
         load_pretrained(folder, task=TASK)
 
 
