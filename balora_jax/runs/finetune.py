@@ -64,6 +64,9 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
     console = console or Console()
     start_time = time.monotonic()
     with contextlib.ExitStack() as closing:
+        if config.mesh.distributed:
+            # Before anything asks for the process's number.
+            jax.distributed.initialize()
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         with ends_by_signal(LOADING):
             run = set_up(config)
@@ -171,7 +174,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
 
     # All checks are done; from here on the run writes.
     lock.acquire()
-    if not run.resumes:
+    if not run.resumes and jax.process_index() == 0:
         # Another process may have begun a run there meanwhile.
         require_new(run)
     run.folder.create(config, inputs)

@@ -1,6 +1,7 @@
 """The fingerprints of a run's inputs, which a resumed run must find unchanged."""
 
 import hashlib
+import json
 from typing import Any
 
 from balora_jax import data, models
@@ -39,7 +40,12 @@ def weights_fingerprint(config: RunConfig) -> dict[str, str]:
 def _tokenizer_fingerprint(tokenizer: Any) -> str:
     """Hash what decides a tokenizer's tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    described = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
+    if backend is None:
+        described = sorted(tokenizer.get_vocab().items())
+    else:
+        described = json.loads(backend.to_str())
+        # Those of the last call: every call sets them anew.
+        del described["truncation"], described["padding"]
     template = getattr(tokenizer, "chat_template", None)
     text = repr((described, template, tokenizer.eos_token_id, tokenizer.pad_token_id))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

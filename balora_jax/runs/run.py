@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 from jax.sharding import Mesh
 
 from balora_jax import data
@@ -60,8 +59,6 @@ def set_up(config: RunConfig) -> Run:
     Raises:
       BadInput: the mesh, the folder, the tokenizer or a data set cannot be used.
     """
-    if config.mesh.distributed:
-        jax.distributed.initialize()
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.training.batch_size, config.training.accumulation)
     folder = RunFolder(config.output.dir)

@@ -7,9 +7,6 @@ import shutil
 import socket
 from collections.abc import Iterator
 
-# The suffix of what a folder is renamed to while the new one takes its place.
-OLD = ".old"
-
 
 def write_whole(path: pathlib.Path, text: str) -> None:
     """Write a file as a whole.
@@ -28,8 +25,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Replace a folder as a whole: the new one is written beside it and renamed at the end.
 
     If the block raises, the new folder is deleted and the old one stays. If the process is killed
-    between the two renames, the old folder is beside its place, with the suffix .old; the next
-    call puts it back.
+    between the two renames, the old folder is beside its place, as .NAME.replaced; the next call
+    puts it back.
 
     Args:
       path: the folder, which need not exist.
@@ -38,7 +35,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
       The folder to write into.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    old = path.with_name(path.name + OLD)
+    old = _old(path)
     if old.exists() and not path.exists():
         old.rename(path)
     _discard_leftovers(path)
@@ -61,7 +58,8 @@ def _discard_leftovers(path: pathlib.Path) -> None:
         writer = leftover.name.removeprefix(_prefix(path)).removesuffix(".part")
         if writer == str(os.getpid()) or not is_running(writer):
             _remove(leftover)
-    _remove(path.with_name(path.name + OLD))
+    if path.exists():
+        _remove(_old(path))
 
 
 def is_running(process: str) -> bool:
@@ -75,6 +73,11 @@ def is_running(process: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _old(path: pathlib.Path) -> pathlib.Path:
+    """The name of a folder while the new one takes its place."""
+    return path.with_name(f".{path.name}.replaced")
 
 
 def _prefix(path: pathlib.Path) -> str:

@@ -43,8 +43,8 @@ def test_what_killed_writers_left_is_cleared_up(tmp_path):
     (tmp_path / f".merged-{host}-{2**22 + 1}.part").mkdir()
     running = tmp_path / f".merged-{host}-{os.getppid()}.part"
     running.mkdir()
-    (tmp_path / "merged.old").mkdir()
-    (tmp_path / "merged.old" / "a").write_text("old")
+    (tmp_path / ".merged.replaced").mkdir()
+    (tmp_path / ".merged.replaced" / "a").write_text("old")
     with pytest.raises(ValueError), replacing(folder):
         assert (folder / "a").read_text() == "old"
         raise ValueError
