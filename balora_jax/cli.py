@@ -37,8 +37,10 @@ class Command(NamedTuple):
 def train(arguments: Sequence[str]) -> None:
     """Run `balora train`."""
     from balora_jax.config.parse import read_config
+    from balora_jax.config.paths import check_output
 
     config = read_config(arguments)
+    check_output("output.dir", config.output.dir)
     from balora_jax.runs.finetune import finetune
 
     finetune(config)

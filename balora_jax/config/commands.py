@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser
 
 from balora_jax.config.generate import GenerateOptions
-from balora_jax.config.parse import add_options, parse, split
+from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
 from balora_jax.config.paths import FOLDER, check_output, check_path
 from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
+
+LONGEST_METHOD = 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def make_parser(command: str, description: str) -> ArgumentParser:
         description=description,
         exit_on_error=False,
         allow_abbrev=False,
+        parser_mode=VALUES,
     )
 
 
@@ -106,6 +109,8 @@ def compare_options(arguments: Sequence[str], description: str) -> CompareOption
         _check_rate("--learning_rates", str(rate), rate)
     for method in options.methods:
         _check_fixed_rate(method)
+    # What no run can use is found before the first of them begins.
+    read_config([*run, "--output.dir", options.out])
     return options
 
 
@@ -121,7 +126,7 @@ def generate_options(arguments: Sequence[str], description: str) -> GenerateOpti
     """
     parser = make_parser("generate", description)
     add_options(parser, GenerateOptions)
-    return GenerateOptions(**vars(parse(parser, arguments)))
+    return build(GenerateOptions, parse(parser, arguments))
 
 
 def run_options(
@@ -172,7 +177,11 @@ def _check_rate(option: str, text: str, rate: float) -> None:
 
 
 def _check_fixed_rate(method: str) -> None:
-    """Check the rate in METHOD@RATE; the comparison refuses what is no number."""
+    """Check the rate in METHOD@RATE; the comparison refuses other methods and what is no number."""
+    if len(method) > LONGEST_METHOD:
+        raise BadInput(
+            f"--methods has {method[:100]!r} ...; accepted: methods, each alone or as METHOD@RATE"
+        )
     _, _, rate = method.partition("@")
     try:
         number = float(rate)

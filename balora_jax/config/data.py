@@ -1,10 +1,12 @@
 """The data sets, and how their examples become tokens."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from balora_jax.config.check import require
+from balora_jax.config.check import LARGEST, require
+
+# Of the size of the scores, at least this lies between them: float32 tells them apart.
+SMALLEST_RANGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,13 @@ class DataConfig:
     def _check_targets(self) -> None:
         """Check the range of the scores and the number of classes."""
         if self.scores is not None:
-            scores_ok = (
-                len(self.scores) == 2 and -math.inf < self.scores[0] < self.scores[1] < math.inf
+            low, high = self.scores if len(self.scores) == 2 else (0, 0)
+            size = max(abs(low), abs(high))
+            scores_ok = size <= LARGEST and high - low >= SMALLEST_RANGE * max(size, 1)
+            accepted = (
+                f"null, or the lowest score and the highest, of at most {LARGEST} in size and not "
+                "all but equal"
             )
-            accepted = "null, or the lowest score and the highest"
             require(scores_ok, "data.scores", self.scores, accepted)
         if self.labels is not None:
             is_count = isinstance(self.labels, int)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from balora_jax.config.check import require
+from balora_jax.config.check import LARGEST_SEED, require
 from balora_jax.config.paths import FILE, FOLDER, check_path
 from balora_jax.errors import BadInput
 
@@ -11,7 +11,6 @@ LARGEST_TEMPERATURE = 100
 # Below this, but for 0, the quotients of the logits leave the range of float32.
 SMALLEST_TEMPERATURE = 0.001
 LARGEST_BATCH = 65536
-LARGEST_SEED = 2**63 - 1
 LARGEST_LENGTH = 1_000_000
 
 
@@ -83,8 +82,8 @@ class GenerateOptions:
             ),
             (
                 "seed",
-                0 <= self.seed <= LARGEST_SEED,
-                f"a whole number from 0 to {LARGEST_SEED}",
+                abs(self.seed) <= LARGEST_SEED,
+                "a whole number of at most 63 bits",
             ),
         ):
             require(valid, f"--{name}", getattr(self, name), accepted)

@@ -13,20 +13,42 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import docstring_parser
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader
 
 from balora_jax.config.adapter import parse_start
-from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
+from balora_jax.config.paths import FILE, FOLDER, check_path
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
 from balora_jax.config.run import RunConfig
 from balora_jax.config.yaml_files import OPTION as CONFIG_OPTION
-from balora_jax.config.yaml_files import option_names, read_yaml
+from balora_jax.config.yaml_files import (
+    UnreadableValue,
+    check_text,
+    option_names,
+    read_value,
+    read_yaml,
+)
 from balora_jax.errors import BadInput, reason_of
 
 # The folder of the embedded tiny world in version 0.1, which configurations of old runs name.
 OLD_ASSETS = "balora_jax/tiny_world/assets"
 ASSETS = "balora_jax/evaluation/tiny_world/assets"
+# The parser reads values by its own yaml loader otherwise, which knows no bounds.
+VALUES = "balora"
+set_loader(VALUES, read_value, exceptions=(UnreadableValue,))
+# The parser's names of types, in words.
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "null": "null",
+    "list[str]": "a list of text",
+    "list[float]": "a list of numbers",
+    "dict": "a mapping of text to text",
+    "dict[str, str]": "a mapping of text to text",
+    "list[dict[str, str]]": "a list of mappings",
+}
 
 
 def read_config(arguments: Sequence[str]) -> RunConfig:
@@ -45,21 +67,23 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
     files = {value: read_yaml(value) for value in _config_files(arguments)}
     require_plugins(_recorded_plugins(files.values()))
     classes = {"regularizers": regularizers_config()}
-    for file, options in files.items():
-        _check_sections(file, options, RunConfig, classes)
     parser = ArgumentParser(
         prog="balora train",
         description="Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
         exit_on_error=False,
         allow_abbrev=False,
+        parser_mode=VALUES,
     )
     parser.add_argument(
         "--config", action="config", help="a yaml file of these options; later options override it"
     )
     add_options(parser, RunConfig, classes=classes)
+    for file, options in files.items():
+        _check_texts(file, options)
+        _check_sections(file, options, parser, RunConfig, classes)
     with _naming_file(files, arguments):
         namespace = parse(parser, arguments)
-        config = _build(RunConfig, namespace, classes)
+        config = build(RunConfig, namespace, classes)
     check_paths(config)
     # Also those of files that were named otherwise than by --config FILE.
     require_plugins(config.plugin_files)
@@ -115,13 +139,23 @@ def _default(field: dataclasses.Field) -> dict[str, Any]:
     return {"required": True}
 
 
-def _build(
+def build(
     section: type,
     namespace: Namespace,
     classes: Mapping[str, type] | None = None,
     prefix: str = "",
 ) -> Any:
-    """Make a dataclass, and the dataclasses in it, of parsed options."""
+    """Make a dataclass, and the dataclasses in it, of parsed options.
+
+    Args:
+      section: the dataclass.
+      namespace: from `parse`.
+      classes: as for `add_options`.
+      prefix: as for `add_options`.
+
+    Raises:
+      BadInput: a value is out of range, or null where it must not be.
+    """
     types = typing.get_type_hints(section)
     values = {}
     for field in dataclasses.fields(section):
@@ -132,7 +166,11 @@ def _build(
             if not isinstance(value, Namespace):
                 options = ", ".join(option.name for option in dataclasses.fields(kind))
                 raise BadInput(f"{name} is {value!r}; accepted: a section with {options}")
-            value = _build(kind, value, prefix=f"{name}.")
+            value = build(kind, value, prefix=f"{name}.")
+        elif value is None and type(None) not in typing.get_args(kind):
+            # The parser takes null for an option that is not given.
+            words = _in_words(str(kind).replace("typing.", "").replace(" | ", ", "))
+            raise BadInput(f"{prefix}{field.name} is null; accepted: {words}")
         values[field.name] = value
     return section(**values)
 
@@ -147,15 +185,34 @@ def _config_files(arguments: Sequence[str]) -> list[str]:
     return files
 
 
+def _check_texts(name: str, value: Any) -> None:
+    """Check the texts in a yaml file, which the parser may take for yaml themselves."""
+    if isinstance(value, str):
+        check_text(name, value)
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_texts(name, inner)
+
+
 def _check_sections(
     file: str,
     options: dict,
+    parser: ArgumentParser,
     section: type,
     classes: Mapping[str, type] | None = None,
     prefix: str = "",
 ) -> None:
     """Check that every section of a yaml file is one, and no single value, list or nothing."""
+    if CONFIG_OPTION.lstrip("-") in options:
+        raise BadInput(
+            f"{file} has the option config; accepted: {CONFIG_OPTION} FILE on the command line, "
+            "once for each file"
+        )
     types = typing.get_type_hints(section)
+    # Those with a dot name an option of a section, which the parser looks for.
+    unknown = next((key for key in options if key not in types and "." not in key), None)
+    if unknown is not None:
+        raise BadInput(f"{file}: {_unknown_key(prefix + unknown, parser)}")
     for field in dataclasses.fields(section):
         kind = (classes or {}).get(field.name, types[field.name])
         if field.name not in options or not dataclasses.is_dataclass(kind):
@@ -165,7 +222,7 @@ def _check_sections(
         if not isinstance(value, dict):
             names = ", ".join(option.name for option in dataclasses.fields(kind))
             raise BadInput(f"{file}: {name} is {value!r:.100}; accepted: a section with {names}")
-        _check_sections(file, value, kind, prefix=f"{name}.")
+        _check_sections(file, value, parser, kind, prefix=f"{name}.")
 
 
 @contextlib.contextmanager
@@ -178,7 +235,7 @@ def _naming_file(files: Mapping[str, dict], arguments: Sequence[str]) -> Iterato
         named = re.match(r"(?:there is no option )?([\w.]+)", sentence)
         option = named[1] if named else ""
         in_command = any(argument.partition("=")[0] == f"--{option}" for argument in arguments)
-        for file, options in files.items():
+        for file, options in reversed(files.items()):
             if option in option_names(options) and not in_command:
                 raise BadInput(f"{file}: {sentence}") from error
         raise
@@ -203,7 +260,7 @@ def check_paths(config: RunConfig) -> None:
         sources = [value] if isinstance(value, str) else value or []
         for source in sources:
             check_path(f"data.{name}", source, kind=FILE)
-    check_output("output.dir", config.output.dir)
+    check_path("output.dir", config.output.dir, kind=FOLDER)
 
 
 def _recorded_plugins(files: Iterable[dict]) -> list[PluginFile]:
@@ -257,12 +314,24 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     Raises:
       BadInput: an option does not exist, or its value does not fit.
     """
+    option = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        is_option = name.startswith("--")
+        option = name.removeprefix("--") if is_option else option
+        if equals or not is_option:
+            check_text(option, value if is_option else argument)
     try:
         return parser.parse_args(_with_values(parser, arguments))
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(f"a file of options is no yaml in UTF-8 ({reason_of(error)})") from error
     except ArgumentError as error:
         raise BadInput(_one_sentence(str(error), parser)) from error
+    # The parser lets through many types of errors of the values that it tries.
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(
+            f"the options cannot be read ({reason_of(error)}); accepted: what --help lists"
+        ) from error
 
 
 def split(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -307,48 +376,90 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     """Turn the parser's error message into one sentence."""
     text = re.sub(r"\s+", " ", message).replace("typing.", "").strip()
     unknown = re.search(r"unrecognized arguments: --([\w.]+)", text)
-    unknown = unknown or re.search(r"Option '([\w.]+)' is not accepted", text)
+    unknown = unknown or re.search(r"Option '([^']+)' is not accepted", text)
     if unknown:
         return _unknown_key(unknown[1], parser)
-    unknown_in_section = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    unknown_in_section = re.search(r"Group '([\w.]+)' does not accept option '([^']+)'", text)
     if unknown_in_section:
         return _unknown_key(".".join(unknown_in_section.groups()), parser)
+    spare = re.search(r"unrecognized arguments: (?:-- )?(\S+)", text)
+    if spare:
+        return (
+            f"there is no argument {spare[1][:100]!r}; accepted: options such as --help, "
+            "each with its value"
+        )
     missing = re.search(r"arguments are required: ([\w., ]+)", text)
     if missing:
-        return f"{missing[1]} must be given; accepted: on the command line or in a --config file"
+        return _missing(missing[1], parser)
+    empty = re.search(r"argument (--[\w.]+): expected (?:an? )?(.+?) arguments?$", text)
+    if empty:
+        return f"{empty[1]} has no value; accepted: {empty[2]}"
     return _wrong_value(text, parser)
+
+
+def _missing(names: str, parser: ArgumentParser) -> str:
+    """The message for options that must be given."""
+    if CONFIG_OPTION in parser.format_usage():
+        return f"{names} must be given; accepted: on the command line or in a --config file"
+    options = ", ".join(f"--{name}" for name in names.split(", "))
+    return f"{options} must be given; accepted: {options} with a value"
 
 
 def _unknown_key(key: str, parser: ArgumentParser) -> str:
     """The message for an option that does not exist, with the most similar ones that do."""
     defaults = dict(parser.get_defaults(skip_validation=True).items())
-    names = [name for name in defaults if name != "config"]
+    names = [name for name in defaults if name != "config" and name not in HIDDEN]
     if key in HIDDEN:
         return f"{key} is a record that a run writes; accepted: --plugin FILE.py loads a plugin"
     similar = [name for name in names if name.startswith(f"{key}.")]
-    similar = similar or difflib.get_close_matches(key, names, n=3, cutoff=0.6)
+    similar = similar or [name for name in names if name.endswith(f".{key}")]
+    similar = similar or difflib.get_close_matches(key[:100], names, n=3, cutoff=0.6)
     if not similar:
         section = key.rpartition(".")[0]
         similar = [name for name in names if name.rpartition(".")[0] == section]
     hint = ""
     if key.startswith("regularizers."):
         hint = ", or a term that --plugin FILE.py or register_term has registered first"
-    return f"there is no option {key}; accepted: {', '.join(similar or names)}{hint}"
+    accepted = ", ".join(similar or names or ["--help"])
+    return f"there is no option {key[:100]}; accepted: {accepted}{hint}"
 
 
 def _wrong_value(text: str, parser: ArgumentParser) -> str:
     """The message for a value of the wrong type; the text itself if it is no such error."""
-    one_type = r"Expected an? (?P<types>.+?)\. Got value: (?P<value>.*)"
+    one_type = r"Expected an? (?P<types>.+?)\. Got value:(?P<value>.*)"
     several_types = (
-        r"Does not validate .*?Subtypes: \[(?P<types>.+?)\] Errors: .* Given value: (?P<value>.*)"
+        r"Does not validate .*?Subtypes: \[(?P<types>.+?)\] Errors: .* Given value:(?P<value>.*)"
     )
-    match = re.fullmatch(rf'Parser key "(?P<name>.+?)"(?: element \d+)?: {one_type}', text)
+    key = r'Parser key "(?P<name>.+?)"(?: element \d+)?: '
+    match = re.fullmatch(key + one_type, text) or re.fullmatch(key + several_types, text)
     if match is None:
-        match = re.fullmatch(f'Parser key "(?P<name>.+?)": {several_types}', text)
-    if match is None:
-        return text
-    types = re.sub(r"<class '(\w+)'>", r"\1", match["types"]).replace("NoneType", "null")
-    if match["name"] in HIDDEN:
-        return _unknown_key(match["name"], parser)
-    types = re.sub(r"Literal\[([^\]]*)\]", r"\1", types)
-    return f"{match['name']} is {match['value'][:200]!r}; accepted: {types}"
+        other = re.match(key, text)
+        if other is None:
+            return f"{text[:300]}; accepted: what --help lists"
+        reason = text[other.end() :][:200]
+        return f"{other['name']} is no value that can be read ({reason}); accepted: a shorter one"
+    name = match["name"]
+    if name in HIDDEN:
+        return _unknown_key(name, parser)
+    nested = re.match(r" ?NestedArg\(key='(.*?)'", match["value"])
+    if nested:
+        return _unknown_key(f"{name}.{nested[1]}", parser)
+    return f"{name} is {_shown(match['value'].strip())}; accepted: {_in_words(match['types'])}"
+
+
+def _shown(value: str) -> str:
+    """A value as yaml has it: null and true are no text."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    shown = value if len(value) <= 200 else f"{value[:200]} ..."
+    return words.get(value) or repr(shown)
+
+
+def _in_words(types: str) -> str:
+    """Describe types in words: list[str], int, null -> a list of text, a whole number or null."""
+    plain = re.sub(r"<class '(\w+)'>", r"\1", types).replace("NoneType", "null")
+    words = []
+    for kind in re.findall(r"(?:[^,\[\]]|\[(?:[^\[\]]|\[[^\[\]]*\])*\])+", plain):
+        kind = kind.strip()
+        choices = re.findall(r"'([^']*)'", kind) if kind.startswith("Literal[") else None
+        words += choices or [TYPES.get(kind, kind)]
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

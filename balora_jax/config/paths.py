@@ -10,6 +10,7 @@ from balora_jax.errors import BadInput
 LONGEST = 4096
 FILE = "a file"
 FOLDER = "a folder"
+SYSTEM = ("/proc/", "/sys/")
 
 
 def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) -> pathlib.Path:
@@ -28,9 +29,9 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
       BadInput: it is no possible path, something else than a file or folder, or of the other kind.
     """
     shown = f"{option} {value[:200]!r}" + (" ..." if len(value) > 200 else "")
-    if not value or len(value) > LONGEST or "\0" in value:
+    if not value or len(value) > LONGEST or "\0" in value or not _is_whole(value):
         raise BadInput(
-            f"{shown} is no path; accepted: {kind}'s path of 1 to {LONGEST} characters without NUL"
+            f"{shown} is no path; accepted: the path of {kind}, of 1 to {LONGEST} characters"
         )
     try:
         path = pathlib.Path(value).expanduser()
@@ -52,6 +53,9 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
     right = stat.S_ISREG(found) if kind == FILE else stat.S_ISDIR(found)
     if not right:
         raise BadInput(f"{shown} is {_describe(found)}; accepted: {kind}")
+    # They are endless, or wait for their writer, and say that they are files.
+    if kind == FILE and os.path.realpath(path).startswith(SYSTEM):
+        raise BadInput(f"{shown} is a file of the system; accepted: {kind} of one's own")
     return path
 
 
@@ -81,6 +85,7 @@ def check_output(option: str, value: str) -> pathlib.Path:
             missing = missing.parent
         # Nothing but the attempt tells whether a folder can be created.
         missing.mkdir()
+        # Another process may have written there already.
         with contextlib.suppress(OSError):
             missing.rmdir()
     except FileExistsError:
@@ -92,6 +97,15 @@ def check_output(option: str, value: str) -> pathlib.Path:
             "accepted: a folder that exists, or one in a folder that can be written to"
         ) from error
     return path
+
+
+def _is_whole(value: str) -> bool:
+    """False for half of a character in UTF-16, which no file's name has."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _describe(mode: int) -> str:

@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib.util
-import os
 import pathlib
 import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from balora_jax.config.paths import FILE, check_path
 from balora_jax.config.regularizers import REGISTERED
 from balora_jax.errors import BadInput, reason_of
 
@@ -73,7 +73,7 @@ def load_plugin(path: str) -> PluginFile:
     Raises:
       BadInput: the file does not exist, fails when it is run, or registers no term.
     """
-    file = pathlib.Path(os.path.expanduser(path))
+    file = check_path(OPTION, path, kind=FILE)
     try:
         text = file.read_bytes() if file.suffix == ".py" else None
     except OSError:

@@ -1,16 +1,53 @@
 """Yaml files of options: one mapping in UTF-8, of bounded size, with no alias and no key twice."""
 
-import pathlib
+import re
+from typing import Any
 
 import yaml
 
 from balora_jax.config.paths import FILE, check_path
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput
 
 OPTION = "--config"
 LARGEST = 2**20
 DEEPEST = 20
 ACCEPTED = "a yaml file of options, such as configs/quickstart.yaml"
+FLOAT = "tag:yaml.org,2002:float"
+DATE = "tag:yaml.org,2002:timestamp"
+# Yaml 1.1 takes 1e-4 for text.
+FLOATS = re.compile(
+    r"[-+]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+
+
+class UnreadableValue(ValueError):
+    """Text that is no yaml within the bounds.
+
+    Attributes:
+      line: the line that is at fault, from 1; None for the whole.
+      reason: the rest of a sentence that begins with the text's name.
+    """
+
+    def __init__(self, line: int | None, reason: str) -> None:
+        super().__init__(line, reason)
+        self.line = line
+        self.reason = reason
+
+
+class UnboundedValue(UnreadableValue):
+    """Yaml that a few lines expand without end, or that is nested too deep."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """A loader that reads 1e-4 as a number, and dates as text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (FLOAT, DATE)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(FLOAT, re.compile(f"(?:{FLOATS.pattern})$"), list("-+0123456789."))
 
 
 def read_yaml(value: str) -> dict:
@@ -27,33 +64,71 @@ def read_yaml(value: str) -> dict:
         alias or a key twice. The message names the file, and the line where there is one.
     """
     path = check_path(OPTION, value, kind=FILE, must_exist=True)
-    with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise BadInput(f"{path} is larger than {LARGEST} bytes; accepted: {ACCEPTED}")
     try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
         text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); accepted: {ACCEPTED}") from error
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); "
             f"accepted: {ACCEPTED}"
         ) from error
+    if len(content) > LARGEST:
+        raise BadInput(f"{path} is larger than {LARGEST} bytes; accepted: {ACCEPTED}")
     try:
-        _check_events(path, text)
-        _check_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
-        options = yaml.safe_load(text)
-    # A date that does not exist, for example, is a ValueError.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{path} is no yaml ({reason_of(error)}); accepted: {ACCEPTED}") from error
+        options = _load(text)
+    except UnreadableValue as error:
+        line = "" if error.line is None else f", line {error.line}"
+        raise BadInput(
+            f"{path}{line} {error.reason}; accepted: {ACCEPTED}, with every value written out"
+        ) from error
     if not isinstance(options, dict):
         found = {type(None): "nothing", list: "a list"}.get(type(options), "a single value")
         raise BadInput(f"{path} holds {found}; accepted: {ACCEPTED}")
-    strange = next((key for key in options if not isinstance(key, str)), None)
-    if strange is not None:
-        raise BadInput(f"{path} has the key {strange!r:.100}; accepted: {ACCEPTED}")
     return options
+
+
+def read_value(text: str) -> Any:
+    """Read the value of an option, or all options in the text of a file.
+
+    Args:
+      text: as on the command line.
+
+    Returns:
+      What the yaml describes. {instruction} is a text with a name in braces, and no mapping.
+
+    Raises:
+      UnreadableValue: the text is no yaml, or not within the bounds of `read_yaml`.
+    """
+    if not text.strip():
+        return text
+    value = _load(text)
+    is_text = isinstance(value, dict) and value and all(inner is None for inner in value.values())
+    return text if is_text and text.lstrip().startswith("{") else value
+
+
+def check_text(option: str, text: str) -> None:
+    """Check that a text can be tried as yaml, as the parser does with the values of numbers.
+
+    Args:
+      option: the option's name, for the message.
+      text: its value, which need not be yaml.
+
+    Raises:
+      BadInput: as yaml it has aliases or is nested too deep.
+    """
+    try:
+        read_value(text)
+    except UnboundedValue as error:
+        raise BadInput(
+            f"{option} is {text[:200]!r}, which as yaml {error.reason}; accepted: values without "
+            f"aliases, nested at most {DEEPEST} deep"
+        ) from error
+    except UnreadableValue:
+        # A text that is no yaml stays one.
+        return
 
 
 def option_names(options: dict, prefix: str = "") -> set[str]:
@@ -74,40 +149,53 @@ def option_names(options: dict, prefix: str = "") -> set[str]:
     return names
 
 
-def _check_events(path: pathlib.Path, text: str) -> None:
+def _load(text: str) -> Any:
+    """Read yaml: first its events, then its nodes, then its values."""
+    try:
+        _check_events(text)
+        _check_keys(yaml.compose(text, Loader=_Loader))
+        return yaml.load(text, Loader=_Loader)
+    except UnreadableValue:
+        raise
+    # A number of too many digits, or a tag that is no such value, is an error of many types.
+    except Exception as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or error
+        line = None if mark is None else mark.line + 1
+        raise UnreadableValue(line, f"is no yaml ({problem!s:.200})") from error
+
+
+def _check_events(text: str) -> None:
     """Check depth and aliases on the stream of events, before any structure is made of it."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    anchors = set()
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise BadInput(
-                f"{path}, line {line} has an alias (*{event.anchor}); accepted: {ACCEPTED}, "
-                "with each value written out"
-            )
+            kind = UnboundedValue if event.anchor in anchors else UnreadableValue
+            raise kind(line, f"has an alias (*{event.anchor:.100})")
+        anchors.add(getattr(event, "anchor", None))
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > DEEPEST:
-            line = event.start_mark.line + 1
-            raise BadInput(f"{path}, line {line} is nested too deep; accepted: {ACCEPTED}")
+            raise UnboundedValue(line, "is nested too deep")
 
 
-def _check_keys(path: pathlib.Path, node: yaml.Node | None) -> None:
-    """Check that no mapping has a key twice."""
+def _check_keys(node: yaml.Node | None) -> None:
+    """Check that all keys are texts, and that no mapping has one twice."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _check_keys(path, item)
+            _check_keys(item)
     if not isinstance(node, yaml.MappingNode):
         return
     seen = set()
     for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise BadInput(
-                    f"{path}, line {line} has the key {key.value[:100]} a second time; "
-                    "accepted: each key once"
-                )
-            seen.add(key.value)
-        _check_keys(path, value)
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+            raise UnreadableValue(line, f"has the key {key.value!r:.100}, which is no text")
+        if key.value in seen:
+            raise UnreadableValue(line, f"has the key {key.value[:100]} a second time")
+        seen.add(key.value)
+        _check_keys(value)

@@ -79,5 +79,5 @@ def test_the_message_names_the_accepted_starts(method, init, accepted):
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("inf"), float("nan")])
 def test_loraplus_ratio(ratio):
-    with pytest.raises(BadInput, match=r"optimizer\.loraplus_lr_ratio is .*; accepted: a number above 0"):
+    with pytest.raises(BadInput, match=r"optimizer\.loraplus_lr_ratio is .*; accepted: a number"):
         OptimizerConfig(loraplus_lr_ratio=ratio)

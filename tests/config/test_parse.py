@@ -83,7 +83,7 @@ def test_abbreviated_options_are_refused(parsed, tmp_path):
 def test_a_record_of_plugins_is_checked_wherever_it_stands(parsed, tmp_path):
     recorded = tmp_path / "recorded.yaml"
     recorded.write_text("plugins: [{path: a.py, sha256: '00'}]\n")
-    with pytest.raises(BadInput, match=r"--plugin a\.py"):
+    with pytest.raises(BadInput, match=r"has the option config; accepted: --config FILE"):
         parsed(f"config: {recorded}\n")
     with pytest.raises(BadInput, match=r"--plugin a\.py"):
         parsed("{}", "--config", str(recorded))
