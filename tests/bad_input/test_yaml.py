@@ -129,20 +129,23 @@ def test_a_section_is_refused(refused, tmp_path, section, value):
 ARGUMENTS = {
     "no file": (["--config"], "--config .*accepted"),
     "an empty name": (["--config", ""], "--config '' is no path; accepted: the path of a file"),
-    "an empty name after =": (["--config="], "--config '' is no path; accepted: the path of a file"),
+    "an empty name after =": (
+        ["--config="],
+        "--config '' is no path; accepted: the path of a file",
+    ),
     "another option": (["--config", "--model.source", "m"], "--config .*; accepted"),
     "options as text": (
         ["--config", "{model: {source: m}}"],
-        "--config .*does not exist; acc",
+        "--config .*does not exist; accepted",
     ),
-    "lines as text": (["--config", "model:\n  source: m"], "--config .*does not exist; acc"),
+    "lines as text": (["--config", "model:\n  source: m"], "--config .*does not exist; accepted"),
     "a word": (
         ["--config", "quickstart"],
-        "--config 'quickstart' does not exist; acc",
+        "--config 'quickstart' does not exist; accepted",
     ),
     "minus": (["--config", "-"], "--config '-' does not exist; accepted: the path of a file"),
     "a folder": (["--config", "{tmp}"], "--config .* is a folder; accepted: a file"),
-    "an address": (["--config", "https://x.y/z.yaml"], "--config .*does not exist; acc"),
+    "an address": (["--config", "https://x.y/z.yaml"], "--config .*does not exist; accepted"),
 }
 
 
