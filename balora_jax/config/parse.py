@@ -259,7 +259,8 @@ def check_paths(config: RunConfig) -> None:
         value = getattr(config.data, name)
         sources = [value] if isinstance(value, str) else value or []
         for source in sources:
-            check_path(f"data.{name}", source, kind=FILE)
+            if (name, source) != ("predict", "test"):
+                check_path(f"data.{name}", source, kind=FILE)
     check_path("output.dir", config.output.dir, kind=FOLDER)
 
 

@@ -59,8 +59,8 @@ def _text(row: Mapping[str, Any], field: str, name: str, rows: Rows, index: int)
     if isinstance(value, str):
         rows.require_unicode(index, field, value)
         return value
-    # JSON's true is no text: Python would write it as True.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Of these are true and false, which BoolQ's answers are: True and False.
+    is_number = isinstance(value, int | float)
     if is_number and math.isfinite(value):
         return str(value)
     found = str(value) if is_number else f"a {type(value).__name__}"

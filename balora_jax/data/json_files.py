@@ -30,13 +30,15 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
       BadInput: the file is not JSON in UTF-8, or a row is no object; the message says where.
     """
-    lines = enumerate(text_lines(path), start=1)
+    may_be_list = path.name.endswith((".json", ".json.gz"))
+    longest = LARGEST_LIST if may_be_list else None
+    lines = enumerate(text_lines(path, longest), start=1)
     filled = ((number, line) for number, line in lines if line.strip())
     first = next(filled, None)
     if first is None:
         return
     number, line = first
-    if path.name.endswith((".json", ".json.gz")) and line.lstrip().startswith("["):
+    if may_be_list and line.lstrip().startswith("["):
         text = _whole(path, itertools.chain([line], (line for _, line in lines)))
         for item, row in enumerate(_parse(path, number, text), start=1):
             yield item, _require_object(row, f"{path}, item {item}")

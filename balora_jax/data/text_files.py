@@ -16,11 +16,12 @@ UNPACKED_RATIO = 100
 UNPACKED_FREE = 2**26
 
 
-def text_lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path, longest: int | None = None) -> Iterator[str]:
     r"""Read a file line by line.
 
     Args:
       path: a file; one that ends in .gz is unpacked.
+      longest: the most bytes of a line; LONGEST_LINE by default.
 
     Yields:
       Lines with their ends (\n, \r or \r\n), without a byte order mark.
@@ -30,7 +31,7 @@ def text_lines(path: Path) -> Iterator[str]:
     """
     number = 0
     try:
-        for raw in _raw_lines(path):
+        for raw in _raw_lines(path, longest or LONGEST_LINE):
             pieces = raw.splitlines(keepends=True) if b"\r" in raw else [raw]
             for piece in pieces:
                 number += 1
@@ -47,18 +48,17 @@ def text_lines(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
+def _raw_lines(path: Path, longest: int) -> Iterator[bytes]:
     """Yield lines that end in a line feed, and check the bounds."""
     packed = path.suffix == ".gz"
     largest = max(UNPACKED_FREE, UNPACKED_RATIO * path.stat().st_size)
     size = 0
     opened = gzip.open if packed else open
     with opened(path, mode="rb") as file:
-        while raw := file.readline(LONGEST_LINE + 1):
-            if len(raw) > LONGEST_LINE:
+        while raw := file.readline(longest + 1):
+            if len(raw) > longest:
                 raise BadInput(
-                    f"{path} has a line of more than {LONGEST_LINE:,} bytes; "
-                    "accepted: shorter lines"
+                    f"{path} has a line of more than {longest:,} bytes; accepted: shorter lines"
                 )
             if packed and size + len(raw) > largest:
                 raise BadInput(

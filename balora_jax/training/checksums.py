@@ -1,5 +1,6 @@
 """Checksums of the files in a folder, in the format of sha256sum: written once, then checked."""
 
+import errno
 import hashlib
 import pathlib
 import re
@@ -99,6 +100,8 @@ def hash_arrays(tree: Any) -> str:
 
 def _read_checksums(path: pathlib.Path) -> str | None:
     """The lines that SHA256SUMS hashes, or None if they are missing or damaged themselves."""
+    if not path.is_file():
+        return None
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -111,6 +114,9 @@ def _read_checksums(path: pathlib.Path) -> str | None:
 
 
 def _hash_file(path: pathlib.Path) -> str:
+    # A named pipe would wait for a writer.
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(errno.EISDIR, "no regular file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -56,7 +56,7 @@ def read_records(path: pathlib.Path) -> list[Record]:
     for number, line in enumerate(_lines(path), start=1):
         try:
             records.append(parse_record(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput(
                 f"{path}, line {number} is no record of a run ({reason_of(error)}); "
                 "accepted: the file as the run wrote it"

@@ -9,6 +9,7 @@ from balora_jax.errors import Diverged
 WEIGHT = "weight_"
 HELD_OUT = "eval_"
 PROBE = "probe_"
+LARGEST_STEP = 10**9
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,20 @@ Record = StepRecord | HeldOutRecord | ProbeRecord
 
 
 def parse_record(values: Mapping[str, float]) -> Record:
-    """Turn an object of metrics.jsonl into its record, whose type its keys show."""
+    """Turn an object of metrics.jsonl into its record, whose type its keys show.
+
+    Raises:
+      ValueError: a value is no number, or the step no whole one.
+      TypeError: it is no object.
+    """
+    if not isinstance(values, dict):
+        raise TypeError("it is no object")
+    for name, value in values.items():
+        # A metric may be NaN, such as the correlation with scores that are all the same.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} is {value!r:.50} and no number")
+    if not isinstance(values["step"], int) or abs(values["step"]) > LARGEST_STEP:
+        raise ValueError(f"step is {values['step']!r:.50} and no number of updates")
     if "loss" in values:
         return StepRecord.of_json(values)
     if f"{HELD_OUT}loss" in values:

@@ -215,8 +215,7 @@ class SavedCheckpoints:
     def _score(self, step: int) -> float | None:
         """The held-out score of a checkpoint; None if it has none."""
         try:
-            text = (self._folder / str(step) / "metrics" / "metrics").read_text()
-            return float(json.loads(text)["score"])
+            return float(_read_json(self._folder / str(step) / "metrics" / "metrics")["score"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -224,13 +223,20 @@ class SavedCheckpoints:
         """Return True if the JSON files of a checkpoint without checksums can be parsed."""
         folder = self._folder / str(step)
         try:
-            json.loads((folder / "data" / "metadata").read_text())
+            _read_json(folder / "data" / "metadata")
             metrics = folder / "metrics" / "metrics"
             if metrics.exists():
-                json.loads(metrics.read_text())
-        except (OSError, ValueError):
+                _read_json(metrics)
+        except (OSError, ValueError, RecursionError):
             return False
         return (folder / "state").is_dir()
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    """Read a JSON file; a named pipe, which would wait for a writer, is no file."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return json.loads(path.read_text())
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -72,7 +72,7 @@ def regular_file(folder: Path, name: str) -> Path:
         raise BadInput(f"{path} is no regular file; accepted: a regular file")
     allowed = [root]
     if root.parent.name == "snapshots":
-        allowed.append(root.parent.parent / "blobs")
+        allowed.append((root.parent.parent / "blobs").resolve())
     if not any(resolved.is_relative_to(place) for place in allowed):
         raise BadInput(
             f"{path} is a link that leaves the folder; accepted: a file in the folder, or a link "
