@@ -1,11 +1,17 @@
 """Files and folders that are replaced as a whole: a killed writer leaves the old or the new one."""
 
 import contextlib
+import errno
+import glob
 import os
 import pathlib
 import shutil
 import socket
 from collections.abc import Iterator
+
+# Endings of the names of a folder that is to take the place of another, and of that other.
+NEW = ".part"
+OLD = ".old"
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
@@ -25,41 +31,61 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Replace a folder as a whole: the new one is written beside it and renamed at the end.
 
     If the block raises, the new folder is deleted and the old one stays. If the process is killed
-    between the two renames, the old folder is beside its place, as .NAME.replaced; the next call
-    puts it back.
+    between the two renames, the old folder is beside its place, as .NAME-HOST-PROCESS.old; the next
+    call puts it back. Of two processes that replace a folder at once, the later one's stays.
 
     Args:
-      path: the folder, which need not exist.
+      path: the folder, which need not exist; a link to one stays a link.
 
     Yields:
       The folder to write into.
     """
+    path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    old = _old(path)
-    if old.exists() and not path.exists():
-        old.rename(path)
-    _discard_leftovers(path)
-    beside = path.with_name(f"{_prefix(path)}{os.getpid()}.part")
+    _clear_up(path)
+    beside = path.with_name(f"{_prefix(path)}{os.getpid()}{NEW}")
     beside.mkdir()
     try:
         yield beside
-        if path.exists():
-            path.rename(old)
-        beside.rename(path)
+        _swap(path, beside)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    _remove(old)
 
 
-def _discard_leftovers(path: pathlib.Path) -> None:
-    """Remove what killed writers of this host left beside a folder."""
-    for leftover in path.parent.glob(f"{_prefix(path)}*.part"):
-        writer = leftover.name.removeprefix(_prefix(path)).removesuffix(".part")
-        if writer == str(os.getpid()) or not is_running(writer):
-            _remove(leftover)
-    if path.exists():
-        _remove(_old(path))
+def _swap(path: pathlib.Path, beside: pathlib.Path) -> None:
+    """Put a new folder in the place of the old one, which is deleted."""
+    old = path.with_name(f"{_prefix(path)}{os.getpid()}{OLD}")
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(old)
+        try:
+            beside.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                # The old folder goes back to its place.
+                with contextlib.suppress(FileNotFoundError):
+                    old.rename(path)
+                raise
+            # Another process has put its folder there meanwhile: it is replaced, too.
+            _remove(old)
+            continue
+        _remove(old)
+        return
+
+
+def _clear_up(path: pathlib.Path) -> None:
+    """Put an old folder back that a killed process has left beside its place; remove the rest."""
+    prefix = _prefix(path)
+    for ending in (OLD, NEW):
+        for leftover in path.parent.glob(f"{glob.escape(prefix)}*{ending}"):
+            process = leftover.name.removeprefix(prefix).removesuffix(ending)
+            if process != str(os.getpid()) and is_running(process):
+                continue
+            if ending == OLD and not path.exists():
+                leftover.rename(path)
+            else:
+                _remove(leftover)
 
 
 def is_running(process: str) -> bool:
@@ -73,11 +99,6 @@ def is_running(process: str) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _old(path: pathlib.Path) -> pathlib.Path:
-    """The name of a folder while the new one takes its place."""
-    return path.with_name(f".{path.name}.replaced")
 
 
 def _prefix(path: pathlib.Path) -> str:

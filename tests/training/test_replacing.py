@@ -3,6 +3,8 @@
 import os
 import pathlib
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -43,8 +45,9 @@ def test_what_killed_writers_left_is_cleared_up(tmp_path):
     (tmp_path / f".merged-{host}-{2**22 + 1}.part").mkdir()
     running = tmp_path / f".merged-{host}-{os.getppid()}.part"
     running.mkdir()
-    (tmp_path / ".merged.replaced").mkdir()
-    (tmp_path / ".merged.replaced" / "a").write_text("old")
+    replaced = tmp_path / f".merged-{host}-{2**22 + 1}.old"
+    replaced.mkdir()
+    (replaced / "a").write_text("old")
     with pytest.raises(ValueError), replacing(folder):
         assert (folder / "a").read_text() == "old"
         raise ValueError
@@ -71,3 +74,41 @@ def test_a_file_is_written_as_a_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write_whole(path, "new")
     assert path.read_bytes() == b"old"
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "large disk").mkdir()
+    link = tmp_path / "merged"
+    link.symlink_to(tmp_path / "large disk")
+    _fill(link, "new")
+    assert link.is_symlink() and (tmp_path / "large disk" / "a").read_text() == "new"
+
+
+def test_a_users_folder_of_a_similar_name_stays(tmp_path):
+    (tmp_path / "merged.old").mkdir()
+    _fill(tmp_path / "merged", "new")
+    assert _names(tmp_path) == ["merged", "merged.old"]
+
+
+REPLACE = """
+import os, pathlib, sys
+from balora_jax.training.replacing import replacing
+for _ in range(100):
+    with replacing(pathlib.Path(sys.argv[1])) as beside:
+        (beside / "writer").write_text(str(os.getpid()))
+        (beside / "again").write_text(str(os.getpid()))
+"""
+
+
+def test_two_processes_that_replace_a_folder_leave_one_whole(tmp_path):
+    folder = tmp_path / "merged"
+    command = [sys.executable, "-c", REPLACE, str(folder)]
+    root = pathlib.Path(__file__).parents[2]
+    writers = [
+        subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    for writer in writers:
+        _, errors = writer.communicate()
+        assert writer.returncode == 0, errors
+    assert (folder / "writer").read_text() == (folder / "again").read_text()
+    assert _names(tmp_path) == ["merged"]
