@@ -57,7 +57,7 @@ def write_all(
         rank = student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
         pad_id = missing_pad_id(config, student)
         card = model_card(config, summary, rank, label_count(config), pad_id)
-        write_adapter(folder.adapter, config, student, state, card)
+        write_adapter(folder.adapter, config, student, state, card.encode())
     if config.output.merge or full:
         write_merged(folder.merged, config, student, state)
     if jax.process_index() != 0:
@@ -71,7 +71,7 @@ def write_adapter(
     config: RunConfig,
     student: Student,
     state: TrainState,
-    card: str | None = None,
+    card: bytes | None = None,
 ) -> None:
     """Write a PEFT folder: a plain LoRA on the original base, and the head of a classifier.
 
@@ -80,7 +80,7 @@ def write_adapter(
       config: the run.
       student: the model and its frozen weights.
       state: the state to export.
-      card: the text of README.md; without it the one that is there stays.
+      card: the content of README.md; without it the one that is there stays.
     """
     lora = _on_host(student.delta_lora(state))
     base = student.params(state).base
@@ -88,7 +88,8 @@ def write_adapter(
     if jax.process_index() != 0:
         return
     if card is None and (path / CARD).is_file():
-        card = (path / CARD).read_text()
+        # Copied as it is, whatever it holds.
+        card = (path / CARD).read_bytes()
     with _replacing(path) as beside:
         peft_format.export_adapter(
             beside,
@@ -102,7 +103,7 @@ def write_adapter(
             head_modules=[".".join(module) for module in student.setup.head],
         )
         if card is not None:
-            (beside / CARD).write_text(card)
+            (beside / CARD).write_bytes(card)
 
 
 def write_merged(

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import pathlib
 import re
 from dataclasses import dataclass
@@ -78,6 +79,16 @@ def check_checksums(folder: pathlib.Path) -> Check:
         if actual != expected:
             return Check(f"{name} has changed since it was written", True, arrays)
     return Check(None, True, arrays)
+
+
+def are_damaged(folder: pathlib.Path) -> bool:
+    """Return True if a folder has checksums that cannot be used.
+
+    Args:
+      folder: the folder.
+    """
+    path = folder / FILE
+    return os.path.lexists(path) and _read_checksums(path) is None
 
 
 def hash_arrays(tree: Any) -> str:

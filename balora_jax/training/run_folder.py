@@ -154,7 +154,7 @@ class RunFolder:
         """The content of config.yaml, unchecked."""
         try:
             recorded = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             raise BadInput(
                 f"{self.config} cannot be read ({reason_of(error)}); "
                 "accepted: the file as the run wrote it"
@@ -193,7 +193,7 @@ class RunFolder:
         try:
             before = json.loads(self.fingerprints.read_text())
             changed = [name for name in now if before[name] != now[name]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(
                 f"{self.fingerprints} cannot be read ({reason_of(error)}); accepted: the file as "
                 "the run wrote it, or none, so that the run's inputs are not compared"

@@ -9,7 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from balora_jax.errors import BadInput, reason_of
-from balora_jax.training.checksums import FILE, Check, check_checksums, hash_arrays
+from balora_jax.training.checksums import Check, are_damaged, check_checksums, hash_arrays
 from balora_jax.training.state import TrainState
 
 # A folder of its own, one level down: when the manager opens, it deletes unfinished checkpoints
@@ -150,7 +150,10 @@ class SavedCheckpoints:
         tried: dict[int, str] = {}
         while step is not None:
             try:
-                return self.restore(like, step)
+                restored = self.restore(like, step)
+                if are_damaged(self._folder / str(step)):
+                    self.notices.append(f"the checksums of step {step} are damaged")
+                return restored
             except DamagedCheckpoint as error:
                 tried[step] = str(error)
                 if step in self.steps():
@@ -179,7 +182,7 @@ class SavedCheckpoints:
         if like is None or not path.exists():
             return None
         check = check_checksums(path)
-        if not check.checked and (path / FILE).exists():
+        if are_damaged(path):
             self.notices.append(f"the checksums of {path} are damaged: it could not be checked")
         fault = check.fault
         if fault is None:

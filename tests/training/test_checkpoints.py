@@ -129,6 +129,9 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, damage):
         DAMAGE[damage](folder / file)
         if file.name == FILE:
             expected = 2
+            reader = SavedCheckpoints(folder)
+            reader.restore_named(_state(0.0), "latest")
+            assert bool(reader.notices) == (damage != "deleted")
         else:
             expected = 1
             reader = SavedCheckpoints(folder)
