@@ -95,7 +95,7 @@ def test_another_configuration_in_the_same_folder_is_refused(compared, capsys):
         ),
         (["--methods", "lora@"], "'' is not a number"),
         (["--methods", "lora@-1"], "learning_rate is -1"),
-        (["--methods", "lora@nan"], "learning_rate is 'nan'"),
+        (["--methods", "lora@nan"], "learning_rate is nan; accepted: a number above 0"),
         (["--seeds", "one"], "one"),
         (["--seeds", "1", "0", "1"], "--seeds has 1 twice; accepted: different whole numbers"),
         (["--adapter.rnak", "4"], "there is no option adapter.rnak; accepted: adapter.rank"),
