@@ -286,7 +286,7 @@ def test_an_option_without_effect_is_accepted(tmp_path, options):
 
 BAD_FOLDERS = {
     "no folder": ("/nowhere/adapter", "adapter.init is '/nowhere/adapter'; accepted: lora, pissa"),
-    "a long name": ("a" * 5000, r"adapter.init 'a+' \.\.\. is no path; accepted: the path of a folder"),
+    "a long name": ("a" * 5000, r"adapter.init 'a+' \.\.\. is no path; accepted: the path"),
     "a model": ("{llama}", f"is no PEFT adapter: {CONFIG} is not there; accepted: a folder"),
     "a file": ("{llama}/config.json", "adapter.init '.*config.json' is a file; accepted: a folder"),
     "another model's": ("{other}", "which is no factor of a linear layer of this model; accepted"),

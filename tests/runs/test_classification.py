@@ -387,7 +387,7 @@ def _error_message(arguments, capsys):
             ["--data.fields", '{"instruction": "text"}'],
             r"data\.fields has instruction; accepted: text, text_pair, label",
         ),
-        (["--data.fields", "text"], r"data\.fields is 'text'; accepted: a mapping of text to text$"),
+        (["--data.fields", "text"], r"data\.fields is 'text'; accepted: a mapping of text"),
         (
             ["--data.labels", "[1, 2]"],
             r"data\.labels is '\[1, 2\]'; accepted: a list of text, a whole number or null$",
