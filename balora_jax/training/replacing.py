@@ -1,6 +1,7 @@
 """Files and folders that are replaced as a whole: a killed writer leaves the old or the new one."""
 
 import contextlib
+import ctypes
 import errno
 import glob
 import os
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 # Endings of the names of a folder that is to take the place of another, and of that other.
 NEW = ".part"
 OLD = ".old"
+# Linux's numbers for renameat2, which Python's os does not offer.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
@@ -30,8 +34,9 @@ def write_whole(path: pathlib.Path, text: str) -> None:
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Replace a folder as a whole: the new one is written beside it and renamed at the end.
 
-    If the block raises, the new folder is deleted and the old one stays. If the process is killed
-    between the two renames, the old folder is beside its place, as .NAME-HOST-PROCESS.old; the next
+    If the block raises, the new folder is deleted and the old one stays. Linux exchanges the two in
+    one operation. On systems and file systems that cannot, there are two renames; if the process is
+    killed between them, the old folder is beside its place, as .NAME-HOST-PROCESS.old, and the next
     call puts it back. Of two processes that replace a folder at once, the later one's stays.
 
     Args:
@@ -55,6 +60,9 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _swap(path: pathlib.Path, beside: pathlib.Path) -> None:
     """Put a new folder in the place of the old one, which is deleted."""
+    if _exchange(beside, path):
+        _remove(beside)
+        return
     old = path.with_name(f"{_prefix(path)}{os.getpid()}{OLD}")
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -72,6 +80,15 @@ def _swap(path: pathlib.Path, beside: pathlib.Path) -> None:
             continue
         _remove(old)
         return
+
+
+def _exchange(left: pathlib.Path, right: pathlib.Path) -> bool:
+    """Exchange two folders in one operation; return False if that is not possible."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here = AT_FDCWD
+    return renameat2(here, os.fsencode(left), here, os.fsencode(right), RENAME_EXCHANGE) == 0
 
 
 def _clear_up(path: pathlib.Path) -> None:

@@ -8,7 +8,15 @@ import sys
 
 import pytest
 
+from balora_jax.training import replacing as replacing_module
 from balora_jax.training.replacing import replacing, write_whole
+
+
+@pytest.fixture(params=["exchanged", "renamed"], autouse=True)
+def way(request, monkeypatch):
+    """Both ways to put a folder in the place of another."""
+    if request.param == "renamed":
+        monkeypatch.setattr(replacing_module, "_exchange", lambda left, right: False)
 
 
 def _names(folder):
