@@ -5,12 +5,13 @@ import dataclasses
 import functools
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from balora_jax import data
+from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.evaluator import Evaluator
@@ -45,6 +46,7 @@ from balora_jax.training.summary import History, Summary
 LOADING = "before the first update; nothing was trained, and the same command starts it again"
 TRAINING = "again; the last checkpoint is kept, and --output.resume goes on from it"
 FINISHING = "after the last update; every update is saved, and --output.resume writes the outputs"
+CLOSING = "while its files were closed; --output.resume goes on from what is complete"
 
 
 def finetune(config: RunConfig, console: Console | None = None) -> Summary | None:
@@ -63,7 +65,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
     """
     console = console or Console()
     start_time = time.monotonic()
-    with contextlib.ExitStack() as closing:
+    with ends_by_signal(CLOSING), contextlib.ExitStack() as closing:
         if config.mesh.distributed:
             # Before anything asks for the process's number.
             jax.distributed.initialize()
@@ -73,6 +75,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
             ready = restore(run, lock, closing, console)
         with ends_by_signal(TRAINING):
             trained = train(run, ready, console)
+            ready.checkpoints.wait()
         if trained.stopped:
             screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugin_files)
             return None
@@ -135,54 +138,43 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
       The run, ready for its next update.
 
     Raises:
-      BadInput: the model or the checkpoint cannot be used; nothing has been written.
+      BadInput: the model or the checkpoint cannot be used; nothing has been written, but damaged
+        checkpoints have been set aside.
     """
     config = run.config
     probe = make_probe_evaluator(config.data, run.tokenizer)
-    for line in run.task.counts:
-        console.print(line, highlight=False)
-    loaded = load_model(config, run.mesh)
-    for note in loaded.notes:
-        console.print(note, highlight=False)
-    data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
-    check_lengths(loaded.model.config.max_length, run.task.length)
+    loaded = load_checked(run, console)
     inputs = fingerprints(run)
     run.folder.check_fingerprints(inputs)
     head = trained_head(loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     check_terms(setup)
 
-    # The adapters and the head of step 0, which a resumed run must start from.
-    checkpoints = open_checkpoints(run) if run.resumes else None
-    initial = None
-    start_head = None
-    if checkpoints:
-        initial = checkpoints.restore_initial(setup.frozen.initial)
-        start_head = checkpoints.restore_initial(select(loaded.params, head), "head")
+    checkpoints = None
+    beginning = Beginning(None, None)
+    if run.resumes:
+        checkpoints = closing.enter_context(contextlib.closing(open_checkpoints(run)))
+        closing.callback(show_notices, checkpoints, console)
+        beginning = Beginning(
+            checkpoints.restore_initial(setup.frozen.initial),
+            checkpoints.restore_initial(select(loaded.params, head), "head"),
+        )
         show_notices(checkpoints, console)
-
     with console.status("the pre-trained model: its features, and the principal directions"):
-        training_data = run.task.prepare(loaded, run.mesh, run.steps, start_head)
+        training_data = run.task.prepare(loaded, run.mesh, run.steps, beginning.head)
         # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
-        student, state = start_student(run, setup, training_data, initial)
-
+        student, state = start_student(run, setup, training_data, beginning.adapters)
     compiled = compile_step(run, student, training_data)
     if checkpoints:
         check_log(run, checkpoints)
         set_aside_after_lost_best(run, checkpoints)
 
     # All checks are done; from here on the run writes.
-    lock.acquire()
-    if not run.resumes and jax.process_index() == 0:
-        # Another process may have begun a run there meanwhile.
-        require_new(run)
-    run.folder.create(config, inputs)
-    checkpoints = closing.enter_context(contextlib.closing(checkpoints or open_checkpoints(run)))
-    if initial is None and student.frozen.initial is not None:
-        checkpoints.save_initial(student.frozen.initial)
-    if start_head is None and first_head:
-        checkpoints.save_initial(first_head, "head")
+    begin_writing(run, lock, inputs)
+    if checkpoints is None:
+        checkpoints = closing.enter_context(contextlib.closing(open_checkpoints(run)))
+    save_beginning(checkpoints, beginning, Beginning(student.frozen.initial, first_head))
 
     batches = run.task.batches(training_data, run.steps)
     start = 0
@@ -204,6 +196,72 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         best.update(record)
 
     return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
+
+
+class Beginning(NamedTuple):
+    """The trained parts of the model as they are at step 0, from which a resumed run must start.
+
+    Attributes:
+      adapters: the tree of adapters; None if unknown, or if none are trained.
+      head: the tree of the trained head; likewise.
+    """
+
+    adapters: Tree | None
+    head: Tree | None
+
+
+def load_checked(run: Run, console: Console) -> models.Loaded:
+    """Load the model, and check that it takes the run's tokens and lengths.
+
+    Args:
+      run: from `set_up`.
+      console: where to print what was noticed about the data and the model.
+
+    Returns:
+      The model and its weights.
+
+    Raises:
+      BadInput: the model cannot be used for this data.
+    """
+    for line in run.task.counts:
+        console.print(line, highlight=False)
+    loaded = load_model(run.config, run.mesh)
+    for note in loaded.notes:
+        console.print(note, highlight=False)
+    data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
+    check_lengths(loaded.model.config.max_length, run.task.length)
+    return loaded
+
+
+def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
+    """Lock the run folder and write the configuration there.
+
+    Args:
+      run: from `set_up`.
+      lock: the lock on the folder; a resumed run holds it already.
+      inputs: the fingerprints of the run's inputs.
+
+    Raises:
+      BadInput: another process writes in the folder, or has begun a run there.
+    """
+    lock.acquire()
+    if not run.resumes and jax.process_index() == 0:
+        require_new(run)
+    run.folder.create(run.config, inputs)
+
+
+def save_beginning(checkpoints: Checkpoints, saved: Beginning, made: Beginning) -> None:
+    """Save the parts of step 0 that were made in this process.
+
+    Args:
+      checkpoints: of the run.
+      saved: the parts that were read from there.
+      made: the parts that the run starts with.
+    """
+    if saved.adapters is None and made.adapters is not None:
+        checkpoints.save_initial(made.adapters)
+    if saved.head is None and made.head:
+        checkpoints.save_initial(made.head, "head")
 
 
 def require_new(run: Run) -> None:
@@ -455,7 +513,8 @@ def summarize(
     if history.probes:
         before = history.probes[0].findings
         after = history.probes[-1].findings
-        probes = {name: [before[name], after[name]] for name in before}
+        # A resumed run may have other probes.
+        probes = {name: [before[name], after[name]] for name in before if name in after}
     return Summary(
         method=run.config.method,
         model=run.config.model.source,

@@ -64,7 +64,8 @@ class Checkpoints(SavedCheckpoints):
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
-        self._closed = threading.Event()
+        # Set while no checkpoint is on its way: one that is not there now will never be.
+        self._settled = threading.Event()
         self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._seals: list[concurrent.futures.Future] = []
 
@@ -167,8 +168,10 @@ class Checkpoints(SavedCheckpoints):
         )
         metrics = None if score is None else {"score": score}
         with self._writing():
+            # The manager deletes older checkpoints, which must not get their checksums meanwhile.
+            self._manager.wait_until_finished()
+            self._collect_seals()
             self._manager.save(step, args=items, metrics=metrics)
-            self._collect_seals(wait=False)
         if jax.process_index() == 0:
             self._seals.append(self._sealer.submit(self._seal, step))
 
@@ -176,16 +179,28 @@ class Checkpoints(SavedCheckpoints):
         """Wait until a checkpoint has its final name, and add its checksums."""
         path = self._folder / str(step)
         while not path.is_dir():
-            if self._closed.wait(PATIENCE):
+            if self._settled.wait(PATIENCE):
                 break
-        # It may be deleted meanwhile, when later ones have taken its place.
-        with contextlib.suppress(FileNotFoundError):
+        # A checkpoint that could not be written never gets it.
+        if path.is_dir():
             write_checksums(path)
 
-    def _collect_seals(self, *, wait: bool) -> None:
-        """Raise what went wrong while checksums were written."""
-        while self._seals and (wait or self._seals[0].done()):
+    def _collect_seals(self) -> None:
+        """Wait for the checksums of complete checkpoints, and raise what went wrong with them."""
+        self._settled.set()
+        while self._seals:
             self._seals.pop(0).result()
+        self._settled.clear()
+
+    def wait(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+          OutputError: the last checkpoint could not be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._collect_seals()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -225,7 +240,7 @@ class Checkpoints(SavedCheckpoints):
                 write_checksums(path, arrays)
 
     def close(self) -> None:
-        """Wait until everything is on disk.
+        """Wait until everything is on disk, and end the threads.
 
         Raises:
           OutputError: the last checkpoint could not be written.
@@ -235,7 +250,7 @@ class Checkpoints(SavedCheckpoints):
                 self._manager.wait_until_finished()
                 self._manager.close()
         finally:
-            self._closed.set()
+            self._settled.set()
             self._sealer.shutdown(wait=True)
         with self._writing():
-            self._collect_seals(wait=True)
+            self._collect_seals()

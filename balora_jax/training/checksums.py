@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import pathlib
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +47,7 @@ def write_checksums(folder: pathlib.Path, arrays: str | None = None) -> None:
     lines = [f"{_hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     if arrays is not None:
         lines.insert(0, f"{ARRAYS_HASH}{arrays}\n")
-    text = "".join(lines)
-    write_whole(folder / FILE, f"{OWN_HASH}{_hash_text(text)}\n{text}")
+    write_whole(folder / FILE, with_own_hash("".join(lines)))
 
 
 def check_checksums(folder: pathlib.Path) -> Check:
@@ -109,6 +107,34 @@ def hash_arrays(tree: Any) -> str:
     return digest.hexdigest()
 
 
+def with_own_hash(text: str) -> str:
+    """Put a line with the hash of a text before it; the line is a comment in Yaml.
+
+    Args:
+      text: the text.
+    """
+    return f"{OWN_HASH}{_hash_text(text)}\n{text}"
+
+
+def has_own_hash(text: str) -> bool:
+    """Return True if a text begins with the line that `with_own_hash` puts there.
+
+    Args:
+      text: the text, which may have changed since.
+    """
+    return text.startswith(OWN_HASH)
+
+
+def is_as_written(text: str) -> bool:
+    """Return True if a text from `with_own_hash` has not changed since.
+
+    Args:
+      text: the text with its first line.
+    """
+    first, _, rest = text.partition("\n")
+    return first == OWN_HASH + _hash_text(rest)
+
+
 def _read_checksums(path: pathlib.Path) -> str | None:
     """The lines that SHA256SUMS hashes, or None if they are missing or damaged themselves."""
     if not path.is_file():
@@ -117,11 +143,8 @@ def _read_checksums(path: pathlib.Path) -> str | None:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    first, _, rest = text.partition("\n")
-    own = re.fullmatch(re.escape(OWN_HASH) + "([0-9a-f]{64})", first)
-    if own is None or own[1] != _hash_text(rest):
-        return None
-    return rest
+    _, _, rest = text.partition("\n")
+    return rest if has_own_hash(text) and is_as_written(text) else None
 
 
 def _hash_file(path: pathlib.Path) -> str:

@@ -99,6 +99,8 @@ def _watched() -> Iterator[None]:
     ):
         yield
         return
+    # Those of an earlier run in this process are over.
+    REQUESTED.clear()
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -26,7 +26,11 @@ def write_whole(path: pathlib.Path, text: str) -> None:
       text: its new content.
     """
     partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        # Otherwise the file may be empty after a loss of power.
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

@@ -12,6 +12,7 @@ import yaml
 from balora_jax.config import RunConfig
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, reason_of
+from balora_jax.training.checksums import has_own_hash, is_as_written, with_own_hash
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 
@@ -140,7 +141,7 @@ class RunFolder:
         """Read the configuration of the run in the folder.
 
         Raises:
-          BadInput: the folder holds no run, or its configuration is damaged.
+          BadInput: the folder holds no run, or its configuration is damaged or has changed.
         """
         if not self.config.is_file():
             raise BadInput(
@@ -153,7 +154,8 @@ class RunFolder:
     def _recorded(self) -> dict[str, Any]:
         """The content of config.yaml, unchecked."""
         try:
-            recorded = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            text = self.config.read_text(encoding="utf-8")
+            recorded = yaml.safe_load(text)
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             raise BadInput(
                 f"{self.config} cannot be read ({reason_of(error)}); "
@@ -162,6 +164,12 @@ class RunFolder:
         if not isinstance(recorded, dict):
             raise BadInput(
                 f"{self.config} is no configuration; accepted: the file as the run wrote it"
+            )
+        # A run of version 0.1 wrote no hash.
+        if has_own_hash(text) and not is_as_written(text):
+            raise BadInput(
+                f"{self.config} has changed since the run wrote it; accepted: the file as it was, "
+                "or, if the change is meant, without its first line"
             )
         return recorded
 
@@ -174,7 +182,7 @@ class RunFolder:
         """
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(self.config, _as_yaml(config))
+            write_whole(self.config, with_own_hash(_as_yaml(config)))
             write_whole(self.fingerprints, json.dumps(fingerprints, indent=2) + "\n")
 
     def check_fingerprints(self, now: dict[str, str]) -> None:

@@ -226,13 +226,13 @@ class SavedCheckpoints:
         """Return True if the JSON files of a checkpoint without checksums can be parsed."""
         folder = self._folder / str(step)
         try:
-            _read_json(folder / "data" / "metadata")
+            position = _read_json(folder / "data" / "metadata")
             metrics = folder / "metrics" / "metrics"
             if metrics.exists():
                 _read_json(metrics)
         except (OSError, ValueError, RecursionError):
             return False
-        return (folder / "state").is_dir()
+        return isinstance(position, dict) and position != {} and (folder / "state").is_dir()
 
 
 def _read_json(path: pathlib.Path) -> Any:
