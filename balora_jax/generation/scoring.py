@@ -1,0 +1,258 @@
+"""Log-likelihoods of continuations, in batches of similar lengths: one program for each length."""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from balora_jax.generation.prompts import bucket_length
+from balora_jax.models import head
+
+# Tokens of a batch, padding included.
+BATCH_TOKENS = 2048
+# Positions whose logits are computed at once.
+CHUNK = 128
+# (context, continuation): the tokens of each.
+Pair = tuple[Sequence[int], Sequence[int]]
+
+
+class Score(NamedTuple):
+    """The score of one continuation.
+
+    Attributes:
+      log_likelihood: log P(continuation | context), the sum over its tokens, in nats.
+      greedy: True if each of its tokens is the likeliest one after the tokens before it.
+      tokens: the number of its tokens.
+    """
+
+    log_likelihood: float
+    greedy: bool
+    tokens: int
+
+
+def score(
+    model: Any,
+    params: dict,
+    lora: dict | None,
+    pairs: Sequence[Pair],
+    *,
+    max_length: int,
+    batch_tokens: int = BATCH_TOKENS,
+    sharding: jax.sharding.Sharding | None = None,
+) -> Iterator[tuple[int, Score]]:
+    """Compute the log-likelihood of each continuation after its context.
+
+    Args:
+      model: a decoder of `balora_jax.models`.
+      params: its parameters.
+      lora: adapters with their scale folded in; None for none.
+      pairs: (context, continuation), each at least one token. Of longer texts than `max_length` the
+        last tokens are read.
+      max_length: the most tokens that the model reads.
+      batch_tokens: tokens of a batch, padding included.
+      sharding: the devices of a batch's rows; the default device if None.
+
+    Yields:
+      (the pair's index, its score), in the order of computation: the longest texts first.
+
+    Raises:
+      ValueError: a context or a continuation is empty, or a continuation alone is too long.
+    """
+    for context, continuation in pairs:
+        if not len(context) or not 0 < len(continuation) <= max_length:
+            raise ValueError(
+                f"a context of {len(context)} and a continuation of {len(continuation)} tokens; "
+                f"accepted: 1 or more, and 1 to {max_length}"
+            )
+    variables = {"params": params, "lora": lora or {}}
+    order = sorted(range(len(pairs)), key=lambda index: -_length(pairs[index]))
+    shards = 1 if sharding is None else sharding.num_devices
+    while order:
+        length = min(bucket_length(_length(pairs[order[0]])), max_length)
+        rows = shards * max(1, batch_tokens // length // shards)
+        indices = order[:rows]
+        order = order[rows:]
+        batch = _make_batch([pairs[index] for index in indices], rows, length)
+        if sharding is not None:
+            batch = batch.on(sharding)
+        log_probs, greedy = _host(_score_batch(model, variables, *batch))
+        start = 0
+        for index in indices:
+            count = len(pairs[index][1])
+            here = slice(start, start + count)
+            total = float(np.sum(log_probs[here], dtype=np.float64))
+            yield index, Score(total, bool(greedy[here].all()), count)
+            start += count
+
+
+def next_log_probs(
+    model: Any,
+    params: dict,
+    lora: dict | None,
+    contexts: Sequence[Sequence[int]],
+    *,
+    max_length: int,
+    batch_tokens: int = BATCH_TOKENS,
+) -> np.ndarray:
+    """Compute the log-probabilities of the token after each context.
+
+    Args:
+      model: as for `score`.
+      params: as for `score`.
+      lora: as for `score`.
+      contexts: the tokens of each, at least one; of longer ones the last `max_length` are read.
+      max_length: as for `score`.
+      batch_tokens: as for `score`.
+
+    Returns:
+      float32 [contexts, V].
+    """
+    variables = {"params": params, "lora": lora or {}}
+    contexts = [list(context)[-max_length:] for context in contexts]
+    order = sorted(range(len(contexts)), key=lambda index: -len(contexts[index]))
+    results: list[np.ndarray | None] = [None] * len(contexts)
+    while order:
+        length = min(bucket_length(len(contexts[order[0]])), max_length)
+        rows = max(1, batch_tokens // length)
+        indices = order[:rows]
+        order = order[rows:]
+        ids, mask = _pad([contexts[index] for index in indices], rows, length)
+        last = mask.sum(axis=1) - 1
+        log_probs = _host(_next_batch(model, variables, ids, mask, last))
+        for row, index in enumerate(indices):
+            results[index] = log_probs[row]
+    return np.stack(results)
+
+
+class _Batch(NamedTuple):
+    """The arrays of a batch of pairs.
+
+    Attributes:
+      input_ids: int32 [rows, length], padded on the right.
+      attention_mask: bool [rows, length].
+      places: int32 [positions], the position of each counted token's logits in the flat batch.
+      targets: int32 [positions], the counted tokens.
+      chunks: int32 [], chunks of `places` that are in use.
+    """
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    places: np.ndarray
+    targets: np.ndarray
+    chunks: np.ndarray
+
+    def on(self, sharding: jax.sharding.Sharding) -> "_Batch":
+        """The batch with its rows divided over devices."""
+
+        def put(array: np.ndarray) -> jax.Array:
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+        ids = put(self.input_ids)
+        return self._replace(input_ids=ids, attention_mask=put(self.attention_mask))
+
+
+def _length(pair: Pair) -> int:
+    """The tokens that the model reads: all but the last one."""
+    return len(pair[0]) + len(pair[1]) - 1
+
+
+def _make_batch(pairs: Sequence[Pair], rows: int, length: int) -> _Batch:
+    texts = []
+    places = []
+    targets = []
+    for row, (context, continuation) in enumerate(pairs):
+        text = [*context, *continuation][:-1][-length:]
+        texts.append(text)
+        first = row * length + len(text) - len(continuation)
+        places.extend(range(first, first + len(continuation)))
+        targets.extend(continuation)
+    positions = CHUNK * math.ceil(rows * length / CHUNK)
+    ids, mask = _pad(texts, rows, length)
+    chunks = np.int32(math.ceil(len(places) / CHUNK))
+    return _Batch(ids, mask, _fill(places, positions), _fill(targets, positions), chunks)
+
+
+def _fill(values: Sequence[int], size: int) -> np.ndarray:
+    """An int32 array of a size that begins with the values; 0 after them."""
+    array = np.zeros(size, np.int32)
+    array[: len(values)] = values
+    return array
+
+
+def _pad(texts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.zeros((rows, length), np.int32)
+    mask = np.zeros((rows, length), bool)
+    # Every row attends to something, also those without a text.
+    mask[:, 0] = True
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = True
+    return ids, mask
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score_batch(
+    model: Any,
+    variables: dict,
+    input_ids: jax.Array,
+    attention_mask: jax.Array,
+    places: jax.Array,
+    targets: jax.Array,
+    chunks: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The log-probability of each target, and whether it is the likeliest token: [positions]."""
+    logits_at = _logits_function(model, variables, input_ids, attention_mask)
+
+    def score_chunk(index: jax.Array, scores: tuple) -> tuple:
+        log_probs, greedy = scores
+        start = index * CHUNK
+        target = jax.lax.dynamic_slice(targets, (start,), (CHUNK,))
+        logits = logits_at(jax.lax.dynamic_slice(places, (start,), (CHUNK,)))
+        chosen = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+        log_prob = chosen - jax.nn.logsumexp(logits, axis=-1)
+        is_likeliest = jnp.argmax(logits, axis=-1) == target
+        return (
+            jax.lax.dynamic_update_slice(log_probs, log_prob, (start,)),
+            jax.lax.dynamic_update_slice(greedy, is_likeliest, (start,)),
+        )
+
+    none = (jnp.zeros(len(places), jnp.float32), jnp.zeros(len(places), bool))
+    return jax.lax.fori_loop(0, chunks, score_chunk, none)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _next_batch(
+    model: Any,
+    variables: dict,
+    input_ids: jax.Array,
+    attention_mask: jax.Array,
+    last: jax.Array,
+) -> jax.Array:
+    """The log-probabilities after position `last` of each row: float32 [rows, V]."""
+    rows, length = input_ids.shape
+    logits_at = _logits_function(model, variables, input_ids, attention_mask)
+    return jax.nn.log_softmax(logits_at(jnp.arange(rows) * length + last))
+
+
+def _logits_function(model: Any, variables: dict, input_ids: Any, attention_mask: Any) -> Any:
+    """The function (positions in the flat batch) -> float32 logits [positions, V]."""
+    if "lm_head" in variables["lora"]:
+        logits = model.apply(variables, input_ids, attention_mask)
+        flat_logits = logits.reshape(-1, logits.shape[-1])
+        return lambda places: flat_logits[places].astype(jnp.float32)
+    hidden = model.apply(variables, input_ids, attention_mask, method="hidden_states")
+    flat_hidden = hidden.reshape(-1, hidden.shape[-1])
+    output = head(model, variables["params"])
+    return lambda places: output.logits(flat_hidden[places])
+
+
+def _host(arrays: Any) -> Any:
+    """The whole arrays on this host."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
