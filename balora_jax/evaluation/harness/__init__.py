@@ -1,0 +1,1 @@
+"""Benchmarks: lm-eval's tasks and ours, on models of this package."""
