@@ -1,0 +1,1 @@
+"""Our lm-eval tasks: the sets of the BA-LoRA paper, asked and scored as its official code does."""
