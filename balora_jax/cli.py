@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from balora_jax.errors import BadInput, Diverged, OutputError, reason_of
 
-# The system refused to write: no space, no quota, too large, read only, a fault of the device.
+# The system refused to write: no space, no quota, too large, read only, or the device fails.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 # XLA's name for memory that a device lacks, within the messages of its exceptions.
 DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
@@ -244,6 +244,11 @@ def _failure(error: Exception) -> str:
 def _disk_sentence(error: OSError) -> str:
     """The sentence on a file that could not be written, and on how to go on."""
     name = f"{error.filename} " if error.filename else "a file "
+    if error.errno == errno.EIO:
+        return (
+            f"{name}could not be read or written ({error.strerror}): the disk or its connection "
+            "fails; --output.resume goes on from a run's checkpoint that is whole"
+        )
     return (
         f"{name}could not be written ({error.strerror}); make room and repeat the command: "
         "what was whole before still is, and --output.resume goes on from a run's checkpoint"

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 
 # The largest size of any number but a seed. Larger ones are slips, which would otherwise end as a
 # loss that is not finite, or as memory that no machine has.
@@ -16,7 +16,7 @@ LARGEST_SEED = 2**63 - 1
 def require(ok: bool, name: str, value: object, accepted: str) -> None:
     """Raise BadInput unless `ok`, with the option's name, its value and the accepted values."""
     if not ok:
-        raise BadInput(f"{name} is {_shown(value)}; accepted: {accepted}")
+        raise BadInput(f"{name} is {shown(value)}; accepted: {accepted}")
 
 
 def require_sizes(section: Any, prefix: str = "") -> None:
@@ -38,11 +38,3 @@ def require_sizes(section: Any, prefix: str = "") -> None:
             largest = LARGEST_SEED if field.name == SEED else LARGEST
             ok = math.isfinite(value) and abs(value) <= largest
             require(ok, name, value, f"a finite number of at most {largest} in size")
-
-
-def _shown(value: object) -> str:
-    """A value for a message; a long one is cut."""
-    if isinstance(value, int) and abs(value) > 10**30:
-        return "a number of more than 30 digits"
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -58,6 +58,16 @@ class GenerateOptions:
             )
         if self.compare and self.run is None:
             raise BadInput("--compare shows a run beside its model; accepted: with --run DIR")
+        if self.model is not None and self.checkpoint != "latest":
+            raise BadInput(
+                f"--checkpoint {self.checkpoint[:100]!r} is of a run; accepted: with --run DIR"
+            )
+        if self.template == "":
+            raise BadInput(
+                "--template is empty; accepted: alpaca, chat, a text with {instruction}, or none"
+            )
+        if "" in (self.stop or ()):
+            raise BadInput("--stop has an empty text; accepted: texts of at least one character")
         self._check_numbers()
         self._check_paths()
 

@@ -28,7 +28,7 @@ from balora_jax.config.yaml_files import (
     read_value,
     read_yaml,
 )
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, reason_of, shown
 
 # The folder of the embedded tiny world in version 0.1, which configurations of old runs name.
 OLD_ASSETS = "balora_jax/tiny_world/assets"
@@ -83,6 +83,8 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
         _check_sections(file, options, parser, RunConfig, classes)
     with _naming_file(files, arguments):
         namespace = parse(parser, arguments)
+        for options in files.values():
+            _check_numbers(namespace, options)
         config = build(RunConfig, namespace, classes)
     check_paths(config)
     # Also those of files that were named otherwise than by --config FILE.
@@ -316,14 +318,18 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
       BadInput: an option does not exist, or its value does not fit.
     """
     option = ""
+    texts = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         is_option = name.startswith("--")
         option = name.removeprefix("--") if is_option else option
         if equals or not is_option:
-            check_text(option, value if is_option else argument)
+            texts[option] = value if is_option else argument
+            check_text(option, texts[option])
     try:
-        return parser.parse_args(_with_values(parser, arguments))
+        namespace = parser.parse_args(_with_values(parser, arguments))
+        _check_numbers(namespace, texts)
+        return namespace
     except ArgumentError as error:
         raise BadInput(_one_sentence(str(error), parser)) from error
     # The parser lets through many types of errors of the values that it tries.
@@ -333,6 +339,18 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
         raise BadInput(
             f"the options cannot be read ({reason_of(error)}); accepted: what --help lists"
         ) from error
+
+
+def _check_numbers(namespace: Namespace, texts: Mapping[str, Any], prefix: str = "") -> None:
+    """Check that no text with another meaning was read as a number: 8:30 as 510, 1_0 as 10."""
+    for name, text in texts.items():
+        if isinstance(text, dict):
+            _check_numbers(namespace, text, f"{prefix}{name}.")
+        value = namespace.get(f"{prefix}{name}")
+        if isinstance(text, str) and isinstance(value, int | float) and set("_:") & set(text):
+            raise BadInput(
+                f"{prefix}{name} is {shown(text)}; accepted: a number in digits, such as 10 or 1e-4"
+            )
 
 
 def split(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

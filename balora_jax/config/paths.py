@@ -1,13 +1,19 @@
 """The paths that options name, checked before anything is loaded or written."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import stat
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, OutputError
 
 LONGEST = 4096
+# Bytes of a folder's name; file systems have 255, and folders beside it have longer names.
+LONGEST_NAME = 150
+# The folders in a run's that only the run writes.
+OF_RUN = frozenset({"checkpoints", "damaged", "plots", "tensorboard"})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 FILE = "a file"
 FOLDER = "a folder"
 SYSTEM = ("/proc/", "/sys/")
@@ -70,9 +76,11 @@ def check_output(option: str, value: str) -> pathlib.Path:
       The path, with ~ replaced by the home folder.
 
     Raises:
-      BadInput: it is no folder, or cannot be created or written to.
+      BadInput: it is no folder, cannot be created or written to, or is a part of a run's.
+      OutputError: the disk is full.
     """
     path = check_path(option, value, kind=FOLDER)
+    _check_place(option, path)
     if path.is_dir():
         if not os.access(path, os.W_OK | os.X_OK):
             raise BadInput(
@@ -92,6 +100,11 @@ def check_output(option: str, value: str) -> pathlib.Path:
         # Another process has just created it.
         return path
     except OSError as error:
+        if error.errno in FULL:
+            raise OutputError(
+                f"{option} {value[:200]!r} could not be created ({error.strerror}); make room and "
+                "repeat the command"
+            ) from error
         raise BadInput(
             f"{option} {value[:200]!r} cannot be created ({error.strerror}); "
             "accepted: a folder that exists, or one in a folder that can be written to"
@@ -99,10 +112,27 @@ def check_output(option: str, value: str) -> pathlib.Path:
     return path
 
 
+def _check_place(option: str, path: pathlib.Path) -> None:
+    """Check that a folder to write has a name of a usual length and is no part of a run's."""
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise BadInput(
+            f"{option} has the name {path.name[:50]!r} ... of {len(path.name)} characters; "
+            f"accepted: a name of at most {LONGEST_NAME} bytes"
+        )
+    place = path.absolute()
+    for run in place.parents:
+        inside = place.relative_to(run).parts[0]
+        if inside in OF_RUN and (run / "config.yaml").is_file():
+            raise BadInput(
+                f"{option} {str(path)[:200]!r} is in {inside}/ of a run, which only the run "
+                "writes; accepted: another folder"
+            )
+
+
 def _is_whole(value: str) -> bool:
-    """False for half of a character in UTF-16, which no file's name has."""
+    """False for a name that is not UTF-8, which files of options and records cannot hold."""
     try:
-        os.fsencode(value)
+        value.encode()
     except UnicodeEncodeError:
         return False
     return True

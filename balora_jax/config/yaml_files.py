@@ -13,7 +13,10 @@ LARGEST = 2**20
 DEEPEST = 20
 ACCEPTED = "a yaml file of options, such as configs/quickstart.yaml"
 FLOAT = "tag:yaml.org,2002:float"
+INT = "tag:yaml.org,2002:int"
 DATE = "tag:yaml.org,2002:timestamp"
+# Yaml 1.1 also takes 8:30 for 510, 1_0 for 10 and 010 for 8.
+INTS = re.compile("[-+]?(?:0|[1-9][0-9]*)")
 # Yaml 1.1 takes 1e-4 for text.
 FLOATS = re.compile(
     r"[-+]?(?:[0-9]+\.[0-9]*|\.?[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
@@ -39,14 +42,15 @@ class UnboundedValue(UnreadableValue):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """A loader that reads 1e-4 as a number, and dates as text."""
+    """A loader that reads 1e-4 as a number, and dates and 8:30 as text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (FLOAT, DATE)]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (FLOAT, INT, DATE)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
+_Loader.add_implicit_resolver(INT, re.compile(f"(?:{INTS.pattern})$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(FLOAT, re.compile(f"(?:{FLOATS.pattern})$"), list("-+0123456789."))
 
 

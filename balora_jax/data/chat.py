@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balora_jax.data.messages import first_line
 from balora_jax.data.tokenizer import token_ids
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, first_line
 
 # Stands for a message in a rendered chat.
 SENTINEL = "BALORA0ANSWER0HERE"

@@ -9,9 +9,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from balora_jax.data.messages import listed
 from balora_jax.data.text_files import LONGEST_LINE, text_lines
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed
 
 
 def read_csv(path: Path, limit: int | None) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from balora_jax.data.messages import listed
 from balora_jax.data.prompts import ROLES, Template
 from balora_jax.data.sources import Rows
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed
 
 
 def read_fields(

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from balora_jax.data.messages import shown
 from balora_jax.data.text_files import text_lines
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 
 # Characters of a list of objects, which is held as a whole.
 LARGEST_LIST = 2**30

@@ -9,9 +9,8 @@ import numpy as np
 
 from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.data.glue import TextTask
-from balora_jax.data.messages import listed, shown
 from balora_jax.data.sources import Rows
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed, shown
 
 
 def read_labels(rows: Rows, task: TextTask) -> np.ndarray:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balora_jax.data.chat import check_chat_template, end_of_turn, render_prompt
-from balora_jax.data.messages import shown
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 
 ROLES = ("instruction", "input", "response")
 ALPACA = (

@@ -12,8 +12,7 @@ from typing import Any
 
 from balora_jax.data.csv_files import read_csv
 from balora_jax.data.json_files import json_rows
-from balora_jax.data.messages import first_line, listed, shown
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, first_line, listed, reason_of, shown
 
 JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 TABLE_SUFFIXES = (".csv", ".parquet")

@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from balora_jax.data.messages import first_line
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, first_line
 
 # Bytes of a line: of a row, or of a quoted cell.
 LONGEST_LINE = 2**26

@@ -8,10 +8,9 @@ from typing import Any
 from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples
 from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
-from balora_jax.data.messages import listed, shown
 from balora_jax.data.sources import load_rows
 from balora_jax.data.texts import encode
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed, shown
 
 ROLES = ("text", "text_pair", "label")
 # The value of `data.predict` that stands for the hub's test sets of a GLUE task.

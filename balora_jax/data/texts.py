@@ -9,10 +9,9 @@ import numpy as np
 from balora_jax.data.examples import Examples, starts_of
 from balora_jax.data.glue import TextTask
 from balora_jax.data.labels import read_labels
-from balora_jax.data.messages import listed, shown
 from balora_jax.data.sources import Rows
 from balora_jax.data.tokenizer import token_ids
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed, shown
 
 # Rows tokenized at once: enough to keep the tokenizer's threads busy, little to hold in memory.
 CHUNK = 1000

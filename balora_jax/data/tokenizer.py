@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from balora_jax.data.batch import DTYPES
-from balora_jax.data.messages import first_line, listed, shown
 from balora_jax.data.sources import HUB_NAME
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, first_line, listed, reason_of, shown
 
 FILES = (
     "tokenizer.json",

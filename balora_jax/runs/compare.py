@@ -27,6 +27,8 @@ BEFORE = " before"
 # The entry of a run that diverged, and the file in its folder that says so.
 DIVERGED = "diverged"
 DIVERGED_FILE = "diverged.json"
+# The results, for programs and for people.
+TABLES = ("comparison.json", "comparison.md")
 
 
 def compare(
@@ -60,8 +62,13 @@ def compare(
         a run holds another run.
     """
     _require_different_seeds(seeds)
+    _require_different_methods(methods)
+    _require_different_rates(rates)
     console = console or Console()
     folder = pathlib.Path(out).expanduser()
+    for name in TABLES:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise BadInput(f"{folder / name} is no file; accepted: --out without it")
     candidates = {text: _parse_method(text, rates) for text in methods}
     if len(rates) > 1:
         first_method, _ = candidates[methods[0]]
@@ -85,9 +92,10 @@ def compare(
         runs = [_columns(_run_or_read(config, console)) for config in configs]
         results[_title(method, rate)] = runs
 
-    write_whole(folder / "comparison.json", json.dumps(results, indent=2) + "\n")
-    write_whole(folder / "comparison.md", table(results) + _search_table(searches))
-    return folder / "comparison.md"
+    numbers, text = (folder / name for name in TABLES)
+    write_whole(numbers, json.dumps(results, indent=2) + "\n")
+    write_whole(text, table(results) + _search_table(searches))
+    return text
 
 
 def table(results: Results) -> str:
@@ -158,6 +166,33 @@ def _require_different_seeds(seeds: Sequence[int]) -> None:
     twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
     if twice is not None:
         raise BadInput(f"--seeds has {twice} twice; accepted: different whole numbers")
+
+
+def _require_different_methods(methods: Sequence[str]) -> None:
+    """Check that each method has a folder of its own; its name has six digits of the rate."""
+    seen = {}
+    for text in methods:
+        method, _, rate = text.partition("@")
+        try:
+            name = f"{method}@{float(rate):g}" if rate else method
+        except ValueError:
+            continue
+        if name in seen:
+            raise BadInput(
+                f"--methods has {seen[name]!r} and {text!r}; "
+                "accepted: different methods or rates, by their first six digits"
+            )
+        seen[name] = text
+
+
+def _require_different_rates(rates: Sequence[float]) -> None:
+    """Check that each rate has a folder of its own."""
+    names = [f"{rate:g}" for rate in rates]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(
+            f"--learning_rates has {twice} twice; accepted: different rates, by six digits"
+        )
 
 
 def _require_held_out_set(config: RunConfig) -> None:

@@ -257,6 +257,9 @@ def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(out).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadInput(f"--out {path} exists and is not empty; accepted: a new or empty folder")
+    if path.resolve() == pathlib.Path.cwd():
+        # The folder is replaced as a whole, and the command's place would be gone.
+        raise BadInput(f"--out {path} is the folder that the command runs in; accepted: another")
     return path
 
 

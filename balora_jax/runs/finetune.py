@@ -13,7 +13,7 @@ from rich.console import Console
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
@@ -67,8 +67,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
     start_time = time.monotonic()
     with ends_by_signal(CLOSING), contextlib.ExitStack() as closing:
         if config.mesh.distributed:
-            # Before anything asks for the process's number.
-            jax.distributed.initialize()
+            join_processes()
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         with ends_by_signal(LOADING):
             run = set_up(config)
@@ -81,6 +80,21 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
             return None
         with ends_by_signal(FINISHING):
             return finish(run, ready, trained, console, start_time)
+
+
+def join_processes() -> None:
+    """Join the other processes of the run; nothing may ask for the process's number before.
+
+    Raises:
+      BadInput: jax finds no cluster that says who they are.
+    """
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"mesh.distributed is true, and the other processes cannot be found "
+            f"({reason_of(error)}); accepted: a TPU pod slice, SLURM or Open MPI, or false"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

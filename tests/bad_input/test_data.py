@@ -304,7 +304,7 @@ def test_whole_characters_written_as_two_halves_are_read(tmp_path, words):
 
 def test_a_field_missing_in_some_rows_is_named(tmp_path, words):
     rows = [PAIR, {"question": "a", **{f"field {number}\n": 0 for number in range(99)}}]
-    with pytest.raises(BadInput, match=r"line 2 has no field answer; it has: question.* 80 more"):
+    with pytest.raises(BadInput, match=r"line 2 has no field answer; it has: question.* 88 more"):
         _prepare(tmp_path, rows, words)
 
 
@@ -381,7 +381,7 @@ def test_wrong_scores_are_refused(tmp_path, words, value):
 
 def test_the_classes_of_a_message_are_few(tmp_path, words):
     rows = [{"text": "a", "label": -1}]
-    with pytest.raises(BadInput, match=r"accepts: 0, 1, .*, 19, and 980 more$") as error:
+    with pytest.raises(BadInput, match=r"accepts: 0, 1, .*, 11, and 988 more$") as error:
         _encode(tmp_path, rows, words, text_task(DataConfig(train="a.jsonl", labels=1000)))
     _sentence(error)
 
@@ -483,7 +483,7 @@ def test_the_command_line_refuses_a_pipe(refused, run_arguments, tmp_path):
 
 @pytest.mark.parametrize("labels", [10**6 + 1, 10**15, 10**4000])
 def test_classes_without_end_are_refused(labels):
-    with pytest.raises(BadInput, match=r"data.labels is 10.*; accepted: at most 1000000") as error:
+    with pytest.raises(BadInput, match=r"data.labels is .*; accepted: at most 1000000") as error:
         text_task(DataConfig(train="a.jsonl", labels=labels))
     assert len(_sentence(error)) < 200
 

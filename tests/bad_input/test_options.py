@@ -117,6 +117,13 @@ COMPARISONS = {
     "a method at 1e400": (["--methods", "lora@1e400"], "'lora@1e400'.*above 0, at most"),
     "a method at twice": (["--methods", "lora@1@2"], "'lora@1@2'.*is not a number; accepted"),
     "a long method": (["--methods", "m" * 5000], "--methods has 'm+"),
+    "methods of one folder": (
+        ["--methods", "lora@0.001", "lora@0.0010000001"], "'lora@0.001' and 'lora@0.0010000001'; a"
+    ),
+    "a method twice": (["--methods", "lora", "lora"], "'lora' and 'lora'; accepted: different"),
+    "rates of one folder": (
+        ["--learning_rates", "1e-3", "0.0010000001"], "rates has 0.001 twice; accepted: different"
+    ),
     "an unknown option": (["--seedz", "1"], "there is no option seedz; accepted"),
 }  # fmt: skip
 
@@ -156,6 +163,9 @@ TRAINING = {
     "true for a rate": (
         [*RUN, "--optimizer.learning_rate", "true"], "learning_rate is .*; accepted: a number"
     ),
+    "a time for a number": ([*RUN, "--training.seed", "8:30"], "'8:30'; accepted: a .*number"),
+    "digits in groups": ([*RUN, "--training.seed", "1_0"], "'1_0'; accepted: a number in digits"),
+    "a rate in groups": ([*RUN, "--optimizer.learning_rate=1_0"], "'1_0'; accepted: a number in"),
     "a rate of steps": ([*RUN, "--optimizer.learning_rate", "1/2"], "'1/2'; accepted: a number"),
     "a method": ([*RUN, "--method", "dora"], "method is 'dora'; accepted: ba-lora, pissa, lora o"),
     "no method": ([*RUN, "--method", ""], "method is ''; accepted: ba-lora, pissa, lora or full"),
@@ -237,6 +247,15 @@ COMMANDS = {
     "stops of a text": (
         ["generate", "--model", "b", "--prompt", "c", "--stop", "x"], "stop is 'x'; accepted: a l"
     ),
+    "an empty stop": (
+        ["generate", "--model", "b", "--prompt", "c", "--stop", '[""]'], "--stop has an empty text"
+    ),
+    "an empty template": (
+        ["generate", "--model", "b", "--prompt", "c", "--template", ""], "--template is empty; acc"
+    ),
+    "a checkpoint of a model": (
+        ["generate", "--model", "b", "--prompt", "c", "--checkpoint", "7"], "'?7'? is of a run; acc"
+    ),
     "comparing nothing": (["compare"], "--out must be given"),
 }  # fmt: skip
 
@@ -245,6 +264,21 @@ COMMANDS = {
 def test_a_command_is_refused(refused, arguments, match):
     sentence = refused(arguments)
     assert re.search(match, sentence), sentence
+
+
+@pytest.mark.parametrize("name", ["comparison.json", "comparison.md"])
+def test_a_folder_in_place_of_a_table_is_found_before_training(
+    refused, run_arguments, tmp_path, name
+):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    shared = run_arguments(tmp_path / "unused", "--adapter.init", "null")
+    sentence = refused(["compare", *shared, "--out", tmp_path / "out"])
+    assert f"{name} is no file; accepted" in sentence
+
+
+def test_other_processes_that_cannot_be_found(refused, run_arguments, tmp_path):
+    sentence = refused(["train", *run_arguments(tmp_path / "run", "--mesh.distributed", "true")])
+    assert "mesh.distributed is true" in sentence and "accepted: a TPU pod slice" in sentence
 
 
 def test_numbers_are_refused_before_jax_is_imported():

@@ -1,11 +1,15 @@
 """Paths that cannot be used, for every option that takes one: refused before anything is loaded."""
 
+import errno
 import os
+import pathlib
 import re
 
 import pytest
 
-from balora_jax.runs import finetune, generate, run
+from balora_jax.config.paths import check_output
+from balora_jax.errors import BadInput, OutputError
+from balora_jax.runs import export, finetune, generate, run
 
 BASE = {
     "--model.source": "m", "--data.train": "t.jsonl", "--output.dir": "{tmp}/run",
@@ -125,3 +129,37 @@ def test_a_folder_that_cannot_be_created_is_refused(refused, places, option, pat
 def test_a_path_that_must_exist(refused, places, option):
     sentence = _sentence(refused, places, option, "{tmp}/file/none.py")
     assert re.search("does not exist|is no file|is no Python file", sentence), sentence
+
+
+@pytest.mark.parametrize("option", OUTPUTS)
+def test_a_name_without_room_for_those_beside_it(refused, places, option):
+    sentence = _sentence(refused, places, option, "{tmp}/" + "n" * 200)
+    assert re.search("has the name 'n+' ... of 200 characters; accepted: a name", sentence)
+
+
+@pytest.mark.parametrize("option", OUTPUTS)
+def test_a_folder_that_only_a_run_writes(refused, places, option):
+    (places / "config.yaml").touch()
+    sentence = _sentence(refused, places, option, "{tmp}/checkpoints/7")
+    assert re.search("is in checkpoints/ of a run, .*; accepted: another folder", sentence)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_name_that_is_not_utf8(refused, places, option):
+    sentence = _sentence(refused, places, option, "{tmp}/\udcff")
+    assert "is no path; accepted: " in sentence
+
+
+def test_the_folder_of_the_command_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"--out \. is the folder that the command runs in"):
+        export._target(".", tmp_path)
+
+
+def test_a_full_disk_is_no_fault_of_the_option(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", full)
+    with pytest.raises(OutputError, match=r"could not be created .No space left.*; make room"):
+        check_output("--out", str(tmp_path / "new"))

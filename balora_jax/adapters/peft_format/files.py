@@ -1,16 +1,11 @@
 """The files of a PEFT folder: that they are there and regular, and how to show what is in them."""
 
 import pathlib
-import reprlib
-from typing import Any
 
 from balora_jax.adapters.peft_format.names import WEIGHTS
 from balora_jax.errors import BadInput, reason_of
 
 PICKLE = "adapter_model.bin"
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 80
-_SHORT.maxother = 80
 
 
 def require_file(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -42,12 +37,3 @@ def require_file(folder: pathlib.Path, name: str) -> pathlib.Path:
         f"{folder} is no PEFT adapter: {name} {found}; accepted: a folder that PEFT's "
         "save_pretrained or balora wrote"
     )
-
-
-def shown(value: Any) -> str:
-    """A value for a message: on one line, shortened.
-
-    Args:
-      value: what a file holds.
-    """
-    return _SHORT.repr(value)

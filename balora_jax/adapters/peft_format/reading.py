@@ -8,13 +8,12 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from balora_jax.adapters.peft_format.files import shown
 from balora_jax.adapters.peft_format.names import A_END, B_END, CONFIG, layer_names
 from balora_jax.adapters.peft_format.original_base import check_kernels, on_original_base
 from balora_jax.adapters.peft_format.settings import Settings, read_settings
 from balora_jax.adapters.peft_format.tensors import Tensors, read_tensors
 from balora_jax.adapters.targets import linear_kernels
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 
 Tree = Mapping[str, Any]
 

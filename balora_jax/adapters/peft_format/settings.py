@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from balora_jax.adapters.peft_format.files import require_file, shown
+from balora_jax.adapters.peft_format.files import require_file
 from balora_jax.adapters.peft_format.names import CONFIG
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, reason_of, shown
 
 # Larger files are no configuration.
 MOST_BYTES = 4 * 2**20

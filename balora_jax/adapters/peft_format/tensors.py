@@ -7,9 +7,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from balora_jax.adapters.peft_format.files import require_file, shown
+from balora_jax.adapters.peft_format.files import require_file
 from balora_jax.adapters.peft_format.names import PREFIX, WEIGHTS
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, reason_of, shown
 
 # safetensors reads bfloat16 by the name that ml_dtypes registers.
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}

@@ -15,10 +15,10 @@ SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
 def local_options(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Make the options of a task's configuration that read its data from local files.
 
-    The files are in a folder of `folder` with the name that the task's metadata has as `folder`, the
-    name of the task, the last part of its data set's name, or a beginning of the task's name, such
-    as crows_pairs for crows_pairs_english. Each split is a file with its name; a single file is the
-    split that is scored.
+    The files are in a folder of `folder` that is named as the task's metadata says (`folder`), as
+    the task, as the last part of its data set, or as a beginning of the task, such as crows_pairs
+    for crows_pairs_english. Each split is a file with its name; a single file is the split that is
+    scored.
 
     Args:
       folder: of `--data-dir`.

@@ -58,8 +58,8 @@ class Responses:
 
     def _refusal(self, reason: str) -> BadInput:
         return BadInput(
-            f"{self._path} cannot be read ({reason}); accepted: the file as an evaluation wrote it, "
-            "or another --out"
+            f"{self._path} cannot be read ({reason}); "
+            "accepted: the file as an evaluation wrote it, or another --out"
         )
 
     def __enter__(self) -> Self:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 from balora_jax.models.layers.activations import check_activation
-from balora_jax.models.messages import shown
 from balora_jax.models.sizes import require, require_divisor, require_token
 
 

@@ -5,10 +5,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 from balora_jax.models.bert.config import EncoderConfig
 from balora_jax.models.layers.activations import check_activation
-from balora_jax.models.messages import shown
 from balora_jax.models.sizes import require, require_divisor, require_token
 
 

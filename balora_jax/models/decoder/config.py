@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed, shown
 from balora_jax.models.layers.activations import check_activation
 from balora_jax.models.layers.rotary import Rope
-from balora_jax.models.messages import listed, shown
 from balora_jax.models.sizes import require, require_divisor, require_token
 
 ROPE_KINDS = ("default", "linear", "llama3")

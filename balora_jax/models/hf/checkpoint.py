@@ -16,9 +16,8 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, listed, reason_of, shown
 from balora_jax.models.hf.files import has_file, read_json, regular_file
-from balora_jax.models.messages import listed, shown
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"

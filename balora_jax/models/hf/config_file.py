@@ -10,10 +10,9 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, reason_of, shown
 from balora_jax.models.hf.files import read_json
 from balora_jax.models.hf.registry import MODEL_TYPES
-from balora_jax.models.messages import shown
 
 CONFIG_FILE = "config.json"
 MOST_LAYERS = 10_000

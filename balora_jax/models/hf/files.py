@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from balora_jax.errors import BadInput, reason_of
-from balora_jax.models.messages import shown
+from balora_jax.errors import BadInput, reason_of, shown
 
 TOKENIZER_FILES = (
     "tokenizer.json",

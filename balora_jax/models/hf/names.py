@@ -13,10 +13,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import MOST_NAMES, BadInput, listed
 from balora_jax.models.hf.checkpoint import Checkpoint, DeferredTensor
 from balora_jax.models.hf.finite import all_finite
-from balora_jax.models.messages import MOST_NAMES, listed
 
 Path = tuple[str, ...]
 Place = Callable[[Path, np.ndarray], jax.Array]

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from balora_jax.errors import BadInput
-from balora_jax.models.messages import shown
+from balora_jax.errors import BadInput, shown
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
