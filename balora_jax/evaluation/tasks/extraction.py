@@ -2,10 +2,12 @@
 
 import ast
 import re
+import textwrap
+import warnings
 
 from balora_jax.evaluation.tasks.prompts import first_response
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n", re.MULTILINE)
+_FENCE = re.compile(r"^([ \t]*)```[ \t]*(\w*)[^\n]*\n", re.MULTILINE)
 _FENCE_END = re.compile(r"^[ \t]*```", re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
 # The first line of a program, which text before it does not have.
@@ -50,8 +52,10 @@ def _fenced(text: str) -> list[str]:
     while start:
         end = _FENCE_END.search(text, start.end())
         stop = end.start() if end else len(text)
-        if start[1].lower() in _PYTHON:
-            blocks.append(text[start.end() : stop])
+        block = text[start.end() : stop]
+        if start[2].lower() in _PYTHON:
+            # A fence in a list is indented with its lines.
+            blocks.append(textwrap.dedent(block) if start[1] else block)
         start = _FENCE.search(text, end.end()) if end else None
     return blocks
 
@@ -70,7 +74,8 @@ def defines(code: str, entry_point: str | None) -> bool:
 def _without_prose(text: str) -> str:
     """Leave out the text before and after a program."""
     first = _FIRST_LINE.search(text)
-    if first is None:
+    is_body = text.lstrip("\n")[:1].isspace()
+    if first is None or is_body:
         return text
     lines = text[first.start() :].splitlines(keepends=True)
     for count in range(len(lines), 0, -1):
@@ -87,7 +92,10 @@ def parses(code: str) -> bool:
       code: the text.
     """
     try:
-        ast.parse(code)
+        with warnings.catch_warnings():
+            # Such as those of escapes in texts, which the program's run would show.
+            warnings.simplefilter("ignore")
+            ast.parse(code)
     # Python's parser gives up so on null bytes and on deep nesting.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
