@@ -1,0 +1,160 @@
+"""Intervals and tests over the items of an evaluation."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 2000
+LEVEL = 0.95
+# Numbers of a block of resampled items in memory at once.
+BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its bootstrap interval.
+
+    Attributes:
+      value: of all items.
+      low: the interval's lower end.
+      high: its upper end.
+      level: the share of such intervals that hold the true value.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = LEVEL
+
+
+def bootstrap_mean(
+    values: np.ndarray, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> Interval:
+    """Compute the mean of items with its percentile bootstrap interval.
+
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+
+    Args:
+      values: [items]; at least one.
+      seed: of the draws.
+      draws: the number of resamplings.
+      level: of the interval.
+
+    Returns:
+      The mean and its interval.
+
+    Raises:
+      ValueError: there is no item.
+    """
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        raise ValueError("no items; accepted: at least one")
+    generator = np.random.default_rng(seed)
+    rows = max(1, BLOCK // len(values))
+    means = []
+    for start in range(0, draws, rows):
+        size = (min(rows, draws - start), len(values))
+        means.append(values[generator.integers(len(values), size=size)].mean(axis=1))
+    return _interval(float(values.mean()), np.concatenate(means), level)
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *arrays: np.ndarray,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Interval:
+    """Compute a statistic of items with its percentile bootstrap interval.
+
+    Args:
+      statistic: arrays -> a number.
+      *arrays: each [items, ...]; resampled together along the first axis.
+      seed: of the draws.
+      draws: the number of resamplings.
+      level: of the interval.
+
+    Returns:
+      The statistic and its interval; resamplings whose statistic is not finite are left out.
+
+    Raises:
+      ValueError: there is no item, or the arrays have different numbers of items.
+    """
+    arrays = tuple(np.asarray(array) for array in arrays)
+    count = len(arrays[0])
+    if not count or any(len(array) != count for array in arrays):
+        raise ValueError(f"{[len(array) for array in arrays]} items; accepted: as many in each")
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        drawn = generator.integers(count, size=count)
+        found.append(statistic(*(array[drawn] for array in arrays)))
+    return _interval(float(statistic(*arrays)), np.array(found, np.float64), level)
+
+
+def paired_difference(
+    after: np.ndarray,
+    before: np.ndarray,
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> Interval:
+    """Compute the mean difference over the same items with its paired bootstrap interval.
+
+    Args:
+      after: [items], of one model.
+      before: [items], of the other.
+      seed: of the draws.
+      draws: the number of resamplings.
+      level: of the interval.
+
+    Returns:
+      The mean of `after` minus `before`, and its interval.
+
+    Raises:
+      ValueError: the numbers of items differ, or there is none.
+    """
+    after = np.asarray(after, np.float64)
+    before = np.asarray(before, np.float64)
+    if after.shape != before.shape:
+        raise ValueError(f"{after.shape} and {before.shape} items; accepted: the same items")
+    return bootstrap_mean(after - before, seed=seed, draws=draws, level=level)
+
+
+def mcnemar(after: np.ndarray, before: np.ndarray) -> float:
+    """Compute the exact two-sided p-value of McNemar's test.
+
+    McNemar, Psychometrika 12 (1947): of the items on which two models differ, half are expected to
+    be right in one, if they are equally good.
+
+    Args:
+      after: bool [items], whether one model is right.
+      before: bool [items], whether the other is.
+
+    Returns:
+      The p-value; 1 if they differ nowhere.
+
+    Raises:
+      ValueError: the numbers of items differ.
+    """
+    after = np.asarray(after, bool)
+    before = np.asarray(before, bool)
+    if after.shape != before.shape:
+        raise ValueError(f"{after.shape} and {before.shape} items; accepted: the same items")
+    gained = int(np.sum(after & ~before))
+    lost = int(np.sum(before & ~after))
+    count = gained + lost
+    tail = sum(math.comb(count, k) for k in range(min(gained, lost) + 1))
+    # Whole numbers: 2^count leaves the range of floats.
+    return min(1.0, (2 * tail) / 2**count) if count else 1.0
+
+
+def _interval(value: float, found: np.ndarray, level: float) -> Interval:
+    finite = found[np.isfinite(found)]
+    if not len(finite):
+        return Interval(value, math.nan, math.nan, level)
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(low), float(high), level)
