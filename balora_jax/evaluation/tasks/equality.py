@@ -13,9 +13,10 @@ from balora_jax.errors import BadInput
 from balora_jax.evaluation.tasks.latex import same_text, same_words
 
 WORKER = pathlib.Path(__file__).with_name("equality_worker.py")
-# For one pair; the first waits for sympy to be loaded.
-MOST_SECONDS = 20.0
-FIRST_SECONDS = 120.0
+# Processor time for one pair.
+CPU_SECONDS = 10
+# Wall time for one pair, on the busiest machine.
+MOST_SECONDS = 600.0
 # A longer answer is no formula.
 MOST_CHARACTERS = 1000
 
@@ -25,7 +26,8 @@ def are_equal(reference: str, answer: str) -> bool:
 
         "\frac{1}{2}", "0.5"  ->  True        "(1, 2)", "(2, 1)"  ->  False
 
-    A pair whose comparison takes more than `MOST_SECONDS` counts as different.
+    A pair whose comparison takes more than `CPU_SECONDS` or the worker's memory counts as
+    different.
 
     Args:
       reference: the right answer, in LaTeX.
@@ -71,7 +73,7 @@ class _Worker:
         """Return the process's answer for a pair; False without one."""
         if self._process is None:
             self._start()
-        equal = self._exchange(reference, answer, MOST_SECONDS)
+        equal = self._exchange(reference, answer)
         if equal is None:
             self._stop()
         return bool(equal)
@@ -86,22 +88,22 @@ class _Worker:
             text=True,
             encoding="utf-8",
         )
-        if not self._exchange("1", "1", FIRST_SECONDS):
+        if not self._exchange("1", "1"):
             self._stop()
             raise RuntimeError(f"{WORKER} does not find 1 equal to 1; math-verify may be damaged")
 
-    def _exchange(self, reference: str, answer: str, seconds: float) -> bool | None:
-        """Ask the process; None if it does not answer in time, or used too much memory."""
-        self._process.stdin.write(json.dumps([reference, answer]) + "\n")
+    def _exchange(self, reference: str, answer: str) -> bool | None:
+        """Ask the process; None if it ends at its bounds, or does not answer in time."""
+        self._process.stdin.write(json.dumps([reference, answer, CPU_SECONDS]) + "\n")
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.flush()
-        line = self._process.stdout.readline() if self._is_ready(seconds) else ""
+        line = self._process.stdout.readline() if self._is_ready() else ""
         return json.loads(line) if line else None
 
-    def _is_ready(self, seconds: float) -> bool:
+    def _is_ready(self) -> bool:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            return bool(selector.select(seconds))
+            return bool(selector.select(MOST_SECONDS))
 
     def _stop(self) -> None:
         self._process.kill()

@@ -10,9 +10,9 @@ from balora_jax.evaluation.tasks.prompts import first_response
 _FENCE = re.compile(r"^([ \t]*)```[ \t]*(\w*)[^\n]*\n", re.MULTILINE)
 _FENCE_END = re.compile(r"^[ \t]*```", re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
-# The first line of a program, which text before it does not have.
+# The first line of a program: a definition, an import or a constant.
 _FIRST_LINE = re.compile(
-    r"^(?:def |class |async def |import \w|from [\w.]+ import|@\w)", re.MULTILINE
+    r"^(?:def |class |async def |import \w|from [\w.]+ import|@\w|[A-Z][A-Z0-9_]* = )", re.MULTILINE
 )
 # Lines after which a program only tries itself; an assertion of the model's may be wrong.
 _TRIAL = re.compile(
@@ -75,7 +75,7 @@ def _without_prose(text: str) -> str:
     """Leave out the text before and after a program."""
     first = _FIRST_LINE.search(text)
     is_body = text.lstrip("\n")[:1].isspace()
-    if first is None or is_body:
+    if first is None or is_body or parses(text):
         return text
     lines = text[first.start() :].splitlines(keepends=True)
     for count in range(len(lines), 0, -1):

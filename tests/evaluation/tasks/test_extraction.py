@@ -26,6 +26,8 @@ ANSWERS = {
     "prose after": (f"{ADD}\nThis function returns the sum.\n", f"{ADD}\n"),
     "prose around": (f"The code is:\n{ADD}\nIt works, e.g. for 1, 2.", f"{ADD}\n"),
     "an import first": (f"import math\n\n{ADD}", f"import math\n\n{ADD}"),
+    "a constant first": (f"MOST = 5\n\n{ADD}", f"MOST = 5\n\n{ADD}"),
+    "prose and a constant first": (f"So it is:\nMOST = 5\n{ADD}", f"MOST = 5\n{ADD}"),
     "the next task": (f"{ADD}\n\n### Instruction:\nWrite more.", f"{ADD}\n\n"),
     "main": (f"{ADD}\n\nif __name__ == '__main__':\n    {CALL}", ADD),
     "main in a block": (f'```python\n{ADD}\nif __name__ == "__main__":\n    {CALL}```', ADD),
