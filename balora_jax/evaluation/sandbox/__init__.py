@@ -1,0 +1,1 @@
+"""A sandbox for untrusted programs: generated Python runs apart, with limits, and is judged."""

@@ -1,0 +1,1 @@
+"""The supervisor of one program; it imports nothing but the standard library and this package."""
