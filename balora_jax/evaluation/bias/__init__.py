@@ -1,0 +1,1 @@
+"""Measures of bias: public sets of sentences, the user's own templates, embeddings and groups."""
