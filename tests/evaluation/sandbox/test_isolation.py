@@ -17,6 +17,8 @@ from balora_jax.evaluation.sandbox.program import PYTHON
 from balora_jax.evaluation.sandbox.programs import run_programs
 
 LIMITS = Limits(seconds=5)
+# Readable by all users, unlike an interpreter in a home folder.
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 
 def run(text, level, **values):
@@ -264,3 +266,42 @@ def _wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+AS_NOBODY = """
+from balora_jax.evaluation.sandbox import levels
+from balora_jax.evaluation.sandbox.outcomes import Limits
+from balora_jax.evaluation.sandbox.programs import run_programs
+
+assert levels.refusal("other user") is not None
+family = "import os, time\\nfor _ in range(20):\\n    if os.fork() == 0: time.sleep(9)"
+limits = Limits(seconds=9, processes=16)
+programs = ["import os\\nassert os.getuid() == 65534", "import os\\nos.listdir('/proc')", family]
+for outcome in run_programs(programs, limits=limits, workers=1, level="namespaces"):
+    print(outcome.status, outcome.detail)
+"""
+
+
+def test_namespaces_need_no_root(namespaces):
+    if os.getuid() != 0:
+        pytest.skip("all other tests run without root already")
+    try:
+        result = subprocess.run(
+            [SYSTEM_PYTHON, "-B", "-c", AS_NOBODY],
+            env={"PYTHONPATH": str(pathlib.Path(__file__).parents[3])},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+        )
+    except OSError as error:
+        pytest.skip(f"no interpreter that others can run: {error}")
+    if "ModuleNotFoundError" in result.stderr:
+        pytest.skip("other users cannot read this checkout")
+    first, second, third = result.stdout.splitlines()
+    assert first == "passed "
+    assert second.startswith("failed FileNotFoundError")
+    assert third.startswith("failed BlockingIOError")

@@ -10,7 +10,7 @@ from balora_jax.evaluation.sandbox.outcomes import Limits
 from balora_jax.evaluation.sandbox.programs import run_programs
 from balora_jax.evaluation.sandbox.supervisor.folder import delete
 
-LIMITS = Limits(seconds=4, cpu_seconds=4, memory_bytes=2**28, processes=16, files=300)
+LIMITS = Limits(seconds=3, cpu_seconds=10, memory_bytes=2**28, processes=16, files=300)
 # Should a limit fail, the bombs end by themselves before they harm the machine.
 BOMB = """
 import os, time
