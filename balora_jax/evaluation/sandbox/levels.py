@@ -22,13 +22,13 @@ IN_WORDS: dict[Level, str] = {
     ),
     "other user": (
         "Generated programs run as another user without rights, for namespaces are not available: "
-        "they cannot signal other processes or write files that are not open to all users, but "
-        f"they can read what all users can and use the network; {LIMITS_HELD}."
+        "they have no network, cannot signal other processes and cannot write files that are not "
+        f"open to all users, but they can read what all users can; {LIMITS_HELD}."
     ),
     "same user": (
-        "Generated programs run as this user, for namespaces are not available: they can read, "
-        "overwrite and delete this user's files, signal this user's processes and use the "
-        f"network; {LIMITS_HELD}, unless they set out to prevent it. Run them only where "
+        "Generated programs run as this user, for namespaces are not available: they have no "
+        "network, but they can read, overwrite and delete this user's files and signal this "
+        f"user's processes; {LIMITS_HELD}, unless they set out to prevent it. Run them only where "
         "nothing can be lost, such as in a container."
     ),
 }

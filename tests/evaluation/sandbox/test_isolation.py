@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -117,7 +118,7 @@ def test_no_descriptor_is_inherited(level, tmp_path):
     assert outcome.status == "passed", outcome
 
 
-def test_namespaces_have_no_network(namespaces):
+def test_there_is_no_network(level):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)
         outcome = run(
@@ -125,11 +126,11 @@ def test_namespaces_have_no_network(namespaces):
             import socket
             socket.create_connection(('127.0.0.1', port), timeout=2)
             """,
-            namespaces,
+            level,
             port=server.getsockname()[1],
         )
         assert outcome.status == "failed"
-        assert "Network is unreachable" in outcome.detail
+        assert re.search("Network is unreachable|Operation not permitted", outcome.detail)
         with pytest.raises(TimeoutError):
             server.accept()
 
@@ -242,7 +243,7 @@ from balora_jax.evaluation.sandbox.outcomes import Limits
 from balora_jax.evaluation.sandbox.programs import run_programs
 
 level, program.PYTHON = sys.argv[1:]
-daemon = "import os, time\\nif os.fork() == 0: os.setsid()\\ntime.sleep(60)"
+daemon = "import os, time\\nos.fork()\\ntime.sleep(60)"
 run_programs([daemon] * 2, limits=Limits(seconds=60), workers=2, level=level)
 """
 

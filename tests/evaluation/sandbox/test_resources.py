@@ -74,7 +74,10 @@ EXCESSES = {
 DAEMON = """
 import os, signal, time
 if os.fork() == 0:
-    os.setsid()
+    try:
+        os.setsid()
+    except PermissionError:
+        pass
     if os.fork() == 0:
         for number in set(signal.Signals) - {9, 19}:
             signal.signal(number, signal.SIG_IGN)

@@ -27,6 +27,8 @@ MOUNT_SETATTR = 442
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -90,9 +92,9 @@ def change_root(folder: str) -> None:
     os.chdir("/")
 
 
-def prctl(option: int, value: int = 1) -> None:
+def prctl(option: int, value: int = 1, address: int = 0) -> None:
     """Set a property of this process."""
-    _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(n) for n in (value, 0, 0, 0)))
+    _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(n) for n in (value, address, 0, 0)))
 
 
 def drop_capabilities() -> None:

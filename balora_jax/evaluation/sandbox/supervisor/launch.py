@@ -6,7 +6,7 @@ import resource
 import signal
 from typing import Any, NoReturn
 
-from balora_jax.evaluation.sandbox.supervisor import kernel, namespaces
+from balora_jax.evaluation.sandbox.supervisor import kernel, namespaces, system_calls
 
 CHANNEL = 3
 IN_NAMESPACE = b"?"
@@ -39,6 +39,8 @@ def launch(request: dict[str, Any], user: int | None, channel: int, output: int)
         folder = _enter(request, user)
         _limit(request["limits"], request["level"])
         _drop_rights(user)
+        if request["level"] != "namespaces":
+            system_calls.forbid()
         _start(request["python"], folder)
     except BaseException as error:
         os.write(CHANNEL, f"{type(error).__name__}: {error}".encode())
@@ -71,14 +73,12 @@ def _limit(limits: dict[str, Any], level: str) -> None:
 
     Processes are counted by user. In namespaces, and as another user, the program's are the only
     ones; otherwise those of the whole machine are the upper bound of what this user has already.
-    On root the limit has no effect: the supervisor counts, and runs before the program.
+    On root the limit has no effect: the supervisor counts.
     """
     processes = limits["processes"]
     if level == "namespaces":
         processes += namespaces.WAITING
     if level == "same user":
-        if os.getuid() == 0:
-            os.nice(19)
         with open("/proc/loadavg") as file:
             processes += int(file.read().split()[3].split("/")[1])
     values = {

@@ -71,9 +71,16 @@ def kill_all() -> None:
     while _reap():
         found = _children(os.getpid())
         for pid in found:
-            # First the group, in which most have all their children: no fork outruns that.
-            for target in (-pid, pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(target, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                _kill(pid)
             found += _children(pid)
         time.sleep(0.001)
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and its group: no fork outruns one signal to all, as it does many."""
+    group = os.getpgid(pid)
+    # A new process has not left that of the supervisor yet.
+    if group != os.getpgrp():
+        os.killpg(group, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
