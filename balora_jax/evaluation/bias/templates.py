@@ -362,7 +362,7 @@ def _add_list(
     if not 2 <= len(entries) <= MOST_ALTERNATIVES or is_repeated or not is_plain:
         raise BadInput(
             f"{where} has the list {name} with {shown(list(entries))}; accepted: 2 to "
-            f"{MOST_ALTERNATIVES} different texts without {{, }} or |, of 1 to {LONGEST:,} characters"
+            f"{MOST_ALTERNATIVES} different texts of 1 to {LONGEST:,} characters, without braces"
         )
     lists[name] = tuple(entry.strip() for entry in entries)
 
