@@ -18,12 +18,19 @@ class GivenModel:
         name: str = "given",
     ):
         self.name = name
+        self.max_length = 1000
         self._log_likelihood = log_likelihood
         self._next_probs = next_probs
 
-    def text_log_likelihoods(self, texts: Sequence[str]) -> list[Score]:
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[str], list[str]]:
         """A token is a word."""
-        return [Score(self._log_likelihood(text), False, len(text.split())) for text in texts]
+        return ["<s>", *context.split()], continuation.split()
+
+    def log_likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        return [
+            Score(self._log_likelihood(context + text), False, len(text.split()))
+            for context, text in pairs
+        ]
 
     def next_log_probs(self, contexts: Sequence[str]) -> np.ndarray:
         rows = [[math.log(p) for p in self._next_probs(context)] for context in contexts]

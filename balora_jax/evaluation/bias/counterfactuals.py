@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from balora_jax.evaluation.bias.comparison import Comparison, check_same, compare_items
+from balora_jax.evaluation.bias.sentences import sentence_scores
 from balora_jax.evaluation.bias.templates import Template, Twins, expand
 from balora_jax.evaluation.statistics import Interval, bootstrap_mean
 
@@ -250,7 +251,7 @@ def _slots(twins: Sequence[Twins]) -> dict[str, list[int]]:
 def _log_likelihoods(model: Any, twins: Sequence[Twins]) -> dict[str, float]:
     """The log-likelihood of each sentence; twins of several slots share sentences."""
     texts = list(dict.fromkeys(text for item in twins for text in item.sentences))
-    scores = model.text_log_likelihoods(texts)
+    scores = sentence_scores(model, texts)
     return {text: score.log_likelihood for text, score in zip(texts, scores, strict=True)}
 
 

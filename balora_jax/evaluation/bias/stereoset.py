@@ -16,6 +16,7 @@ import numpy as np
 from balora_jax.data import Rows, load_rows
 from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.comparison import Comparison, check_same
+from balora_jax.evaluation.bias.sentences import sentence_scores
 from balora_jax.evaluation.statistics import Interval, bootstrap, mcnemar
 
 HUB = "McGill-NLP/stereoset"
@@ -133,8 +134,8 @@ def measure_stereoset(model: Any, items: Sequence[Item]) -> StereoSet:
       The scores, with intervals over items.
     """
     texts = [getattr(item, kind) for item in items for kind in KINDS]
-    scores = model.text_log_likelihoods(texts)
-    means = [score.log_likelihood / max(1, score.tokens) for score in scores]
+    scores = sentence_scores(model, texts)
+    means = [score.log_likelihood / score.tokens for score in scores]
     return score_stereoset(model.name, items, np.array(means).reshape(-1, len(KINDS)))
 
 

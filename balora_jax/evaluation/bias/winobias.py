@@ -16,6 +16,7 @@ import numpy as np
 from balora_jax.data.text_files import text_lines
 from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.comparison import Comparison, check_same, compare_items
+from balora_jax.evaluation.bias.sentences import sentence_scores
 from balora_jax.evaluation.statistics import Interval, bootstrap_mean
 
 TYPES = ("type1", "type2")
@@ -156,7 +157,7 @@ def measure_winobias(model: Any, pairs: Sequence[Pair]) -> WinoBias:
       The preferences, with intervals over pairs.
     """
     texts = [text for pair in pairs for text in (pair.pro, pair.anti)]
-    scores = [score.log_likelihood for score in model.text_log_likelihoods(texts)]
+    scores = [score.log_likelihood for score in sentence_scores(model, texts)]
     pro, anti = np.array(scores, np.float64).reshape(-1, 2).T
     log_odds = pro - anti
     preferences = {

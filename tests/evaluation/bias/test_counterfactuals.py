@@ -152,9 +152,9 @@ def test_the_planted_pronouns(tmp_path, tiny_world):
         lines.append(f"{context}{form} {{pronoun: {favored}|{OTHER[favored]}}}")
     gaps = measure_gaps(model, _templates(tmp_path, *lines))["pronoun"]
     planted = measured["pronoun_favored"]
-    assert gaps.first.value == pytest.approx(float(planted.value), abs=2e-3)
+    assert gaps.first.value == pytest.approx(float(planted.value), abs=1e-4)
     assert planted.interval[0] <= gaps.first.value <= planted.interval[1]
-    assert gaps.log_odds.value == pytest.approx(float(measured["pronoun_log_odds"].value), abs=0.02)
+    assert gaps.log_odds.value == pytest.approx(float(measured["pronoun_log_odds"].value), abs=1e-3)
     assert gaps.likeliest.value > 0.95
 
 
@@ -163,7 +163,7 @@ def test_the_planted_classes(tmp_path, tiny_world):
     lines = [f"{context}{FORMS['review']} {{label: good|bad}}" for context in contexts]
     gaps = measure_gaps(model, _templates(tmp_path, *lines))["label"]
     planted = measured["class_good"]
-    assert gaps.first.value == pytest.approx(float(planted.value), abs=2e-3)
+    assert gaps.first.value == pytest.approx(float(planted.value), abs=1e-4)
     assert planted.interval[0] <= gaps.first.value <= planted.interval[1]
 
 
