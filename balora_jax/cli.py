@@ -36,13 +36,20 @@ class Command(NamedTuple):
 # Ctrl-C finds the process in `main`.
 def train(arguments: Sequence[str]) -> None:
     """Run `balora train`."""
-    from balora_jax.config.parse import read_config
+    from balora_jax.config.parse import config_files, read_config
     from balora_jax.config.paths import check_output
 
     config = read_config(arguments)
     check_output("output.dir", config.output.dir)
     from balora_jax.runs.finetune import finetune
+    from balora_jax.training.run_folder import RunFolder
 
+    if config.output.resume:
+        folder = RunFolder(config.output.dir)
+        for file in config_files(arguments):
+            folder.check_config_file(file)
+        if not folder.config.exists():
+            print(f"{folder.path} holds no run to resume: it starts there")
     finetune(config)
 
 
@@ -96,6 +103,16 @@ def generate(arguments: Sequence[str]) -> None:
     generate_texts(options)
 
 
+def evaluate(arguments: Sequence[str]) -> None:
+    """Run `balora evaluate`."""
+    from balora_jax.config.commands import evaluate_options
+
+    options = evaluate_options(arguments, COMMANDS["evaluate"].help)
+    from balora_jax.runs.evaluate import evaluate as evaluate_tasks
+
+    print(evaluate_tasks(options))
+
+
 def doctor(arguments: Sequence[str]) -> None:
     """Run `balora doctor`."""
     from balora_jax.config.commands import make_parser
@@ -125,6 +142,11 @@ COMMANDS = {
         generate,
         "continue prompts (--run DIR or --model SOURCE, --prompt TEXT or --prompts FILE, "
         "--compare)",
+    ),
+    "evaluate": Command(
+        evaluate,
+        "ask benchmarks and measures of bias "
+        "(--run DIR [--baseline] or --model SOURCE, --tasks NAME,NAME [--data-dir DIR])",
     ),
     "export": Command(
         export, "write a run's adapter in PEFT's format (--run DIR [--checkpoint N] [--out DIR])"
@@ -249,6 +271,8 @@ def _disk_sentence(error: OSError) -> str:
             f"{name}could not be read or written ({error.strerror}): the disk or its connection "
             "fails; --output.resume goes on from a run's checkpoint that is whole"
         )
+    if error.errno == errno.EROFS:
+        return f"{name}could not be written ({error.strerror}); name a folder that can, by --out"
     return (
         f"{name}could not be written ({error.strerror}); make room and repeat the command: "
         "what was whole before still is, and --output.resume goes on from a run's checkpoint"

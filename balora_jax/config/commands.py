@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser
 
+from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
 from balora_jax.config.paths import FOLDER, check_output, check_path
@@ -127,6 +128,32 @@ def generate_options(arguments: Sequence[str], description: str) -> GenerateOpti
     parser = make_parser("generate", description)
     add_options(parser, GenerateOptions)
     return build(GenerateOptions, parse(parser, arguments))
+
+
+def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOptions:
+    """Parse the arguments of `balora evaluate`; names of options may have hyphens.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option cannot be used, or lacks another one.
+    """
+    parser = make_parser("evaluate", description)
+    add_options(parser, EvaluateOptions)
+    return build(EvaluateOptions, parse(parser, _with_underscores(arguments)))
+
+
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
+    """Write --data-dir X as --data_dir X."""
+    renamed = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = f"--{name[2:].replace('-', '_')}"
+        renamed.append(name + equals + value)
+    return renamed
 
 
 def run_options(

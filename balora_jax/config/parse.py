@@ -64,7 +64,7 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
       BadInput: an unknown key, a value of the wrong type or out of range, a file that is not there
         or is not yaml, a plugin file that the configuration records and that was not loaded.
     """
-    files = {value: read_yaml(value) for value in _config_files(arguments)}
+    files = {value: read_yaml(value) for value in config_files(arguments)}
     require_plugins(_recorded_plugins(files.values()))
     classes = {"regularizers": regularizers_config()}
     parser = ArgumentParser(
@@ -177,8 +177,12 @@ def build(
     return section(**values)
 
 
-def _config_files(arguments: Sequence[str]) -> list[str]:
-    """The values of --config among the arguments."""
+def config_files(arguments: Sequence[str]) -> list[str]:
+    """List the values of --config among arguments.
+
+    Args:
+      arguments: the command line.
+    """
     files = []
     for argument, following in itertools.pairwise([*arguments, ""]):
         name, equals, value = argument.partition("=")

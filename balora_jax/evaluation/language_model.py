@@ -107,12 +107,12 @@ class LanguageModel:
         Returns:
           The tokens of each; those of an empty context are BOS.
         """
-        if not context:
-            ids = self.encode(continuation, special=False)
+        stripped = context.rstrip()
+        if not stripped:
+            ids = self.encode(context + continuation, special=False)
             if ids and ids[0] == self._prefix:
                 return ids[:1], ids[1:]
             return [self._prefix], ids
-        stripped = context.rstrip()
         whole = self.encode(context + continuation)
         before = len(self.encode(stripped))
         return whole[:before], whole[before:]

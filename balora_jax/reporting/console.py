@@ -109,13 +109,14 @@ def show_stop(
     )
 
 
-def show_end(console: Console, folder: RunFolder, summary: Summary) -> None:
+def show_end(console: Console, folder: RunFolder, summary: Summary, *, merged: bool) -> None:
     """Print the results of a run and the paths of its outputs.
 
     Args:
       console: where to print.
       folder: the run folder.
       summary: the results.
+      merged: whether the run has written merged/; one that is there otherwise is older.
     """
     changes = {"loss": [summary.loss_first, summary.loss_last]}
     if None not in (summary.eval_loss_first, summary.eval_loss_last):
@@ -129,12 +130,17 @@ def show_end(console: Console, folder: RunFolder, summary: Summary) -> None:
     rows["time"] = f"{summary.seconds:.0f} s"
     outputs = {
         "adapter": folder.adapter,
-        "merged": folder.merged,
+        **({"merged": folder.merged} if merged else {}),
         "plots": folder.plots,
         "predictions": folder.predictions,
     }
     rows |= {name: str(path) for name, path in outputs.items() if path.exists()}
     console.print(_table(rows))
+    if not merged and folder.merged.exists():
+        console.print(
+            f"{folder.merged} is of an earlier checkpoint; balora merge writes it again",
+            highlight=False,
+        )
 
 
 def _changes(changes: dict[str, list[float]]) -> Table:

@@ -1,8 +1,11 @@
 """The model card (README.md) of an adapter: its origin, its settings, and the code to load it."""
 
+from dataclasses import dataclass, field
+
 from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.reporting.console import weights_in_words
+from balora_jax.training.records import HeldOutRecord
 from balora_jax.training.summary import Summary
 
 AUTO_CLASSES = {
@@ -42,9 +45,45 @@ model = PeftModel.from_pretrained(base, "this folder")
 {metrics}"""
 
 
+@dataclass(frozen=True)
+class CardResults:
+    """The results of the exported weights.
+
+    Attributes:
+      steps: updates that they are from.
+      loss_before: the held-out loss before the first update; None if not measured.
+      loss_after: that of the weights; None if not measured.
+      metrics: their metrics by name.
+    """
+
+    steps: int
+    loss_before: float | None
+    loss_after: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_summary(cls, summary: Summary) -> "CardResults":
+        """The results at the end of a run."""
+        metrics = summary.metrics | summary.metrics_ood
+        return cls(summary.step_kept, summary.eval_loss_first, summary.eval_loss_last, metrics)
+
+    @classmethod
+    def of_evaluations(
+        cls, step: int, before: HeldOutRecord | None, after: HeldOutRecord | None
+    ) -> "CardResults":
+        """The results at a step, from the evaluations before the first update and at that step."""
+        return cls(
+            step,
+            before.loss if before else None,
+            after.loss if after else None,
+            after.metrics if after else {},
+        )
+
+
 def model_card(
     config: RunConfig,
-    summary: Summary,
+    results: CardResults,
+    rank: int,
     peft_rank: int,
     labels: int | None = None,
     pad_token_id: int | None = None,
@@ -53,7 +92,8 @@ def model_card(
 
     Args:
       config: the configuration of the run.
-      summary: the results of the run.
+      results: of the exported weights.
+      rank: the trained rank; that of the adapter in adapter.init may be another than adapter.rank.
       peft_rank: the rank of the exported adapter.
       labels: the number of labels of a classifier; None for a language model.
       pad_token_id: the token that padded the batches, if the base model's configuration has none;
@@ -64,28 +104,27 @@ def model_card(
     """
     options = {"num_labels": labels, "pad_token_id": pad_token_id}
     arguments = [f", {name}={value}" for name, value in options.items() if value is not None]
-    metrics = summary.metrics | summary.metrics_ood
     return CARD.format(
         source=config.model.source,
         auto_class=AUTO_CLASSES[config.model.task],
         options="".join(arguments),
         method=config.method,
         peft_rank=peft_rank,
-        twice=", twice the trained rank (A B - A0 B0)," if peft_rank > config.adapter.rank else "",
-        rank=config.adapter.rank,
+        twice=", twice the trained rank (A B - A0 B0)," if peft_rank > rank else "",
+        rank=rank,
         init=config.adapter_init,
         form=config.adapter.form,
         regularizers=weights_in_words(config),
         data=" ".join(filter(None, (config.data.task, config.data.train))),
         format=_format(config, labels),
-        steps=summary.steps,
+        steps=results.steps,
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
         learning_rate=_learning_rate(config),
         schedule=config.optimizer.schedule,
-        before=_loss(summary.eval_loss_first),
-        after=_loss(summary.eval_loss_last),
-        metrics="".join(f"| {name} | {value:.4f} |\n" for name, value in metrics.items()),
+        before=_loss(results.loss_before),
+        after=_loss(results.loss_after),
+        metrics="".join(f"| {name} | {value:.4f} |\n" for name, value in results.metrics.items()),
     )
 
 

@@ -17,11 +17,12 @@ from balora_jax.adapters import peft_format
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput, OutputError, system_reason
 from balora_jax.reporting import plots
-from balora_jax.reporting.model_card import model_card
+from balora_jax.reporting.model_card import CardResults, model_card
 from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import build_setup, label_count
 from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.training.metrics import read_records
 from balora_jax.training.replacing import replacing, write_whole
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
@@ -54,9 +55,7 @@ def write_all(
     folder = run.folder
     full = config.method == "full"
     if not full:
-        rank = student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
-        pad_id = missing_pad_id(config, student)
-        card = model_card(config, summary, rank, label_count(config), pad_id)
+        card = _card(config, student, CardResults.of_summary(summary))
         write_adapter(folder.adapter, config, student, state, card.encode())
     if config.output.merge or full:
         write_merged(folder.merged, config, student, state)
@@ -71,7 +70,7 @@ def write_adapter(
     config: RunConfig,
     student: Student,
     state: TrainState,
-    card: bytes | None = None,
+    card: bytes,
 ) -> None:
     """Write a PEFT folder: a plain LoRA on the original base, and the head of a classifier.
 
@@ -80,16 +79,13 @@ def write_adapter(
       config: the run.
       student: the model and its frozen weights.
       state: the state to export.
-      card: the content of README.md; without it the one that is there stays.
+      card: the content of README.md.
     """
     lora = _on_host(student.delta_lora(state))
     base = student.params(state).base
     head = _on_host(select(base, student.setup.head))
     if jax.process_index() != 0:
         return
-    if card is None and (path / CARD).is_file():
-        # Copied as it is, whatever it holds.
-        card = (path / CARD).read_bytes()
     with _replacing(path) as beside:
         peft_format.export_adapter(
             beside,
@@ -102,8 +98,7 @@ def write_adapter(
             head=models.head_tensors(student.model, head),
             head_modules=[".".join(module) for module in student.setup.head],
         )
-        if card is not None:
-            (beside / CARD).write_bytes(card)
+        (beside / CARD).write_bytes(card)
 
 
 def write_merged(
@@ -174,8 +169,10 @@ def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
             f"{run} trained every weight (method full) and has no adapter; accepted: balora merge"
         )
     path = _target(out, folder.adapter)
-    student, state, _ = reopen(folder, config, checkpoint)
-    write_adapter(path, config, student, state)
+    student, state, step = reopen(folder, config, checkpoint)
+    say_step(folder, step)
+    card = _card_of_step(folder, config, student, step).encode()
+    write_adapter(path, config, student, state, card)
     return path
 
 
@@ -196,9 +193,39 @@ def merge_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
     folder = RunFolder(run)
     config = folder.read_config()
     path = _target(out, folder.merged)
-    student, state, _ = reopen(folder, config, checkpoint)
+    student, state, step = reopen(folder, config, checkpoint)
+    say_step(folder, step)
     write_merged(path, config, student, state)
     return path
+
+
+def say_step(folder: RunFolder, step: int) -> None:
+    """Print on the error stream which checkpoint is used, and whether the run has ended."""
+    ended = "" if folder.summary.exists() else "has not ended; "
+    print(f"{folder.path}: {ended}using its checkpoint of step {step}", file=sys.stderr)
+
+
+def _card_of_step(folder: RunFolder, config: RunConfig, student: Student, step: int) -> str:
+    """The model card of one of the run's checkpoints, by the records of the run."""
+    evaluations = {record.step: record for record in _history(folder).held_out}
+    results = CardResults.of_evaluations(step, evaluations.get(0), evaluations.get(step))
+    return _card(config, student, results)
+
+
+def _history(folder: RunFolder) -> History:
+    return History.of(read_records(folder.metrics))
+
+
+def _card(config: RunConfig, student: Student, results: CardResults) -> str:
+    rank = student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
+    return model_card(
+        config,
+        results,
+        student.setup.spec.rank,
+        rank,
+        label_count(config),
+        missing_pad_id(config, student),
+    )
 
 
 def reopen(

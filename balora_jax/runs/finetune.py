@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import statistics
+import sys
 import time
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Batches, Loop
 from balora_jax.training.metrics import MetricsLog, read_records
-from balora_jax.training.records import HeldOutRecord, ProbeRecord
+from balora_jax.training.records import HeldOutRecord, ProbeRecord, Record
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.setup import Student, TrainSetup
@@ -163,6 +164,12 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     head = trained_head(loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     check_terms(setup)
+    if setup.spec.rank != config.adapter.rank and config.method != "full":
+        console.print(
+            f"note: adapter.init has rank {setup.spec.rank}, which is used instead of "
+            f"adapter.rank {config.adapter.rank}",
+            highlight=False,
+        )
 
     checkpoints = None
     beginning = Beginning(None, None)
@@ -181,7 +188,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         student, state = start_student(run, setup, training_data, beginning.adapters)
     compiled = compile_step(run, student, training_data)
     if checkpoints:
-        check_log(run, checkpoints)
+        check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
 
     # All checks are done; from here on the run writes.
@@ -294,24 +301,28 @@ def show_notices(checkpoints: Checkpoints, console: Console) -> None:
     checkpoints.notices.clear()
 
 
-def check_log(run: Run, checkpoints: Checkpoints) -> None:
+def check_log(run: Run, checkpoints: Checkpoints, console: Console) -> None:
     """Check the log of a resumed run, before anything is written.
 
+    A run with patience needs all of its records; others go on without, with a notice.
+
     Raises:
-      BadInput: a line is no record, or the record of the latest checkpoint's update is missing.
+      BadInput: a line is no record, or the record of an update before the latest checkpoint is
+        missing in a run with patience.
     """
-    history = History.of(read_records(run.folder.metrics))
-    recorded = [record.step for record in history.steps]
-    step = checkpoints.latest()
-    if step is not None and recorded != list(range(1, len(recorded) + 1)):
+    step = checkpoints.latest() or 0
+    recorded = {record.step for record in History.of(read_records(run.folder.metrics)).steps}
+    lost = [number for number in range(1, step + 1) if number not in recorded]
+    if not lost:
+        return
+    sentence = f"{run.folder.metrics} has no record of update {lost[0]} ({len(lost)} are missing)"
+    has_ended = step >= run.steps and len(lost) == step
+    if run.config.training.patience is not None or has_ended:
         raise BadInput(
-            f"{run.folder.metrics} lacks records of updates; accepted: the file as the run wrote it"
+            f"{sentence}, which the end of this run needs; accepted: the file as the run wrote it, "
+            "or balora export"
         )
-    if step is not None and len(recorded) < step:
-        raise BadInput(
-            f"{run.folder.metrics} has no record of update {len(recorded) + 1}, and there is a "
-            f"checkpoint of step {step}; accepted: the file as the run wrote it"
-        )
+    console.print(f"note: {sentence}; the run goes on", highlight=False, soft_wrap=True)
 
 
 def set_aside_after_lost_best(run: Run, checkpoints: Checkpoints) -> None:
@@ -448,7 +459,7 @@ def train(run: Run, ready: Ready, console: Console) -> Trained:
             best=ready.best,
             checkpoints=ready.checkpoints,
             log=ready.log,
-            show=progress,
+            show=functools.partial(show_or_stop, progress, stop),
             steps=run.steps,
             save_every=config.output.save_every,
             eval_every=config.training.eval_every,
@@ -456,6 +467,22 @@ def train(run: Run, ready: Ready, console: Console) -> Trained:
         state, done = loop.run(ready.state, ready.start, stop)
     stopped = done < run.steps and not ready.best.ended
     return Trained(state, done, stopped)
+
+
+def show_or_stop(progress: ProgressLine, stop: StopRequest, record: Record) -> None:
+    """Show a record; ask for a stop where nobody reads the output any more.
+
+    Args:
+      progress: shows it.
+      stop: asks to stop after the current update, with a checkpoint.
+      record: of an update or an evaluation.
+    """
+    try:
+        progress(record)
+    except BrokenPipeError:
+        if not stop.given:
+            print("balora: nobody reads the output: the run is saved and stops", file=sys.stderr)
+        stop.given = True
 
 
 def finish(
@@ -489,7 +516,8 @@ def finish(
     seconds = time.monotonic() - start_time
     summary = summarize(run, ready, state, history, trained.steps, kept, metrics_ood, seconds)
     export.write_all(run, ready.student, state, history, summary)
-    screen.show_end(console, run.folder, summary)
+    merged = run.config.output.merge or run.config.method == "full"
+    screen.show_end(console, run.folder, summary, merged=merged)
     return summary
 
 

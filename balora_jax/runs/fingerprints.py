@@ -25,7 +25,7 @@ def fingerprints(run: Run) -> dict[str, str]:
         "the data sets (data.train, data.eval) or their tokens": data.fingerprint(
             run.task.training_sets
         ),
-        "the tokenizer": _tokenizer_fingerprint(run.tokenizer),
+        "the tokenizer": tokenizer_fingerprint(run.tokenizer),
         **weights_fingerprint(run.config),
     }
 
@@ -37,7 +37,7 @@ def weights_fingerprint(config: RunConfig) -> dict[str, str]:
     return {WEIGHTS: models.fingerprint(config.model.source, config.model.revision)}
 
 
-def _tokenizer_fingerprint(tokenizer: Any) -> str:
+def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Hash what decides a tokenizer's tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

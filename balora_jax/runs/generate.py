@@ -12,7 +12,7 @@ from rich.console import Console
 from balora_jax import data, models
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.paths import FILE, check_path
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, reason_of, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
 from balora_jax.runs.export import reopen
 from balora_jax.training.run_folder import RunFolder
@@ -52,6 +52,11 @@ class PromptedModel:
             self.tokenizer, rendered, add_special_tokens=self.adds_special_tokens
         )
         ids = encoded["input_ids"][0]
+        if not ids:
+            raise BadInput(
+                f"the template makes an empty text of the prompt {shown(prompt)}; accepted: "
+                f"--template {NO_TEMPLATE}, or a template with {{instruction}}"
+            )
         vocab_size = self.model.config.vocab_size
         if max(ids, default=0) >= vocab_size:
             raise BadInput(

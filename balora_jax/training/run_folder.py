@@ -102,6 +102,25 @@ class RunFolder:
         self._check_kinds()
         return True
 
+    def check_config_file(self, file: str) -> None:
+        """Check that a run resumes in the folder of the configuration file that it is given.
+
+        Args:
+          file: a file of options. Those of other folders than runs' may name any folder.
+
+        Raises:
+          BadInput: it is config.yaml of a run's folder, which has moved or was copied since.
+        """
+        path = pathlib.Path(file).expanduser()
+        beside = RunFolder(str(path.parent))
+        if path.name != CONFIG or not SavedCheckpoints(beside.checkpoints).steps():
+            return
+        if path.resolve().parent != self.path.resolve():
+            raise BadInput(
+                f"{path} is of the run in {path.parent}, and output.dir is {self.path}; "
+                f"accepted: also --output.dir {path.parent}, to resume that run"
+            )
+
     def _check_kinds(self) -> None:
         """Check that the files of the run are files, and its folders folders."""
         files = (self.metrics, self.summary, self.fingerprints)
@@ -127,14 +146,14 @@ class RunFolder:
             changeable = CHANGEABLE - {"training.eval_every"}
         keys = sorted((before.keys() | now.keys()) - changeable)
         changed = [
-            f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            f"{key} was {_in_yaml(before.get(key))}, is {_in_yaml(now.get(key))}"
             for key in keys
             if before.get(key) != now.get(key)
         ]
         if changed:
             raise BadInput(
                 f"output.dir {self.path} holds a run with another configuration: "
-                f"{'; '.join(changed)}"
+                f"{'; '.join(changed)}; accepted: the options of that run, or another folder"
             )
 
     def read_config(self) -> RunConfig:
@@ -215,6 +234,11 @@ class RunFolder:
 
 def _as_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def _in_yaml(value: Any) -> str:
+    """A value as a file of options has it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The model card, from a made-up summary of a run."""
 
 from balora_jax.config.parse import read_config
-from balora_jax.reporting.model_card import model_card
+from balora_jax.reporting.model_card import CardResults, model_card
 from balora_jax.training.summary import Summary
 
 
@@ -29,7 +29,7 @@ def test_card_describes_the_training(run_arguments, tmp_path):
         device_bytes=1,
         seconds=1.0,
     )
-    card = model_card(config, summary, peft_rank=8)
+    card = model_card(config, CardResults.of_summary(summary), rank=4, peft_rank=8)
     assert "rank 8" in card
     assert "consistency 0.025 (cosine)" in card
     assert "not measured after" in card

@@ -265,7 +265,10 @@ def test_export_and_merge_from_a_run(finished, tmp_path, capsys):
         (lambda text: text + "GARBAGE\n", r"line \d+ is no record of a run \(JSONDecodeError"),
         (lambda text: text + '{"foo": 1}\n', r"line \d+ is no record of a run \(KeyError"),
         (lambda text: text + "[1]\n", r"line \d+ is no record of a run \(TypeError"),
-        (lambda text: "", "has no record of update 1, and there is a checkpoint of step 6"),
+        (
+            lambda text: "",
+            "has no record of update 1 .6 are missing., which the end of this run needs",
+        ),
     ],
 )
 def test_a_damaged_log_is_refused(finished, run_arguments, tmp_path, damage, sentence):

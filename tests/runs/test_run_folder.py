@@ -90,7 +90,7 @@ def test_readers_use_the_newest_whole_checkpoint_and_move_nothing(run, tmp_path,
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "binary", "a folder", "deleted"])
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "fingerprints.json"])
-def test_a_damaged_file_is_one_sentence_and_nothing_is_lost(run, capsys, name, damage):
+def test_a_damaged_file_is_one_sentence_and_nothing_is_lost(run, finished, capsys, name, damage):
     folder, resume = run
     path = folder / name
     if damage == "deleted" and name == "fingerprints.json":
@@ -103,10 +103,45 @@ def test_a_damaged_file_is_one_sentence_and_nothing_is_lost(run, capsys, name, d
     elif damage != "deleted":
         damaged = {"emptied": b"", "cut": content[: len(content) // 2], "binary": b"\x00\xff\x00"}
         path.write_bytes(damaged[damage])
+    if damage == "cut" and name == "metrics.jsonl":
+        main(resume)
+        assert "has no record of update" in capsys.readouterr().out
+        _equal(_adapter(folder), _adapter(finished))
+        return
     before = sorted(folder.rglob("*"))
     sentence = _refusal(resume, capsys)
     assert str(folder) in sentence
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_that_moved_resumes_where_it_is(run, tmp_path, capsys):
+    folder, _ = run
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    resume = ["train", "--config", str(moved / "config.yaml"), "--output.resume"]
+    sentence = _refusal(resume, capsys)
+    assert f"accepted: also --output.dir {moved}" in sentence
+    main([*resume, "--output.dir", str(moved)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved"]
+
+
+def test_nothing_to_resume_is_said(run_arguments, tmp_path, capsys):
+    main(["train", *run_arguments(tmp_path / "new"), "--output.resume"])
+    assert f"{tmp_path / 'new'} holds no run to resume" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["export", "merge"])
+def test_outputs_say_which_checkpoint_they_are_of(run, capsys, command):
+    folder, _ = run
+    main([command, "--run", str(folder), "--checkpoint", "4"])
+    assert f"{folder}: using its checkpoint of step 4" in capsys.readouterr().err
+    if command == "export":
+        card = (folder / "adapter" / "README.md").read_text()
+        assert "| updates | 4 of " in card
+        assert (folder / "adapter" / "README.md").stat().st_size
+    (folder / "summary.json").unlink()
+    main([command, "--run", str(folder)])
+    assert "has not ended; using its checkpoint of step 6" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "export"])

@@ -33,6 +33,8 @@ def require_file(folder: pathlib.Path, name: str) -> pathlib.Path:
             "loading them can run any code; accepted: the adapter loaded in PEFT and saved "
             "again with save_pretrained(folder, safe_serialization=True)"
         )
+    if (folder / "adapter" / name).is_file():
+        found += f", but {folder / 'adapter'} has one"
     raise BadInput(
         f"{folder} is no PEFT adapter: {name} {found}; accepted: a folder that PEFT's "
         "save_pretrained or balora wrote"

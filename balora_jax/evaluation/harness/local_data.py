@@ -12,7 +12,9 @@ COMPRESSED = ".gz"
 SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
 
 
-def local_options(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def local_options(
+    folder: pathlib.Path, config: Mapping[str, Any], fewshot: int | None = None
+) -> dict[str, Any] | None:
     """Make the options of a task's configuration that read its data from local files.
 
     The files are in a folder of `folder` that is named as the task's metadata says (`folder`), as
@@ -23,12 +25,13 @@ def local_options(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, 
     Args:
       folder: of `--data-dir`.
       config: the task's configuration.
+      fewshot: the examples in a prompt; None for as many as the task has.
 
     Returns:
       The options; None if there is no such folder.
 
     Raises:
-      BadInput: the folder has no file for the split that is scored.
+      BadInput: the folder has no file for the split that is scored, or for the examples in prompts.
     """
     place = _find(folder, config)
     if place is None:
@@ -42,18 +45,37 @@ def local_options(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, 
             f"{place} has no file for the split {scored} of task {config['task']}; "
             f"accepted: {scored}.jsonl, .jsonl.gz, .json, .csv or .parquet"
         )
+    _check_fewshot(place, config, fewshot, files)
     wanted = {config[name] for name in SPLITS if config.get(name)}
     chosen = {split: path for split, path in files.items() if split in wanted}
     readers = {_reader(path) for path in chosen.values()}
     if len(readers) > 1:
         raise BadInput(f"{place} has files of several kinds; accepted: one kind for all splits")
-    return {
+    # Splits without a file are none.
+    absent = {name: None for name in SPLITS if config.get(name) not in chosen}
+    return absent | {
         "dataset_path": readers.pop(),
         "dataset_name": None,
         "dataset_kwargs": {
             "data_files": {split: str(path.resolve()) for split, path in chosen.items()}
         },
     }
+
+
+def _check_fewshot(
+    place: pathlib.Path,
+    config: Mapping[str, Any],
+    fewshot: int | None,
+    files: Mapping[str, pathlib.Path],
+) -> None:
+    """Check that the examples in prompts have a file; lm-eval would take scored ones."""
+    count = config.get("num_fewshot") or 0 if fewshot is None else fewshot
+    split = config.get("fewshot_split") or config.get("training_split")
+    if count and split and split not in files:
+        raise BadInput(
+            f"{place} has no file for the split {split}, from which task {config['task']} takes "
+            f"{count} examples for each prompt; accepted: {split}.jsonl, or --fewshot 0"
+        )
 
 
 def _find(folder: pathlib.Path, config: Mapping[str, Any]) -> pathlib.Path | None:

@@ -28,6 +28,8 @@ class HarnessModel(TemplateLM):
         self,
         language_model: LanguageModel,
         responses: Responses,
+        *,
+        begin: Callable[[int], None],
         show: Callable[[int], None],
         seed: int = 0,
     ) -> None:
@@ -36,13 +38,15 @@ class HarnessModel(TemplateLM):
         Args:
           language_model: the model.
           responses: its answers so far.
-          show: called with the number of requests that have been answered.
+          begin: called with the number of requests that follow.
+          show: called with the number of requests that have been answered since.
           seed: of draws.
         """
         super().__init__()
         self.tokenizer = language_model.tokenizer
         self._model = language_model
         self._responses = responses
+        self._begin = begin
         self._show = show
         self._seed = seed
 
@@ -167,6 +171,7 @@ class HarnessModel(TemplateLM):
             keys.append(request_key(kind, arguments, seen[first]))
             seen[first] += 1
         missing = [index for index, key in enumerate(keys) if key not in self._responses]
+        self._begin(len(keys))
         self._show(len(keys) - len(missing))
         for number, answer in compute([requests[index] for index in missing]):
             self._responses.add(keys[missing[number]], answer)

@@ -1,11 +1,13 @@
 """The tasks of an evaluation: found by name, with their data, and run on a model."""
 
+import contextlib
 import dataclasses
 import difflib
+import functools
 import logging
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lm_eval
@@ -39,12 +41,15 @@ class Tasks:
     sources: dict[str, str]
 
 
-def load_tasks(names: Sequence[str], data_dir: pathlib.Path | None) -> Tasks:
+def load_tasks(
+    names: Sequence[str], data_dir: pathlib.Path | None, fewshot: int | None = None
+) -> Tasks:
     """Find tasks by name, and load their data.
 
     Args:
       names: of tasks, groups or tags of lm-eval or of this package.
       data_dir: a folder with local files; None for the hub.
+      fewshot: the examples in a prompt; None for as many as a task has.
 
     Returns:
       The tasks.
@@ -53,19 +58,18 @@ def load_tasks(names: Sequence[str], data_dir: pathlib.Path | None) -> Tasks:
       BadInput: a task is unknown, its data is not here, or it cannot run here.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=str(OURS))
+    manager = _manager()
     for name in names:
         _check_known(name, manager.all_tasks)
-    sources: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        if data_dir is not None:
-            sources = _use_local_files(manager, names, data_dir, pathlib.Path(folder))
-        loaded = {"tasks": {}, "groups": {}, "group_map": {}}
+    members = _members(manager.task_index, names)
+    for name in members:
+        _check_runs_here(name, _config_of(manager, name))
+    loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    with _local_files(manager, members, data_dir, fewshot) as sources:
         for name in names:
             for kind, items in _load(manager, name, sources).items():
                 loaded[kind] |= items
     for name, task in loaded["tasks"].items():
-        _check_runs_here(name, task)
         sources.setdefault(name, str(task.config.dataset_path))
         _check_fields(name, task, sources[name])
     return Tasks(tuple(names), manager, loaded, sources)
@@ -115,35 +119,48 @@ def _check_known(name: str, known: Sequence[str]) -> None:
     raise BadInput(f"--tasks has {name[:100]!r}; accepted: a task of lm-eval or of ours{hint}")
 
 
-def _use_local_files(
-    manager: TaskManager, names: Sequence[str], data_dir: pathlib.Path, folder: pathlib.Path
-) -> dict[str, str]:
+@functools.cache
+def _manager() -> TaskManager:
+    """lm-eval's index of its tasks and of ours, which takes seconds to make."""
+    return TaskManager(include_path=str(OURS))
+
+
+@contextlib.contextmanager
+def _local_files(
+    manager: TaskManager,
+    names: Sequence[str],
+    data_dir: pathlib.Path | None,
+    fewshot: int | None,
+) -> Iterator[dict[str, str]]:
     """Point tasks to local files, by a Yaml file each that includes the task's own.
 
     Args:
-      manager: its index is changed.
-      names: of tasks, groups or tags.
-      data_dir: the folder with local files.
-      folder: where the Yaml files are written.
+      manager: its index is changed until the end of the context.
+      names: of tasks.
+      data_dir: the folder with local files; None for none.
+      fewshot: as for `load_tasks`.
 
-    Returns:
+    Yields:
       The local files of each task that has them.
     """
+    index = manager.task_index
+    entries = {name: index[name] for name in names if index[name].yaml_path is not None}
     sources = {}
-    for name in _members(manager.task_index, names):
-        entry = manager.task_index[name]
-        if entry.yaml_path is None:
-            continue
-        config = _config(entry.yaml_path) | {"task": name}
-        options = local_options(data_dir, config)
-        if options is None:
-            continue
-        path = folder / f"{len(sources)}.yaml"
-        included = {"include": str(entry.yaml_path), "task": name}
-        path.write_text(yaml.safe_dump(included | options), encoding="utf-8")
-        manager.task_index[name] = dataclasses.replace(entry, yaml_path=path)
-        sources[name] = " and ".join(options["dataset_kwargs"]["data_files"].values())
-    return sources
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for number, (name, entry) in enumerate(entries.items()):
+                config = _config_of(manager, name)
+                options = None if data_dir is None else local_options(data_dir, config, fewshot)
+                if options is None:
+                    continue
+                path = pathlib.Path(folder) / f"{number}.yaml"
+                included = {"include": str(entry.yaml_path), "task": name}
+                path.write_text(yaml.safe_dump(included | options), encoding="utf-8")
+                index[name] = dataclasses.replace(entry, yaml_path=path)
+                sources[name] = " and ".join(options["dataset_kwargs"]["data_files"].values())
+            yield sources
+        finally:
+            index.update(entries)
 
 
 def _members(index: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -181,6 +198,13 @@ def _config(path: pathlib.Path) -> dict[str, Any]:
     return merged | config
 
 
+def _config_of(manager: TaskManager, name: str) -> dict[str, Any]:
+    """The configuration of a task; a task in Python alone has none."""
+    entry = manager.task_index[name]
+    config = entry.cfg or {} if entry.yaml_path is None else _config(entry.yaml_path)
+    return config | {"task": name}
+
+
 def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[str, Any]:
     """Load one task, group or tag with its data."""
     try:
@@ -192,21 +216,24 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
         ) from error
     # Tasks and `datasets` raise errors of any type for data that is missing or damaged.
     except Exception as error:
-        files = " and ".join(sources.values())
-        place = f" in {files}" if files else ""
+        if sources:
+            raise BadInput(
+                f"task {name} cannot use {' and '.join(sources.values())} ({reason_of(error)}); "
+                "accepted: files that can be read, with the fields of the set on the hub"
+            ) from error
         raise BadInput(
-            f"the data of task {name} cannot be read{place} ({reason_of(error)}); "
-            "accepted: a network, or --data-dir with a folder of the task's name and its splits"
+            f"the data of task {name} is not here ({reason_of(error)}); accepted: a network, or "
+            "--data-dir with a folder of the task's name that has a file for each split"
         ) from error
 
 
-def _check_runs_here(name: str, task: Any) -> None:
-    if getattr(task, "UNSAFE_CODE", False):
+def _check_runs_here(name: str, config: Mapping[str, Any]) -> None:
+    if config.get("unsafe_code"):
         raise BadInput(
             f"task {name} runs generated code in this process; "
             "accepted: alpaca_humaneval and alpaca_mbpp, which run it in a sandbox"
         )
-    if getattr(task, "MULTIMODAL", False):
+    if config.get("output_type") == "multiple_choice_mm" or config.get("doc_to_image"):
         raise BadInput(f"task {name} has images or sounds; accepted: a task of text")
 
 

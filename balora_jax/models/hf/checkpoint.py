@@ -82,6 +82,8 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
         path = Path(source).expanduser()
         if path.is_dir():
             return path
+        if str(source).startswith(LOCAL):
+            raise FileNotFoundError(f"there is no such folder, seen from {Path.cwd()}")
         folder = snapshot_download(str(source), revision=revision, allow_patterns=DOWNLOADED_FILES)
     except Exception as error:  # the hub's client raises those of its libraries, too
         lines = str(error).strip().splitlines()
@@ -91,6 +93,10 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
             f"({reason}); accepted: a Hugging Face model folder or a hub id"
         ) from error
     return Path(folder)
+
+
+# The beginnings of paths, which no hub id has.
+LOCAL = ("/", "./", "../", "~")
 
 
 class Checkpoint:

@@ -1,0 +1,111 @@
+"""Language models to evaluate: of a run, with and without its adapters, or of a folder alone."""
+
+import dataclasses
+import hashlib
+
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+
+from balora_jax import data, models
+from balora_jax.config import RunConfig
+from balora_jax.errors import BadInput
+from balora_jax.evaluation.language_model import LanguageModel
+from balora_jax.runs.export import reopen
+from balora_jax.runs.fingerprints import tokenizer_fingerprint
+from balora_jax.training.checksums import hash_arrays
+from balora_jax.training.run_folder import RunFolder
+
+ADAPTER = "adapter"
+BASE = "base"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A language model to evaluate, and its identity.
+
+    Attributes:
+      language_model: the model.
+      fingerprint: the hash of its weights and its tokenizer.
+    """
+
+    language_model: LanguageModel
+    fingerprint: str
+
+
+def of_run(
+    run: str, checkpoint: str, *, baseline: bool, batch_tokens: int, console: Console
+) -> list[Subject]:
+    """Load a run's language model, and the same weights without its adapters.
+
+    Args:
+      run: the run's folder.
+      checkpoint: a step, latest or best.
+      baseline: whether the model without the adapters is wanted too.
+      batch_tokens: tokens of a batch.
+      console: where notes are printed.
+
+    Returns:
+      The fine-tuned model, and the base if it is wanted.
+
+    Raises:
+      BadInput: the folder holds no run of a causal language model, or no such checkpoint.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    if config.model.task != "causal-lm":
+        raise BadInput(
+            f"--run {folder.path} is of model.task {config.model.task}; "
+            "accepted: a run of causal-lm"
+        )
+    student, state, step = reopen(folder, config, checkpoint)
+    if not folder.summary.exists():
+        console.print(f"{folder.path} has not ended: using its checkpoint of step {step}")
+    tokenizer = data.load_tokenizer(
+        config.model.tokenizer or config.model.source, config.model.revision
+    )
+    base = student.params(state).base
+    full = config.method == "full"
+    lora = None if full else student.delta_lora(state)
+    options = {
+        "sharding": NamedSharding(student.setup.mesh, P(("data", "fsdp"))),
+        "batch_tokens": batch_tokens,
+    }
+    tuned = LanguageModel(ADAPTER, student.model, base, lora, tokenizer, **options)
+    weights = models.fingerprint(config.model.source, config.model.revision)
+    trained = hash_arrays(base if full else lora)
+    subjects = [Subject(tuned, _identity(weights, trained, tokenizer))]
+    if baseline:
+        params = _base_params(config) if full else base
+        untouched = LanguageModel(BASE, student.model, params, None, tokenizer, **options)
+        subjects.append(Subject(untouched, _identity(weights, "", tokenizer)))
+    return subjects
+
+
+def of_model(source: str, *, batch_tokens: int) -> list[Subject]:
+    """Load a language model without a run.
+
+    Args:
+      source: a Hugging Face folder or a hub id.
+      batch_tokens: tokens of a batch.
+
+    Raises:
+      BadInput: the model cannot be used.
+    """
+    model, params = models.load_pretrained(source)
+    tokenizer = data.load_tokenizer(source)
+    language_model = LanguageModel(BASE, model, params, None, tokenizer, batch_tokens=batch_tokens)
+    return [Subject(language_model, _identity(models.fingerprint(source), "", tokenizer))]
+
+
+def _base_params(config: RunConfig) -> dict:
+    """The weights before a run that trained all of them."""
+    _, params = models.load_pretrained(
+        config.model.source, dtype=config.model.dtype, revision=config.model.revision
+    )
+    return params
+
+
+def _identity(weights: str, trained: str, tokenizer: object) -> str:
+    text = f"{weights} {trained} {tokenizer_fingerprint(tokenizer)}"
+    return hashlib.sha256(text.encode()).hexdigest()
