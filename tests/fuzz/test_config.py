@@ -85,4 +85,5 @@ def test_random_values(option, value, joined):
 @fuzz
 @given(st.lists(st.text(max_size=12), max_size=4))
 def test_random_arguments(arguments):
-    _read(arguments)
+    # --help ends the command.
+    _read([argument for argument in arguments if argument not in ("-h", "--help")])
