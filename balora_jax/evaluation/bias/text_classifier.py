@@ -1,0 +1,95 @@
+"""A classifier as measures of bias see it: texts in, probabilities and embeddings out."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from balora_jax.data import token_ids
+from balora_jax.evaluation.bias.embeddings import apply_to_tokens
+
+
+class TextClassifier:
+    """A classifier with one set of weights, and its tokenizer.
+
+    Attributes:
+      name: the name in tables, such as adapter or base.
+      model: a classifier of `balora_jax.models`.
+      params: its parameters.
+      lora: adapters with their scale folded in; None for none.
+      tokenizer: a Hugging Face tokenizer.
+      max_length: the most tokens that it reads of a text; the rest is cut.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        params: dict,
+        lora: dict | None,
+        tokenizer: Any,
+        *,
+        max_length: int,
+    ) -> None:
+        """Join a model with its weights and its tokenizer.
+
+        Args:
+          name: the name in tables.
+          model: a classifier of `balora_jax.models`.
+          params: its parameters.
+          lora: adapters with their scale folded in; None for none.
+          tokenizer: a Hugging Face tokenizer.
+          max_length: the most tokens of a text, as in training.
+        """
+        self.name = name
+        self.model = model
+        self.params = params
+        self.lora = lora
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def class_log_probs(self, texts: Sequence[str]) -> np.ndarray:
+        """Compute the log-probabilities of the classes.
+
+        Args:
+          texts: the texts.
+
+        Returns:
+          float32 [texts, D].
+        """
+        return self._apply(_log_probs, texts)
+
+    def embeddings(self, texts: Sequence[str]) -> np.ndarray:
+        """Compute the first token's hidden state after the last layer, as SEAT does for BERT.
+
+        Args:
+          texts: the texts.
+
+        Returns:
+          float32 [texts, d].
+        """
+        return self._apply(_first_states, texts)
+
+    def _apply(self, function: Callable, texts: Sequence[str]) -> np.ndarray:
+        options = {"truncation": True, "max_length": self.max_length}
+        tokens = token_ids(self.tokenizer, list(texts), **options)["input_ids"]
+        variables = {"params": self.params, "lora": self.lora or {}}
+        return apply_to_tokens(
+            functools.partial(function, self.model, variables),
+            tokens,
+            max_length=self.max_length,
+            pad_id=self.tokenizer.pad_token_id or 0,
+        )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probs(model: Any, variables: dict, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(model.apply(variables, ids, mask).astype(jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _first_states(model: Any, variables: dict, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    return model.apply(variables, ids, mask, method="hidden_states")[:, 0].astype(jnp.float32)
