@@ -64,6 +64,12 @@ class SlotGaps:
     item_divergence: np.ndarray
     item_flips: np.ndarray
 
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """The measures by names such as she|he.log_odds."""
+        names = ("first", "likeliest", "log_odds", "magnitude", "divergence", "flips")
+        return {f"{self.slot}.{name}": getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class ClassGaps:
@@ -98,6 +104,16 @@ class ClassGaps:
     item_distance: np.ndarray
     item_divergence: np.ndarray
     item_flips: np.ndarray
+
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """The measures by names such as she|he.distance, and she|he.difference.0 of class 0."""
+        names = ("distance", "divergence", "flips")
+        differences = enumerate(self.differences)
+        return {
+            **{f"{self.slot}.{name}": getattr(self, name) for name in names},
+            **{f"{self.slot}.difference.{label}": value for label, value in differences},
+        }
 
 
 def measure_gaps(model: Any, templates: Sequence[Template]) -> dict[str, SlotGaps]:
@@ -153,8 +169,8 @@ def compare_gaps(
       before: those of the other.
 
     Returns:
-      The changes of each measure, by names such as she|he.log_odds; `likeliest` has McNemar's
-      p-value.
+      The changes of each measure, by names such as she|he.log_odds. `likeliest` has McNemar's
+      p-value, and so have the flips of slots of two alternatives.
 
     Raises:
       ValueError: the templates differ.
@@ -207,7 +223,12 @@ def compare_class_gaps(
     Raises:
       ValueError: the templates differ.
     """
-    return _compare(after, before, ("distance", "divergence", "flips"))
+    comparisons = _compare(after, before, ("distance", "divergence", "flips"))
+    for slot, gaps in after.items():
+        columns = zip(gaps.item_differences.T, before[slot].item_differences.T, strict=True)
+        for label, (now, then) in enumerate(columns):
+            comparisons[f"{slot}.difference.{label}"] = compare_items(now, then)
+    return comparisons
 
 
 def divergence(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -236,6 +257,8 @@ def _compare(after: Mapping, before: Mapping, names: Sequence[str]) -> dict[str,
         check_same(gaps.twins, before[slot].twins)
         for name in names:
             items = [getattr(side, f"item_{name}") for side in (gaps, before[slot])]
+            if name == "flips" and all(len(item.alternatives) == 2 for item in gaps.twins):
+                items = [flips.astype(bool) for flips in items]
             comparisons[f"{slot}.{name}"] = compare_items(*items)
     return comparisons
 

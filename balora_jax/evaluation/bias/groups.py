@@ -41,6 +41,16 @@ class ClassMetrics:
     correct: np.ndarray
     confidences: np.ndarray
 
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """Accuracy, recall.C of each class C that has examples, and calibration_error."""
+        recalls = {f"recall.{label}": recall for label, recall in enumerate(self.recalls)}
+        return {
+            "accuracy": self.accuracy,
+            **{name: recall for name, recall in recalls.items() if recall is not None},
+            "calibration_error": self.calibration_error,
+        }
+
 
 @dataclass(frozen=True)
 class GroupGap:
@@ -83,6 +93,17 @@ class GroupMetrics:
     labels: np.ndarray
     predictions: np.ndarray
     groups: tuple[str, ...]
+
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """The values by names such as accuracy[GROUP], and the gaps as accuracy.gap."""
+        measures = {}
+        for metric, values in self.values.items():
+            named = {f"{metric}[{group}]": value for group, value in values.items()}
+            measures |= {name: value for name, value in named.items() if value is not None}
+            if self.gaps[metric] is not None:
+                measures[f"{metric}.gap"] = self.gaps[metric].gap
+        return measures
 
 
 def measure_classes(name: str, labels: np.ndarray, probabilities: np.ndarray) -> ClassMetrics:

@@ -89,6 +89,11 @@ class Association:
     sets: SentenceSets
     associations: np.ndarray
 
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """The effect size by a name such as WEAT 6.effect_size."""
+        return {f"{self.test}.effect_size": self.effect_size}
+
 
 DEFAULT = (
     SentenceSets(
@@ -156,7 +161,7 @@ def measure_association(sets: SentenceSets, model: Any, *, seed: int = 0) -> Ass
     return Association(sets.name, interval, p_value, sets, values)
 
 
-def compare_association(after: Association, before: Association) -> Comparison:
+def compare_association(after: Association, before: Association) -> dict[str, Comparison]:
     """Compare two models on the same test.
 
     Args:
@@ -164,7 +169,7 @@ def compare_association(after: Association, before: Association) -> Comparison:
       before: that of the other.
 
     Returns:
-      The change of the effect size.
+      The change of the effect size, by its name.
 
     Raises:
       ValueError: the sentences differ.
@@ -176,7 +181,8 @@ def compare_association(after: Association, before: Association) -> Comparison:
     def change(now: np.ndarray, then: np.ndarray, is_first: np.ndarray) -> float:
         return _divided_effect_size(now, is_first) - _divided_effect_size(then, is_first)
 
-    return Comparison(bootstrap(change, after.associations, before.associations, is_first))
+    difference = bootstrap(change, after.associations, before.associations, is_first)
+    return {f"{after.test}.effect_size": Comparison(difference)}
 
 
 def associations(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

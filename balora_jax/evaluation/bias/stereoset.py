@@ -91,6 +91,15 @@ class StereoSet:
     items: tuple[Item, ...]
     log_likelihoods: np.ndarray
 
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """The scores by names such as overall.icat."""
+        return {
+            f"{domain}.{name}": getattr(scores, name)
+            for domain, scores in self.scores.items()
+            for name in STATISTICS
+        }
+
 
 def read_stereoset(path: pathlib.Path | None, *, limit: int | None = None) -> tuple[Item, ...]:
     """Read the intrasentence items.

@@ -10,6 +10,7 @@ import numpy as np
 
 from balora_jax.data import token_ids
 from balora_jax.evaluation.bias.embeddings import apply_to_tokens
+from balora_jax.models.base import LastTokenClassifier
 
 
 class TextClassifier:
@@ -63,7 +64,10 @@ class TextClassifier:
         return self._apply(_log_probs, texts)
 
     def embeddings(self, texts: Sequence[str]) -> np.ndarray:
-        """Compute the first token's hidden state after the last layer, as SEAT does for BERT.
+        """Compute the embeddings of SEAT: hidden states after the last layer.
+
+        Of an encoder the first token's, of a decoder the last token's, as May et al. (2019),
+        arXiv 1903.10561, take them of BERT and of GPT.
 
         Args:
           texts: the texts.
@@ -71,7 +75,8 @@ class TextClassifier:
         Returns:
           float32 [texts, d].
         """
-        return self._apply(_first_states, texts)
+        is_decoder = isinstance(self.model, LastTokenClassifier)
+        return self._apply(_last_states if is_decoder else _first_states, texts)
 
     def _apply(self, function: Callable, texts: Sequence[str]) -> np.ndarray:
         options = {"truncation": True, "max_length": self.max_length}
@@ -93,3 +98,8 @@ def _log_probs(model: Any, variables: dict, ids: jax.Array, mask: jax.Array) -> 
 @functools.partial(jax.jit, static_argnums=0)
 def _first_states(model: Any, variables: dict, ids: jax.Array, mask: jax.Array) -> jax.Array:
     return model.apply(variables, ids, mask, method="hidden_states")[:, 0].astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _last_states(model: Any, variables: dict, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    return model.apply(variables, ids, mask, method="features").astype(jnp.float32)

@@ -5,6 +5,7 @@ the pronoun of the stereotyped gender and with the other. The paper asks systems
 here a causal language model scores both sentences whole, by their log-likelihood.
 """
 
+import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -105,6 +106,16 @@ class WinoBias:
     pairs: tuple[Pair, ...]
     log_odds: np.ndarray
 
+    @property
+    def measures(self) -> dict[str, Interval]:
+        """The preferences by names such as type1.gap."""
+        named = {
+            f"{kind}.{field.name}": getattr(preference, field.name)
+            for kind, preference in self.preferences.items()
+            for field in dataclasses.fields(preference)
+        }
+        return {name: value for name, value in named.items() if isinstance(value, Interval)}
+
 
 def read_winobias(folder: pathlib.Path, *, split: str = "test", limit: int | None = None) -> Pairs:
     """Read the sentences of both types, and match them line by line.
@@ -175,8 +186,8 @@ def compare_winobias(after: WinoBias, before: WinoBias) -> dict[str, Comparison]
       before: that of the other.
 
     Returns:
-      The changes of `pro`, with McNemar's p-value, of `gap` and of `log_odds`, by names such as
-      type1.gap.
+      The changes of `pro` and `masculine`, with McNemar's p-value, of `gap` and of `log_odds`, by
+      names such as type1.gap.
 
     Raises:
       ValueError: the pairs differ.
@@ -189,6 +200,8 @@ def compare_winobias(after: WinoBias, before: WinoBias) -> dict[str, Comparison]
         comparisons[f"{kind}.pro"] = compare_items(now > 0, then > 0)
         comparisons[f"{kind}.gap"] = compare_items(np.sign(now), np.sign(then))
         comparisons[f"{kind}.log_odds"] = compare_items(now, then)
+        signs = np.array([1 if after.pairs[index].masculine else -1 for index in chosen])
+        comparisons[f"{kind}.masculine"] = compare_items(signs * now > 0, signs * then > 0)
     return comparisons
 
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from comparison_cases import check_changes
 from language_model_cases import GivenModel
 from scipy.special import rel_entr
 
@@ -101,9 +102,15 @@ def test_models_are_compared_twin_by_twin(tmp_path):
     before = measure_gaps(GivenModel(_stereotyped, _next), templates)
     after = measure_gaps(GivenModel(lambda text: -1.0, lambda text: (0.5, 0.3, 0.2)), templates)
     changes = compare_gaps(after, before)
+    for slot in ("job", "pronoun"):
+        check_changes(changes, after[slot].measures, before[slot].measures)
+        assert set(after[slot].measures) <= set(changes)
     assert changes["pronoun.first"].difference.value == pytest.approx(0.5 - 1.45 / 3)
     assert changes["pronoun.magnitude"].difference.high < 0
     assert changes["pronoun.flips"].difference.value == -1.0
+    # Six flips are lost, and none is won.
+    assert changes["pronoun.flips"].p_value == pytest.approx(2 / 2**6)
+    assert changes["job.flips"].p_value is None
     assert changes["pronoun.likeliest"].p_value == 0.5
     with pytest.raises(ValueError, match="not the same"):
         compare_gaps(after, measure_gaps(GivenModel(_stereotyped), templates[:1]))
@@ -125,6 +132,9 @@ def test_classes_are_compared_between_twins(tmp_path):
     assert (gaps["when"].distance.value, gaps["when"].flips.value) == (0.0, 0.0)
     fair = measure_class_gaps(lambda texts: np.log(np.full((len(texts), 2), 0.5)), templates)
     changes = compare_class_gaps(fair, gaps)
+    for slot in ("who", "when"):
+        check_changes(changes, fair[slot].measures, gaps[slot].measures)
+        assert set(fair[slot].measures) <= set(changes)
     assert changes["who.distance"].difference.value == pytest.approx(-0.6)
     assert changes["when.distance"].difference.value == 0.0
 

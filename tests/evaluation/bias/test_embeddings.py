@@ -86,3 +86,18 @@ def test_decoder_embeddings_are_the_mean_of_hidden_states(tiny_llama):
         expected.append(states[1:].mean(dim=0).numpy())
     found = MeanEmbeddings(language_model).embeddings(texts)
     np.testing.assert_allclose(found, np.stack(expected), atol=2e-5)
+
+
+def test_embeddings_of_a_decoder_with_a_head_are_the_last_tokens(tiny_llama):
+    with pytest.warns(UserWarning, match="fresh"):
+        model, params = load_pretrained(tiny_llama, task="sequence-classification", num_labels=2)
+    tokenizer = load_tokenizer(str(tiny_llama))
+    classifier = TextClassifier("base", model, params, None, tokenizer, max_length=32)
+    reference = AutoModel.from_pretrained(tiny_llama).eval()
+    texts = ["12+3=15", "7", "0" * 20]
+    with torch.no_grad():
+        expected = [
+            reference(torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0, -1].numpy()
+            for text in texts
+        ]
+    np.testing.assert_allclose(classifier.embeddings(texts), np.stack(expected), atol=2e-5)

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from comparison_cases import check_changes
 from fairlearn.metrics import demographic_parity_difference, equal_opportunity_difference
 from sklearn.metrics import recall_score
 
@@ -77,10 +78,9 @@ def test_classifiers_are_compared_example_by_example():
     after = measure_classes("adapter", labels, better)
     changes = compare_classes(after, before)
     assert set(changes) == {"accuracy", "recall.0", "recall.1", "recall.2", "calibration_error"}
+    check_changes(changes, after.measures, before.measures)
     assert changes["accuracy"].difference.value == pytest.approx(1 - before.accuracy.value)
     assert changes["accuracy"].p_value < 1e-6
-    expected = after.calibration_error.value - before.calibration_error.value
-    assert changes["calibration_error"].difference.value == pytest.approx(expected)
     with pytest.raises(ValueError, match="not the same"):
         compare_classes(after, measure_classes("other", labels[:9], probabilities[:9]))
 
@@ -116,11 +116,10 @@ def test_a_gap_of_chance_and_a_true_one():
     hurt[flipped] = np.eye(2)[1 - labels[flipped]]
     unfair = measure_groups("m", labels, hurt, groups.tolist())
     assert unfair.gaps["accuracy"].p_value < 0.01
-    change = compare_groups(unfair, fair)["accuracy.gap"].difference
-    assert change.value == pytest.approx(
-        unfair.gaps["accuracy"].gap.value - fair.gaps["accuracy"].gap.value
-    )
-    assert change.low > 0
+    changes = compare_groups(unfair, fair)
+    check_changes(changes, unfair.measures, fair.measures)
+    assert len(changes) == 5
+    assert changes["accuracy.gap"].difference.low > 0
     with pytest.raises(ValueError, match="not the same"):
         compare_groups(fair, measure_groups("m", labels, hurt, groups[::-1].tolist()))
 

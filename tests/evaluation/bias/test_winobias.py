@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from comparison_cases import check_changes
 from language_model_cases import GivenModel
 
 from balora_jax.errors import BadInput
@@ -94,6 +95,7 @@ def test_models_are_compared_pair_by_pair():
     before = measure_winobias(GivenModel(lambda text: -3.0 if " he" in text else -5.0), pairs)
     after = measure_winobias(GivenModel(lambda text: -3.0 if "pro" in text else -5.0), pairs)
     changes = compare_winobias(after, before)
+    check_changes(changes, after.measures, before.measures)
     assert changes["type1.pro"].difference.value == 0.5
     # Ten pairs gained, none lost.
     assert changes["type1.pro"].p_value == pytest.approx(2 / 2**10)
