@@ -89,7 +89,7 @@ class LanguageModel:
         """
         if special is None:
             special = not text.startswith(self.tokenizer.decode([self._prefix]))
-        ids = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
         if max(ids, default=0) >= self.model.config.vocab_size:
             raise BadInput(
                 f"the tokenizer makes token {max(ids)} and the model has "

@@ -1,10 +1,11 @@
 """An evaluation: tasks asked of a run's model and its base, and one table of the results."""
 
+import contextlib
+import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +14,35 @@ from rich.table import Table
 
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.errors import BadInput
+from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items
+from balora_jax.evaluation.mt_bench import answer_questions, read_questions
+from balora_jax.evaluation.remembering import RememberingModel
+from balora_jax.evaluation.results import Measured, TaskResult
+from balora_jax.evaluation.sandbox.levels import isolation
+from balora_jax.evaluation.statistics import Interval
 from balora_jax.runs.language_models import Subject, of_model, of_run
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
 RESULTS = "results.json"
+TEMPLATES = "templates"
+MT_BENCH = "mt_bench"
+QUESTIONS = "question.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Everything that an evaluation asks, read before any model is loaded.
+
+    Attributes:
+      bias: items and their source of each measure of bias.
+      questions: of MT-Bench; None if it is not asked.
+      harness: lm-eval's tasks; None if there are none.
+    """
+
+    bias: Mapping[str, tuple[Any, str]]
+    questions: Sequence[Any] | None
+    harness: Any
 
 
 def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathlib.Path:
@@ -34,41 +59,89 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
       BadInput: a task is unknown or its data is not here, or the model cannot be used.
     """
     console = console or Console()
-    _require_lm_eval()
-    from balora_jax.evaluation.harness.results import collect, sample_lines
-    from balora_jax.evaluation.harness.tasks import load_tasks
-
     folder = _folder(options)
-    data_dir = None if options.data_dir is None else pathlib.Path(options.data_dir).expanduser()
-    tasks = load_tasks(options.names, data_dir, options.fewshot)
+    work = _prepare(options)
+    if work.harness is not None and work.harness.of_programs():
+        console.print(isolation(), highlight=False, soft_wrap=True)
     subjects = _subjects(options, console)
     folder.mkdir(parents=True, exist_ok=True)
-    found = {
-        subject.language_model.name: _ask(subject, tasks, options, folder, console)
-        for subject in subjects
-    }
-    results = collect(found, tasks.sources)
-    for model, result in found.items():
-        for task, samples in result["samples"].items():
-            write_whole(folder / f"samples-{model}-{task}.jsonl", "".join(sample_lines(samples)))
-    path = folder / RESULTS
-    content = {
-        "models": {subject.language_model.name: subject.fingerprint for subject in subjects},
-        "tasks": [result.to_json() for result in results],
-    }
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-    console.print(_table(results))
+    results = []
+    bias: dict[str, dict[str, Any]] = {task: {} for task in work.bias}
+    asked = {}
+    for subject in subjects:
+        name = subject.language_model.name
+        with _answers(subject, folder, console) as (responses, bar):
+            remembering = RememberingModel(subject.language_model, responses, bar.advance)
+            for task, (items, _) in work.bias.items():
+                bar.describe(f"{name}: {task}")
+                bias[task][name] = BIAS_TASKS[task].measure(remembering, items)
+            if work.questions is not None:
+                bar.describe(f"{name}: {MT_BENCH}")
+                _answer_questions(subject, work.questions, folder, options, bar)
+            if work.harness is not None:
+                bar.describe(name)
+                asked[name] = _ask(subject, work.harness, responses, bar, options)
+    for task, (items, source) in work.bias.items():
+        results.append(bias_result(task, bias[task], len(items), source))
+    if asked:
+        results += _harness_results(asked, work.harness, folder)
+    path = _write(folder, subjects, results)
+    console.print(_table(results), soft_wrap=True)
     return path
 
 
-def _require_lm_eval() -> None:
+def _prepare(options: EvaluateOptions) -> Work:
+    """Read tasks and data; nothing is written, and no model is loaded."""
+    data_dir = None if options.data_dir is None else pathlib.Path(options.data_dir).expanduser()
+    names = list(options.names)
+    chosen = [name for name in names if name in BIAS_TASKS and name != TEMPLATES]
+    if options.templates is not None:
+        chosen.append(TEMPLATES)
+    elif TEMPLATES in names:
+        raise BadInput("--tasks has templates; accepted: with --templates FILE")
+    bias = {name: read_items(name, data_dir, options.templates, options.limit) for name in chosen}
+    questions = None
+    if MT_BENCH in names:
+        questions = _questions(data_dir, options.limit)
+    others = [name for name in names if name not in BIAS_TASKS and name != MT_BENCH]
+    harness = _load_harness(others, data_dir, options) if others else None
+    return Work(bias, questions, harness)
+
+
+def _questions(data_dir: pathlib.Path | None, limit: int | None) -> Sequence[Any]:
+    path = None if data_dir is None else data_dir / MT_BENCH / QUESTIONS
+    if path is None or not path.is_file():
+        raise BadInput(
+            f"{MT_BENCH} reads FastChat's {QUESTIONS}; "
+            f"accepted: --data-dir with a folder {MT_BENCH} that holds it"
+        )
+    return read_questions(path)[:limit]
+
+
+def _load_harness(
+    names: Sequence[str], data_dir: pathlib.Path | None, options: EvaluateOptions
+) -> Any:
     if importlib.util.find_spec("lm_eval") is None:
         raise BadInput(
-            "evaluate needs the package lm-eval, which is not installed; "
+            f"{', '.join(names)} need the package lm-eval, which is not installed; "
             'accepted: pip install "balora-jax[eval]"'
         )
-    # Its own bars; this command shows one for everything.
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    from balora_jax.evaluation.harness.tasks import load_tasks
+
+    tasks = load_tasks(names, data_dir, options.fewshot)
+    programs = tasks.of_programs()
+    if programs and not options.allow_code_execution:
+        raise BadInput(
+            f"{', '.join(programs)} run the programs that the model writes; "
+            "accepted: with --allow-code-execution, which runs them in a sandbox"
+        )
+    in_template = [name for name in tasks.loaded["tasks"] if name.startswith("alpaca_")]
+    if options.chat and in_template:
+        raise BadInput(
+            f"--chat would put {in_template[0]}'s prompts into a second template; "
+            "accepted: tasks without a template of their own, or no --chat"
+        )
+    return tasks
 
 
 def _folder(options: EvaluateOptions) -> pathlib.Path:
@@ -89,17 +162,37 @@ def _subjects(options: EvaluateOptions, console: Console) -> list[Subject]:
     )
 
 
-def _ask(
-    subject: Subject, tasks: Any, options: EvaluateOptions, folder: pathlib.Path, console: Console
-) -> dict[str, Any]:
-    """Ask one model all tasks."""
-    from balora_jax.evaluation.harness.model import HarnessModel
+class _Bar:
+    """A progress bar whose end is found while it runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None)
+
+    def describe(self, text: str) -> None:
+        """Begin another part."""
+        self._progress.reset(self._task, total=None, description=text)
+
+    def extend(self, count: int) -> None:
+        """Expect so many answers more."""
+        total = self._progress.tasks[0].total or 0
+        self._progress.update(self._task, total=total + count)
+
+    def advance(self, count: int) -> None:
+        """Count answers."""
+        self._progress.advance(self._task, count)
+
+
+@contextlib.contextmanager
+def _answers(
+    subject: Subject, folder: pathlib.Path, console: Console
+) -> Iterator[tuple[Any, _Bar]]:
+    """The answers of a model on disk, and a progress bar, for the length of a context."""
     from balora_jax.evaluation.harness.responses import Responses
-    from balora_jax.evaluation.harness.tasks import run_tasks
 
     name = subject.language_model.name
-    bar = Progress(
-        TextColumn(name),
+    progress = Progress(
+        TextColumn("{task.description}"),
         MofNCompleteColumn(),
         BarColumn(bar_width=28),
         TimeRemainingColumn(),
@@ -107,21 +200,80 @@ def _ask(
         console=console,
         disable=not console.is_terminal,
     )
-    with Responses(folder / f"answers-{name}.jsonl", subject.fingerprint) as responses, bar:
-        shown = bar.add_task("", total=None)
-        model = HarnessModel(
-            subject.language_model,
-            responses,
-            begin=lambda total: bar.update(shown, total=(bar.tasks[0].total or 0) + total),
-            show=lambda count: bar.advance(shown, count),
-            seed=options.seed,
-        )
-        return run_tasks(
-            tasks, model, limit=options.limit, fewshot=options.fewshot, chat=options.chat
-        )
+    with Responses(folder / f"answers-{name}.jsonl", subject.fingerprint) as responses, progress:
+        yield responses, _Bar(progress)
 
 
-def _table(results: Sequence[Any]) -> Table:
+def _answer_questions(
+    subject: Subject,
+    questions: Sequence[Any],
+    folder: pathlib.Path,
+    options: EvaluateOptions,
+    bar: _Bar,
+) -> None:
+    """Write the answers to MT-Bench, for a judge elsewhere."""
+    model = subject.language_model
+    bar.extend(len(questions))
+    answer_questions(
+        model,
+        "chat" if options.chat else "alpaca",
+        questions,
+        folder / f"{MT_BENCH}-{model.name}.jsonl",
+        model_id=f"{model.name}-{subject.fingerprint[:12]}",
+        max_new_tokens=min(1024, model.max_length // 2),
+        seed=options.seed,
+        on_done=bar.advance,
+    )
+
+
+def _ask(
+    subject: Subject, tasks: Any, responses: Any, bar: _Bar, options: EvaluateOptions
+) -> dict[str, Any]:
+    """Ask one model lm-eval's tasks, and run the programs that it writes."""
+    from balora_jax.evaluation.harness.model import HarnessModel
+    from balora_jax.evaluation.harness.programs import add_pass_rate
+    from balora_jax.evaluation.harness.tasks import run_tasks
+
+    model = HarnessModel(
+        subject.language_model, responses, begin=bar.extend, show=bar.advance, seed=options.seed
+    )
+    found = run_tasks(tasks, model, limit=options.limit, fewshot=options.fewshot, chat=options.chat)
+    for task in tasks.of_programs():
+        bar.describe(f"{subject.language_model.name}: programs")
+        bar.extend(len(found["samples"][task]))
+        add_pass_rate(found, task, lambda number, outcome: bar.advance(1))
+    return found
+
+
+def _harness_results(
+    asked: Mapping[str, Mapping[str, Any]], tasks: Any, folder: pathlib.Path
+) -> list[TaskResult]:
+    """Write lm-eval's samples, and return its metrics side by side."""
+    from balora_jax.evaluation.harness.results import collect, sample_lines
+    from balora_jax.evaluation.tasks.evalplus import write_evalplus
+
+    programs = tasks.of_programs()
+    for model, found in asked.items():
+        for task, samples in found["samples"].items():
+            write_whole(folder / f"samples-{model}-{task}.jsonl", "".join(sample_lines(samples)))
+            if task in programs:
+                write_evalplus(folder / f"evalplus-{model}-{task}.jsonl", samples)
+    return collect(asked, tasks.sources)
+
+
+def _write(
+    folder: pathlib.Path, subjects: Sequence[Subject], results: Sequence[TaskResult]
+) -> pathlib.Path:
+    path = folder / RESULTS
+    content = {
+        "models": {subject.language_model.name: subject.fingerprint for subject in subjects},
+        "tasks": [result.to_json() for result in results],
+    }
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def _table(results: Sequence[TaskResult]) -> Table:
     """The metrics of all tasks, a line each."""
     models = list(results[0].metrics[0].models) if results and results[0].metrics else []
     table = Table(box=None, pad_edge=False)
@@ -130,7 +282,7 @@ def _table(results: Sequence[Any]) -> Table:
     for title in models:
         table.add_column(title, justify="right")
     if len(models) > 1:
-        table.add_column("difference, 95 %", justify="right")
+        table.add_column("difference (95 %)", justify="right")
     for result in results:
         for metric in result.metrics:
             arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
@@ -141,12 +293,16 @@ def _table(results: Sequence[Any]) -> Table:
     return table
 
 
-def _shown(measured: Any) -> str:
-    stderr = "" if measured.stderr is None else f" ± {measured.stderr:.4f}"
-    return f"{measured.value:.4f}{stderr}"
+def _shown(measured: Measured) -> str:
+    """A value with its standard error or its interval."""
+    if measured.interval is not None:
+        low, high = measured.interval.low, measured.interval.high
+        return f"{measured.value:.3f} ({low:.3f} to {high:.3f})"
+    stderr = "" if measured.stderr is None else f" ± {measured.stderr:.3f}"
+    return f"{measured.value:.3f}{stderr}"
 
 
-def _difference(interval: Any) -> str:
+def _difference(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    return f"{interval.value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"

@@ -1,6 +1,5 @@
-"""The results of tasks: each metric of each model, and the paired difference of two models."""
+"""lm-eval's results of several models, side by side."""
 
-import dataclasses
 import json
 import numbers
 from collections.abc import Mapping, Sequence
@@ -8,59 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from balora_jax.evaluation.results import Measured, Metric, TaskResult
 from balora_jax.evaluation.statistics import Interval, paired_difference
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A metric of one model.
-
-    Attributes:
-      value: the metric.
-      stderr: its standard error as lm-eval gives it; None where it gives none.
-    """
-
-    value: float
-    stderr: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """A metric of a task for every model.
-
-    Attributes:
-      name: the metric's, with the filter's behind a comma unless that is `none`.
-      higher_is_better: None if unknown.
-      models: the metric of each model, by the model's name.
-      difference: the first model's minus the second one's over the same examples, with its
-        interval; None for a single model and for metrics that are no means over examples.
-    """
-
-    name: str
-    higher_is_better: bool | None
-    models: dict[str, Measured]
-    difference: Interval | None
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskResult:
-    """The metrics of a task or a group of tasks.
-
-    Attributes:
-      task: the name.
-      examples: the number of examples.
-      source: the data set or the files; empty for a group.
-      metrics: of the task.
-    """
-
-    task: str
-    examples: int
-    source: str
-    metrics: list[Metric]
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as an object."""
-        return dataclasses.asdict(self)
 
 
 def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) -> list[TaskResult]:

@@ -17,8 +17,11 @@ from lm_eval.tasks import TaskManager
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.evaluation.harness.local_data import local_options
 from balora_jax.evaluation.harness.model import HarnessModel
+from balora_jax.evaluation.tasks.code import EXECUTES_CODE
 
 OURS = pathlib.Path(__file__).parents[1] / "tasks"
+# Tasks that are not lm-eval's, for the names in messages.
+OTHERS = ("mt_bench", "stereoset", "winobias")
 # Seeds of lm-eval's command line, for the same few-shot examples and standard errors.
 SEEDS = {"random_seed": 0, "numpy_random_seed": 1234, "torch_random_seed": None}
 FEWSHOT_SEED = 1234
@@ -39,6 +42,11 @@ class Tasks:
     manager: Any
     loaded: dict[str, Any]
     sources: dict[str, str]
+
+    def of_programs(self) -> list[str]:
+        """The tasks whose answers are programs, which must run to be scored."""
+        tasks = self.loaded["tasks"].items()
+        return [name for name, task in tasks if (task.config.metadata or {}).get(EXECUTES_CODE)]
 
 
 def load_tasks(
@@ -114,7 +122,7 @@ def _alone(tasks: Tasks) -> list[Any]:
 def _check_known(name: str, known: Sequence[str]) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*known, *OTHERS], n=3, cutoff=0.5)
     hint = f", such as {', '.join(near)}" if near else ""
     raise BadInput(f"--tasks has {name[:100]!r}; accepted: a task of lm-eval or of ours{hint}")
 
@@ -209,6 +217,8 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
     """Load one task, group or tag with its data."""
     try:
         return manager.load([name])
+    except BadInput:
+        raise
     except ImportError as error:
         raise BadInput(
             f"task {name} needs a package that is not installed ({reason_of(error)}); "
@@ -216,9 +226,10 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
         ) from error
     # Tasks and `datasets` raise errors of any type for data that is missing or damaged.
     except Exception as error:
-        if sources:
+        files = [sources.get(member) for member in _members(manager.task_index, [name])]
+        if all(files):
             raise BadInput(
-                f"task {name} cannot use {' and '.join(sources.values())} ({reason_of(error)}); "
+                f"task {name} cannot use {' and '.join(files)} ({reason_of(error)}); "
                 "accepted: files that can be read, with the fields of the set on the hub"
             ) from error
         raise BadInput(
