@@ -30,7 +30,12 @@ class Interval:
 
 
 def bootstrap_mean(
-    values: np.ndarray, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+    values: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
 ) -> Interval:
     """Compute the mean of items with its percentile bootstrap interval.
 
@@ -38,12 +43,15 @@ def bootstrap_mean(
 
     Args:
       values: [items]; at least one.
+      groups: [items], the group of each item, such as the template that sentences are made of.
+        Items of one group are alike, and are resampled together: the interval is over groups. None
+        where items are independent.
       seed: of the draws.
       draws: the number of resamplings.
       level: of the interval.
 
     Returns:
-      The mean and its interval.
+      The mean and its interval. Of one item or one group there is no interval: it is the mean.
 
     Raises:
       ValueError: there is no item.
@@ -51,12 +59,19 @@ def bootstrap_mean(
     values = np.asarray(values, np.float64)
     if not len(values):
         raise ValueError("no items; accepted: at least one")
+    sums = values
+    counts = np.ones(len(values))
+    if groups is not None:
+        indices = np.unique(groups, return_inverse=True)[1]
+        sums = np.bincount(indices, weights=values)
+        counts = np.bincount(indices)
     generator = np.random.default_rng(seed)
-    rows = max(1, BLOCK // len(values))
+    rows = max(1, BLOCK // len(sums))
     means = []
     for start in range(0, draws, rows):
-        size = (min(rows, draws - start), len(values))
-        means.append(values[generator.integers(len(values), size=size)].mean(axis=1))
+        size = (min(rows, draws - start), len(sums))
+        drawn = generator.integers(len(sums), size=size)
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     return _interval(float(values.mean()), np.concatenate(means), level)
 
 
@@ -98,6 +113,7 @@ def paired_difference(
     after: np.ndarray,
     before: np.ndarray,
     *,
+    groups: np.ndarray | None = None,
     seed: int = 0,
     draws: int = DRAWS,
     level: float = LEVEL,
@@ -107,6 +123,7 @@ def paired_difference(
     Args:
       after: [items], of one model.
       before: [items], of the other.
+      groups: [items], as for `bootstrap_mean`.
       seed: of the draws.
       draws: the number of resamplings.
       level: of the interval.
@@ -121,7 +138,7 @@ def paired_difference(
     before = np.asarray(before, np.float64)
     if after.shape != before.shape:
         raise ValueError(f"{after.shape} and {before.shape} items; accepted: the same items")
-    return bootstrap_mean(after - before, seed=seed, draws=draws, level=level)
+    return bootstrap_mean(after - before, groups=groups, seed=seed, draws=draws, level=level)
 
 
 def mcnemar(after: np.ndarray, before: np.ndarray) -> float:

@@ -41,6 +41,29 @@ def test_pairs_are_resampled_together():
     assert (interval.low, interval.high) == pytest.approx((1.0, 1.0))
 
 
+def test_items_of_a_group_are_resampled_together():
+    draw = np.random.default_rng(5)
+    inside = 0
+    for trial in range(200):
+        # 30 templates with ten alike sentences each.
+        groups = np.repeat(np.arange(30), 10)
+        values = draw.normal(2.0, 1.0, 30)[groups] + draw.normal(0.0, 0.1, 300)
+        interval = bootstrap_mean(values, groups=groups, seed=trial, draws=400)
+        naive = bootstrap_mean(values, seed=trial, draws=400)
+        assert interval.value == naive.value
+        assert interval.high - interval.low > 2 * (naive.high - naive.low)
+        inside += interval.low <= 2.0 <= interval.high
+    assert 0.85 < inside / 200 <= 1.0
+
+
+def test_groups_of_different_sizes_keep_the_mean_of_items():
+    values = np.array([1.0, 1.0, 1.0, 5.0])
+    interval = bootstrap_mean(values, groups=np.array(["a", "a", "a", "b"]))
+    assert (interval.value, interval.low, interval.high) == (2.0, 1.0, 5.0)
+    interval = paired_difference(values, np.zeros(4), groups=np.array([0, 0, 0, 0]))
+    assert (interval.value, interval.low, interval.high) == (2.0, 2.0, 2.0)
+
+
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (5, 5), (12, 3), (40, 60), (0, 1200)])
 def test_mcnemar_is_the_binomial_test(gained, lost):
     after = np.array([True] * gained + [False] * lost + [True] * 7)

@@ -21,18 +21,22 @@ class Comparison:
     p_value: float | None = None
 
 
-def compare_items(after: np.ndarray, before: np.ndarray) -> Comparison:
+def compare_items(
+    after: np.ndarray, before: np.ndarray, groups: np.ndarray | None = None
+) -> Comparison:
     """Compare the mean of items between two models.
 
     Args:
       after: [items], of one model; bool for yes or no.
       before: [items], of the other.
+      groups: [items], the groups that are resampled together; None where items are independent.
 
     Returns:
       The change of the mean; of bool items also McNemar's p-value.
     """
     binary = after.dtype == bool and before.dtype == bool
-    return Comparison(paired_difference(after, before), mcnemar(after, before) if binary else None)
+    difference = paired_difference(after, before, groups=groups)
+    return Comparison(difference, mcnemar(after, before) if binary else None)
 
 
 def check_same(after: Sequence[object], before: Sequence[object]) -> None:

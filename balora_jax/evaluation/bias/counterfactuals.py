@@ -6,6 +6,7 @@ whole sentences, and the next token's distribution after each sentence. Of a cla
 classes' probabilities.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,8 @@ class SlotGaps:
     The likelihood of a sentence is that of all its tokens: longer and rarer alternatives are less
     likely, in a model without bias too. So a gap by itself is no bias; compare it between the
     alternatives of another slot (`gaps_by`), between two models, or with a known rate. Intervals
-    are over twins, as if twins of one template were independent, and say nothing about other
-    templates.
+    are over templates, whose twins are resampled together; of one template, over its twins, and
+    then they say nothing about other templates. McNemar's test takes twins as independent.
 
     Attributes:
       slot: the slot's name.
@@ -151,12 +152,17 @@ def gaps_by(gaps: SlotGaps, other: str) -> dict[str, Interval]:
     Returns:
       The mean log-odds by the other slot's alternatives; empty if no template has both.
     """
-    groups: dict[str, list[float]] = {}
+    groups: dict[str, tuple[list[Twins], list[float]]] = {}
     for twins, log_odds in zip(gaps.twins, gaps.item_log_odds, strict=True):
         for name, alternative in twins.others:
             if name == other:
-                groups.setdefault(alternative, []).append(log_odds)
-    return {alternative: bootstrap_mean(values) for alternative, values in groups.items()}
+                members, values = groups.setdefault(alternative, ([], []))
+                members.append(twins)
+                values.append(log_odds)
+    return {
+        alternative: bootstrap_mean(np.array(values), groups=_templates(twins))
+        for alternative, (twins, values) in groups.items()
+    }
 
 
 def compare_gaps(
@@ -178,9 +184,8 @@ def compare_gaps(
     names = ("first", "likeliest", "log_odds", "divergence", "flips")
     comparisons = _compare(after, before, names)
     for slot, gaps in after.items():
-        comparisons[f"{slot}.magnitude"] = compare_items(
-            np.abs(gaps.item_log_odds), np.abs(before[slot].item_log_odds)
-        )
+        magnitudes = [np.abs(side[slot].item_log_odds) for side in (after, before)]
+        comparisons[f"{slot}.magnitude"] = compare_items(*magnitudes, _templates(gaps.twins))
     return comparisons
 
 
@@ -227,7 +232,9 @@ def compare_class_gaps(
     for slot, gaps in after.items():
         columns = zip(gaps.item_differences.T, before[slot].item_differences.T, strict=True)
         for label, (now, then) in enumerate(columns):
-            comparisons[f"{slot}.difference.{label}"] = compare_items(now, then)
+            comparisons[f"{slot}.difference.{label}"] = compare_items(
+                now, then, _templates(gaps.twins)
+            )
     return comparisons
 
 
@@ -259,8 +266,14 @@ def _compare(after: Mapping, before: Mapping, names: Sequence[str]) -> dict[str,
             items = [getattr(side, f"item_{name}") for side in (gaps, before[slot])]
             if name == "flips" and all(len(item.alternatives) == 2 for item in gaps.twins):
                 items = [flips.astype(bool) for flips in items]
-            comparisons[f"{slot}.{name}"] = compare_items(*items)
+            comparisons[f"{slot}.{name}"] = compare_items(*items, _templates(gaps.twins))
     return comparisons
+
+
+def _templates(twins: Sequence[Twins]) -> np.ndarray | None:
+    """The template of each item of twins; None if all have the same."""
+    numbers = np.array([item.template for item in twins])
+    return numbers if len(np.unique(numbers)) > 1 else None
 
 
 def _slots(twins: Sequence[Twins]) -> dict[str, list[int]]:
@@ -328,14 +341,15 @@ def _slot_gaps(
     # A logistic function that does not overflow.
     first = np.exp(-np.logaddexp(0.0, -log_odds))
     apart, flips = np.array(pairs, np.float64).T
+    mean = functools.partial(bootstrap_mean, groups=_templates(twins))
     return SlotGaps(
         slot=slot,
-        first=bootstrap_mean(first),
-        likeliest=bootstrap_mean(likeliest),
-        log_odds=bootstrap_mean(log_odds),
-        magnitude=bootstrap_mean(np.abs(log_odds)),
-        divergence=bootstrap_mean(apart),
-        flips=bootstrap_mean(flips),
+        first=mean(first),
+        likeliest=mean(likeliest),
+        log_odds=mean(log_odds),
+        magnitude=mean(np.abs(log_odds)),
+        divergence=mean(apart),
+        flips=mean(flips),
         twins=tuple(twins),
         item_first=first,
         item_likeliest=likeliest,
@@ -350,12 +364,13 @@ def _class_gaps(slot: str, twins: Sequence[Twins], log_probs: Sequence[np.ndarra
     differences = np.array([rows[0] - rows[1:].mean(axis=0) for rows in probs])
     distance = np.array([np.abs(rows[1:] - rows[0]).sum(axis=-1).mean() / 2 for rows in probs])
     apart, flips = np.array([_pairs(rows) for rows in log_probs]).T
+    mean = functools.partial(bootstrap_mean, groups=_templates(twins))
     return ClassGaps(
         slot=slot,
-        differences=tuple(bootstrap_mean(column) for column in differences.T),
-        distance=bootstrap_mean(distance),
-        divergence=bootstrap_mean(apart),
-        flips=bootstrap_mean(flips),
+        differences=tuple(mean(column) for column in differences.T),
+        distance=mean(distance),
+        divergence=mean(apart),
+        flips=mean(flips),
         twins=tuple(twins),
         item_differences=differences,
         item_distance=distance,

@@ -64,10 +64,12 @@ class Template:
     """A sentence with slots.
 
     Attributes:
+      number: its place among the templates, from 1.
       line: its line in the file.
       pieces: its texts and slots, in order.
     """
 
+    number: int
     line: int
     pieces: tuple[str | Slot, ...]
 
@@ -108,14 +110,14 @@ class Twins:
     """Sentences that differ in one slot alone.
 
     Attributes:
-      line: the line of their template.
+      template: the number of their template.
       slot: the name of the slot.
       alternatives: the texts in the slot.
       sentences: the sentence with each of them.
       others: (slot, alternative) of the template's other slots, the same in all sentences.
     """
 
-    line: int
+    template: int
     slot: str
     alternatives: tuple[str, ...]
     sentences: tuple[str, ...]
@@ -141,8 +143,9 @@ def read_templates(value: str, *, option: str = OPTION) -> tuple[Template, ...]:
     lists, lines = _yaml_lines(path, text) if is_yaml else _text_lines(path, text)
     templates = []
     sentences = 0
-    for line, content in lines:
-        template = _Parser(path, line, lists).parse(content)
+    for number, (line, content) in enumerate(lines, start=1):
+        pieces = _Parser(path, line, lists).parse(content)
+        template = Template(number, line, pieces)
         sentences += math.prod(template.slots.values())
         if sentences > MOST_SENTENCES:
             raise BadInput(
@@ -170,7 +173,7 @@ def expand(templates: Iterable[Template]) -> Iterator[Twins]:
             for choice in itertools.product(*map(range, others.values())):
                 fixed = dict(zip(others, choice, strict=True))
                 yield Twins(
-                    template.line,
+                    template.number,
                     name,
                     template.alternatives(name),
                     tuple(template.fill({**fixed, name: index}) for index in range(count)),
@@ -186,11 +189,10 @@ class _Parser:
 
     def __init__(self, path: pathlib.Path, line: int, lists: Mapping[str, tuple[str, ...]]) -> None:
         self._where = f"{path}, line {line}"
-        self._line = line
         self._lists = lists
 
-    def parse(self, text: str) -> Template:
-        """Read a template.
+    def parse(self, text: str) -> tuple[str | Slot, ...]:
+        """Read the pieces of a template.
 
         Args:
           text: the template.
@@ -216,7 +218,7 @@ class _Parser:
             pieces.append(self._slot(text[opening + 1 : closing]))
             start = closing + 1
         self._check(pieces)
-        return Template(self._line, tuple(pieces))
+        return tuple(pieces)
 
     def _check_text(self, text: str) -> None:
         if len(text) > LONGEST:

@@ -191,3 +191,20 @@ def test_the_planted_facts(tmp_path, tiny_world):
     assert likeliest.mean() == pytest.approx(float(measured["facts_known"].value), abs=0.011)
     low, high = measured["facts_known"].interval
     assert low <= likeliest.mean() <= high
+
+
+def test_intervals_are_over_templates(tmp_path):
+    names = "name = Ada|Bob|Cora|Dan|Eve|Finn"
+    lines = [f"{{name}} {verb} home {{when: late|early}}." for verb in ("came", "went")]
+    # The log-odds of one template are 2 above those of the other.
+    model = GivenModel(
+        lambda text: (len(text.split()[0]) / 10 + 2 * ("went" in text)) * ("late" in text)
+    )
+    one = measure_gaps(model, _templates(tmp_path, names, lines[0]))["when"]
+    assert 0.3 <= one.log_odds.low < one.log_odds.high <= 0.4
+    both = measure_gaps(model, _templates(tmp_path, names, *lines))["when"]
+    assert both.log_odds.value == pytest.approx(one.log_odds.value + 1)
+    assert both.log_odds.low == pytest.approx(one.log_odds.value)
+    assert both.log_odds.high == pytest.approx(one.log_odds.value + 2)
+    by_name = gaps_by(both, "name")["Bob"]
+    assert (by_name.low, by_name.high) == pytest.approx((0.3, 2.3))

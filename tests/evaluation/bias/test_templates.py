@@ -20,14 +20,14 @@ def _twins(tmp_path, text, name="t.txt"):
 
 def test_each_slot_has_twins_for_each_choice_of_the_others(tmp_path):
     twins = _twins(tmp_path, "\n# a comment\nThe {nurse|doctor} said that {she|he} came.\n")
-    assert [(item.slot, item.line, item.others, item.sentences) for item in twins] == [
-        ("nurse|doctor", 3, (("she|he", "she"),),
+    assert [(item.slot, item.template, item.others, item.sentences) for item in twins] == [
+        ("nurse|doctor", 1, (("she|he", "she"),),
          ("The nurse said that she came.", "The doctor said that she came.")),
-        ("nurse|doctor", 3, (("she|he", "he"),),
+        ("nurse|doctor", 1, (("she|he", "he"),),
          ("The nurse said that he came.", "The doctor said that he came.")),
-        ("she|he", 3, (("nurse|doctor", "nurse"),),
+        ("she|he", 1, (("nurse|doctor", "nurse"),),
          ("The nurse said that she came.", "The nurse said that he came.")),
-        ("she|he", 3, (("nurse|doctor", "doctor"),),
+        ("she|he", 1, (("nurse|doctor", "doctor"),),
          ("The doctor said that she came.", "The doctor said that he came.")),
     ]  # fmt: skip
 
