@@ -1,0 +1,214 @@
+"""balora evaluate: a run and its base side by side, killed and repeated, with programs to run."""
+
+import json
+import re
+
+import pytest
+
+from balora_jax.cli import main
+from balora_jax.evaluation.language_model import LanguageModel
+
+STEREOSET = (
+    "target,bias_type,context,stereotype,anti_stereotype,unrelated\n"
+    "nurse,gender,The nurse is BLANK.,kind,cruel,purple\n"
+    "chess,race,The player was BLANK.,clever,slow,salt\n"
+    "nurse,gender,A nurse is BLANK here.,she,he,four\n"
+)
+PROGRAM = {
+    "task_id": "HumanEval/0", "prompt": "def one():\n    '''Give 1.'''\n", "canonical_solution": "    return 1\n",
+    "test": "def check(candidate):\n    assert candidate() == 1\n", "entry_point": "one",
+}  # fmt: skip
+QUESTION = {"question_id": 81, "category": "writing", "turns": ["Say a.", "Say b."]}
+TEMPLATE = "1+1={2|3}\n"
+
+
+@pytest.fixture(scope="module")
+def run(run_arguments, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    main(["train", *run_arguments(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    rows = {
+        "humaneval/test.jsonl": [PROGRAM],
+        "mt_bench/question.jsonl": [QUESTION],
+        "piqa/validation.jsonl": [
+            {"goal": f"open {a}", "sol1": "pull", "sol2": "push hard", "label": 0} for a in range(4)
+        ],
+    }
+    for name, lines in rows.items():
+        path = folder / name
+        path.parent.mkdir()
+        path.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (folder / "stereoset").mkdir()
+    (folder / "stereoset" / "items.csv").write_text(STEREOSET)
+    (folder / "templates.txt").write_text(TEMPLATE)
+    return folder
+
+
+def _arguments(run, files, out, *more):
+    return [
+        "evaluate", "--run", str(run), "--tasks", "stereoset,piqa", "--data-dir", str(files),
+        "--templates", str(files / "templates.txt"), "--baseline", "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def _results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def test_a_run_and_its_base_side_by_side(run, files, tmp_path, capsys):
+    main(_arguments(run, files, tmp_path / "out"))
+    results = _results(tmp_path / "out")
+    assert list(results["models"]) == ["adapter", "base"]
+    metrics = {
+        (task["task"], metric["name"]): metric
+        for task in results["tasks"]
+        for metric in task["metrics"]
+    }
+    for name in (("stereoset", "overall.icat"), ("piqa", "acc"), ("templates", "2|3.log_odds")):
+        metric = metrics[name]
+        adapter, base = (metric["models"][model]["value"] for model in ("adapter", "base"))
+        assert metric["difference"]["value"] == pytest.approx(adapter - base, abs=1e-9), name
+    # The run has learned sums.
+    assert metrics["templates", "2|3.log_odds"]["difference"]["value"] != 0
+    assert metrics["stereoset", "overall.stereotype"]["p_value"] is not None
+    output = capsys.readouterr().out
+    assert re.search(r"piqa +acc ↑ +4 +\d\.\d{3} ± ", output)
+    samples = (tmp_path / "out" / "samples-base-piqa.jsonl").read_text().splitlines()
+    assert len(samples) == 4
+
+
+def test_a_killed_evaluation_ends_with_the_same_results(run, files, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    main(_arguments(run, files, whole))
+    out = tmp_path / "out"
+    scores = LanguageModel.scores
+    left = 9
+
+    def dying(self, pairs):
+        nonlocal left
+        for found in scores(self, pairs):
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(LanguageModel, "scores", dying)
+    with pytest.raises(SystemExit):
+        main(_arguments(run, files, out))
+    answered = len((out / "answers-adapter.jsonl").read_text().splitlines())
+    assert answered > 5
+    asked = []
+
+    def counting(self, pairs):
+        asked.extend(pairs)
+        return scores(self, pairs)
+
+    monkeypatch.setattr(LanguageModel, "scores", counting)
+    main(_arguments(run, files, out))
+    assert _results(out) == _results(whole)
+    total = sum(
+        len((whole / f"answers-{name}.jsonl").read_text().splitlines()) - 1
+        for name in ("adapter", "base")
+    )
+    assert len(asked) == total - (answered - 1)
+
+
+def test_answers_of_another_checkpoint_are_not_mixed(run, files, tmp_path, capsys):
+    main(_arguments(run, files, tmp_path / "out"))
+    with pytest.raises(SystemExit) as exit_info:
+        main(_arguments(run, files, tmp_path / "out", "--checkpoint", "4"))
+    assert exit_info.value.code == 2
+    assert "holds the answers of another model" in capsys.readouterr().err
+
+
+def test_programs_run_only_when_allowed(tiny_llama, files, tmp_path, capsys, monkeypatch):
+    arguments = [
+        "evaluate", "--model", str(tiny_llama), "--tasks", "alpaca_humaneval",
+        "--data-dir", str(files), "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert "alpaca_humaneval run the programs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+    def answer(self, prompts, **options):
+        yield from enumerate(["```python\ndef one():\n    return 1\n```"] * len(prompts))
+
+    monkeypatch.setattr(LanguageModel, "continuations", answer)
+    main([*arguments, "--allow-code-execution"])
+    [task] = _results(tmp_path / "out")["tasks"]
+    values = {metric["name"]: metric["models"]["base"]["value"] for metric in task["metrics"]}
+    assert values["pass@1"] == 1.0
+    [line] = (tmp_path / "out" / "evalplus-base-alpaca_humaneval.jsonl").read_text().splitlines()
+    assert json.loads(line)["task_id"] == "HumanEval/0"
+
+
+def test_answers_to_mt_bench(tiny_llama, files, tmp_path):
+    arguments = ["evaluate", "--model", str(tiny_llama), "--tasks", "mt_bench"]
+    main([*arguments, "--data-dir", str(files), "--out", str(tmp_path / "out")])
+    [line] = (tmp_path / "out" / "mt_bench-base.jsonl").read_text().splitlines()
+    answer = json.loads(line)
+    assert answer["question_id"] == 81 and len(answer["choices"][0]["turns"]) == 2
+
+
+BAD = {
+    "nothing": ([], "exactly one of --run DIR and --model SOURCE"),
+    "both": (["--run", "{run}", "--model", "m"], "exactly one of --run DIR and --model"),
+    "no task": (["--run", "{run}"], "--tasks names nothing to evaluate; accepted"),
+    "commas": (["--run", "{run}", "--tasks", ", ,"], "--tasks names nothing to evaluate"),
+    "a slip": (["--run", "{run}", "--tasks", "sterioset"], "'sterioset'; accepted: .*stereoset"),
+    "a baseline alone": (
+        ["--model", "m", "--tasks", "piqa", "--baseline", "--out", "{tmp}/o"], "with --run DIR"
+    ),
+    "nowhere to write": (["--model", "m", "--tasks", "piqa"], "--out is not given; accepted"),
+    "a checkpoint": (
+        ["--model", "m", "--tasks", "piqa", "--checkpoint", "3", "--out", "{tmp}/o"], "of a run"
+    ),
+    "no checkpoint": (
+        ["--run", "{run}", "--tasks", "stereoset", "--data-dir", "{files}", "--checkpoint", "77"],
+        "has no checkpoint '77'",
+    ),
+    "no run": (["--run", "{tmp}", "--tasks", "piqa"], "no run's folder|not here"),
+    "no folder": (["--run", "{tmp}/none", "--tasks", "piqa"], "--run .*does not exist"),
+    "no data folder": (
+        ["--run", "{run}", "--tasks", "piqa", "--data-dir", "{tmp}/none"], "data_dir .*not exist"
+    ),
+    "a limit 0": (["--run", "{run}", "--tasks", "piqa", "--limit", "0"], "--limit is 0; accepted"),
+    "a limit of text": (["--run", "{run}", "--tasks", "piqa", "--limit", "x"], "limit is 'x'"),
+    "fewshot -1": (["--run", "{run}", "--tasks", "piqa", "--fewshot=-1"], "--fewshot is -1; acc"),
+    "no templates": (["--run", "{run}", "--tasks", "templates"], "with --templates FILE"),
+    "no alternatives": (
+        ["--run", "{run}", "--templates", "{bare}"], "bare.txt, line 1 .*; accepted"
+    ),
+    "no questions": (["--run", "{run}", "--tasks", "mt_bench"], "question.jsonl; accepted: --data"),
+    "no sentences": (["--run", "{run}", "--tasks", "winobias"], "winobias reads .*accepted: --dat"),
+    "a second template": (
+        ["--run", "{run}", "--tasks", "alpaca_humaneval", "--data-dir", "{files}", "--chat",
+         "--allow-code-execution"],
+        "--chat would put alpaca_humaneval's prompts into a second template",
+    ),
+    "an unknown option": (["--run", "{run}", "--taskz", "x"], "no option taskz; accepted: tasks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "match"), BAD.values(), ids=BAD)
+def test_an_evaluation_is_refused(run, files, tmp_path, capsys, arguments, match):
+    bare = tmp_path / "bare.txt"
+    bare.write_text("no alternatives here\n")
+    places = {"{run}": run, "{tmp}": tmp_path, "{files}": files, "{bare}": bare}
+    for name, place in places.items():
+        arguments = [argument.replace(name, str(place)) for argument in arguments]
+    before = sorted(run.rglob("*")), sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["evaluate", *arguments])
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert exit_info.value.code == 2, sentence
+    assert re.search(match, sentence), sentence
+    assert (sorted(run.rglob("*")), sorted(tmp_path.rglob("*"))) == before
