@@ -35,6 +35,7 @@ def _write(folder, pro, anti, *, split="test", other=("1 [The cook] saw [him].",
         ("[He] asked to stop.", "[She] asked stop.", None),
         ("[he] is a generous man.", "[she] is generous.", None),
         ("saw [he] go", "saw [her] go", None),
+        ("saw [him]", "saw [her] there", None),
     ],
 )
 def test_pairs_differ_in_pronouns_alone(tmp_path, pro, anti, masculine):
