@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +77,7 @@ def score(
         rows = shards * max(1, batch_tokens // length // shards)
         indices = order[:rows]
         order = order[rows:]
-        batch = _make_batch([pairs[index] for index in indices], rows, length)
+        batch = make_batch([pairs[index] for index in indices], rows, length)
         if sharding is not None:
             batch = batch.on(sharding)
         log_probs, greedy = _host(_score_batch(model, variables, *batch))
@@ -129,7 +129,7 @@ def next_log_probs(
     return np.stack(results)
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """The arrays of a batch of pairs.
 
     Attributes:
@@ -146,7 +146,7 @@ class _Batch(NamedTuple):
     targets: np.ndarray
     chunks: np.ndarray
 
-    def on(self, sharding: jax.sharding.Sharding) -> "_Batch":
+    def on(self, sharding: jax.sharding.Sharding) -> "Batch":
         """The batch with its rows divided over devices."""
 
         def put(array: np.ndarray) -> jax.Array:
@@ -161,7 +161,18 @@ def _length(pair: Pair) -> int:
     return len(pair[0]) + len(pair[1]) - 1
 
 
-def _make_batch(pairs: Sequence[Pair], rows: int, length: int) -> _Batch:
+def make_batch(pairs: Sequence[Pair], rows: int, length: int) -> Batch:
+    """Lay pairs side by side, with the positions of the tokens that count.
+
+    Args:
+      pairs: (context, continuation); at most `rows`. Of longer texts than `length` the last tokens
+        are read.
+      rows: of the batch.
+      length: of each row.
+
+    Returns:
+      The arrays of the batch; counted tokens are in the order of the pairs.
+    """
     texts = []
     places = []
     targets = []
@@ -174,7 +185,7 @@ def _make_batch(pairs: Sequence[Pair], rows: int, length: int) -> _Batch:
     positions = CHUNK * math.ceil(rows * length / CHUNK)
     ids, mask = _pad(texts, rows, length)
     chunks = np.int32(math.ceil(len(places) / CHUNK))
-    return _Batch(ids, mask, _fill(places, positions), _fill(targets, positions), chunks)
+    return Batch(ids, mask, _fill(places, positions), _fill(targets, positions), chunks)
 
 
 def _fill(values: Sequence[int], size: int) -> np.ndarray:
@@ -206,7 +217,7 @@ def _score_batch(
     chunks: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The log-probability of each target, and whether it is the likeliest token: [positions]."""
-    logits_at = _logits_function(model, variables, input_ids, attention_mask)
+    logits_at = logits_function(model, variables, input_ids, attention_mask)
 
     def score_chunk(index: jax.Array, scores: tuple) -> tuple:
         log_probs, greedy = scores
@@ -235,12 +246,24 @@ def _next_batch(
 ) -> jax.Array:
     """The log-probabilities after position `last` of each row: float32 [rows, V]."""
     rows, length = input_ids.shape
-    logits_at = _logits_function(model, variables, input_ids, attention_mask)
+    logits_at = logits_function(model, variables, input_ids, attention_mask)
     return jax.nn.log_softmax(logits_at(jnp.arange(rows) * length + last))
 
 
-def _logits_function(model: Any, variables: dict, input_ids: Any, attention_mask: Any) -> Any:
-    """The function (positions in the flat batch) -> float32 logits [positions, V]."""
+def logits_function(
+    model: Any, variables: dict, input_ids: jax.Array, attention_mask: jax.Array
+) -> Callable[[jax.Array], jax.Array]:
+    """Make the function that reads logits at chosen positions of a batch.
+
+    Args:
+      model: a decoder of `balora_jax.models`.
+      variables: `params` and `lora`.
+      input_ids: int32 [rows, length].
+      attention_mask: bool [rows, length].
+
+    Returns:
+      positions in the flat batch [positions] -> float32 logits [positions, V].
+    """
     if "lm_head" in variables["lora"]:
         logits = model.apply(variables, input_ids, attention_mask)
         flat_logits = logits.reshape(-1, logits.shape[-1])
