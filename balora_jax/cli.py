@@ -80,7 +80,7 @@ def export(arguments: Sequence[str]) -> None:
     options = run_options("export", "adapter", arguments, COMMANDS["export"].help)
     from balora_jax.runs.export import export_run
 
-    print(export_run(options.run, options.checkpoint, options.out))
+    print(export_run(options.run, options.checkpoint, options.out, options.scale))
 
 
 def merge(arguments: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ def merge(arguments: Sequence[str]) -> None:
     options = run_options("merge", "merged", arguments, COMMANDS["merge"].help)
     from balora_jax.runs.export import merge_run
 
-    print(merge_run(options.run, options.checkpoint, options.out))
+    print(merge_run(options.run, options.checkpoint, options.out, options.scale))
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -113,6 +113,16 @@ def evaluate(arguments: Sequence[str]) -> None:
     from balora_jax.runs.evaluate import evaluate as evaluate_tasks
 
     print(evaluate_tasks(options))
+
+
+def audit(arguments: Sequence[str]) -> None:
+    """Run `balora audit`."""
+    from balora_jax.config.commands import audit_options
+
+    options = audit_options(arguments, COMMANDS["audit"].help)
+    from balora_jax.runs.audit import audit as audit_runs
+
+    print(audit_runs(options))
 
 
 def doctor(arguments: Sequence[str]) -> None:
@@ -150,8 +160,15 @@ COMMANDS = {
         "ask benchmarks and measures of bias "
         "(--run DIR [--baseline] or --model SOURCE, --tasks NAME,NAME [--data-dir DIR])",
     ),
+    "audit": Command(
+        audit,
+        "show what fine-tuning changed, beside the base, on one page "
+        "(--run DIR [--run DIR2 ...] [--text FILE] [--templates FILE])",
+    ),
     "export": Command(
-        export, "write a run's adapter in PEFT's format (--run DIR [--checkpoint N] [--out DIR])"
+        export,
+        "write a run's adapter in PEFT's format "
+        "(--run DIR [--checkpoint N] [--scale S] [--out DIR])",
     ),
     "merge": Command(
         merge,

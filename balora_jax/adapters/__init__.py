@@ -1,6 +1,6 @@
 """Low-rank adapters: pure functions from trees to trees."""
 
-from balora_jax.adapters.lora import init_lora, student_lora, teacher_lora
+from balora_jax.adapters.lora import init_lora, scale_change, student_lora, teacher_lora
 from balora_jax.adapters.lora_ga import gradient_factors, init_lora_ga, kernel_gradients
 from balora_jax.adapters.merge import merge, residual
 from balora_jax.adapters.pissa import init_pissa, principal_factors
@@ -23,6 +23,7 @@ __all__ = [
     "merge",
     "principal_factors",
     "residual",
+    "scale_change",
     "student_lora",
     "teacher_lora",
 ]

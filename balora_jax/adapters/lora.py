@@ -82,7 +82,7 @@ def student_lora(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tre
       delta form with initial adapters.
     """
     if initial is None or spec.form == "residual":
-        return _scaled(adapters, spec.scale)
+        return scale_change(adapters, spec.scale)
     current = traverse_util.flatten_dict(adapters)
     start = traverse_util.flatten_dict(initial)
     lora = {}
@@ -113,11 +113,21 @@ def teacher_lora(initial: Tree | None, spec: AdapterSpec) -> Tree:
     """
     if initial is None or spec.form == "delta":
         return {}
-    return _scaled(initial, spec.scale)
+    return scale_change(initial, spec.scale)
 
 
-def _scaled(adapters: Tree, scale: float) -> Tree:
-    """The adapters with every b multiplied by the scale."""
+def scale_change(adapters: Tree, scale: float) -> Tree:
+    """Multiply the change of the weights by a number.
+
+        {"q": {"a": A, "b": B}}  ->  {"q": {"a": A, "b": s B}}
+
+    Args:
+      adapters: {a, b} tree.
+      scale: s.
+
+    Returns:
+      The tree with every b multiplied.
+    """
     flat = traverse_util.flatten_dict(adapters)
     scaled = {path: scale * leaf if path[-1] == "b" else leaf for path, leaf in flat.items()}
     return traverse_util.unflatten_dict(scaled)

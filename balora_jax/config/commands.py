@@ -1,10 +1,13 @@
 """The options of the commands beside train: compare, generate, export, merge and doctor."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser
 
+from balora_jax.config.audit import AuditOptions
+from balora_jax.config.check import require
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
@@ -13,6 +16,7 @@ from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
 LONGEST_METHOD = 100
+LARGEST_SCALE = 10
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ class RunOptions:
       run: the run's folder.
       checkpoint: a step, latest, or best.
       out: the folder to write; None for the one in the run's folder.
+      scale: the part of the learned change that is kept.
     """
 
     run: str
     checkpoint: str
     out: str | None
+    scale: float
 
 
 def make_parser(command: str, description: str) -> ArgumentParser:
@@ -145,6 +151,29 @@ def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOpti
     return build(EvaluateOptions, parse(parser, _with_underscores(arguments)))
 
 
+def audit_options(arguments: Sequence[str], description: str) -> AuditOptions:
+    """Parse the arguments of `balora audit`; --run may be given several times.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option cannot be used.
+    """
+    named, rest = split(_with_underscores(arguments), ("run",))
+    runs = []
+    for argument in named:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--"):
+            runs.append(argument)
+        elif equals:
+            runs.append(value)
+    parser = make_parser("audit", description)
+    add_options(parser, AuditOptions)
+    return build(AuditOptions, parse(parser, [f"--run={json.dumps(runs)}", *rest]))
+
+
 def _with_underscores(arguments: Sequence[str]) -> list[str]:
     """Write --data-dir X as --data_dir X."""
     renamed = []
@@ -181,8 +210,21 @@ def run_options(
         default=None,
         help=f"where to write; {subfolder}/ in the run's folder by default",
     )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="the part of the learned change to keep, 0 to 10; balora audit shows what it does "
+        "(a classifier's head stays as it is)",
+    )
     options = RunOptions(**vars(parse(parser, arguments)))
     check_path("--run", options.run, kind=FOLDER, must_exist=True)
+    fits = 0 <= options.scale <= LARGEST_SCALE
+    require(fits, "--scale", options.scale, f"a number from 0 to {LARGEST_SCALE}")
+    if options.scale != 1 and options.out is None:
+        raise BadInput(
+            f"--scale {options.scale} makes another model than the run's; accepted: with --out DIR"
+        )
     if options.out is not None:
         check_output("--out", options.out)
     return options

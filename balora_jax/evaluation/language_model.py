@@ -1,5 +1,6 @@
 """A causal language model as evaluations see it: text in, log-likelihoods and text out."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -73,6 +74,16 @@ class LanguageModel:
                 f"the tokenizer {tokenizer.name_or_path} has neither a BOS nor an EOS token; "
                 "accepted: one of them, which stands before a text without a context"
             )
+
+    def with_lora(self, lora: dict | None) -> "LanguageModel":
+        """Return the model with other adapters on the same weights.
+
+        Args:
+          lora: adapters with their scale folded in; None for none.
+        """
+        other = copy.copy(self)
+        other.lora = lora
+        return other
 
     @property
     def prefix_id(self) -> int:

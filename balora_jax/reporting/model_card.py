@@ -39,7 +39,7 @@ model = PeftModel.from_pretrained(base, "this folder")
 | regularizers | {regularizers} |
 | data | {data} |
 {format}
-| updates | {steps} of {batch_size} examples, at most {max_length} tokens each |
+| updates | {steps} of {batch_size} examples, at most {max_length} tokens each{scale} |
 | learning rate | {learning_rate}, {schedule} |
 | held-out loss | {before} before, {after} after |
 {metrics}"""
@@ -54,12 +54,14 @@ class CardResults:
       loss_before: the held-out loss before the first update; None if not measured.
       loss_after: that of the weights; None if not measured.
       metrics: their metrics by name.
+      scale: the part of the learned change that they have.
     """
 
     steps: int
     loss_before: float | None
     loss_after: float | None
     metrics: dict[str, float] = field(default_factory=dict)
+    scale: float = 1.0
 
     @classmethod
     def of_summary(cls, summary: Summary) -> "CardResults":
@@ -69,7 +71,11 @@ class CardResults:
 
     @classmethod
     def of_evaluations(
-        cls, step: int, before: HeldOutRecord | None, after: HeldOutRecord | None
+        cls,
+        step: int,
+        before: HeldOutRecord | None,
+        after: HeldOutRecord | None,
+        scale: float = 1.0,
     ) -> "CardResults":
         """The results at a step, from the evaluations before the first update and at that step."""
         return cls(
@@ -77,6 +83,7 @@ class CardResults:
             before.loss if before else None,
             after.loss if after else None,
             after.metrics if after else {},
+            scale,
         )
 
 
@@ -118,6 +125,7 @@ def model_card(
         data=" ".join(filter(None, (config.data.task, config.data.train))),
         format=_format(config, labels),
         steps=results.steps,
+        scale="" if results.scale == 1 else f"; {results.scale:g} of the change is kept",
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
         learning_rate=_learning_rate(config),

@@ -53,6 +53,19 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class Passages:
+    """Texts behind a title that opens them.
+
+    Attributes:
+      title: what they are.
+      items: the texts.
+    """
+
+    title: str
+    items: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of a page.
 
@@ -64,7 +77,7 @@ class Section:
 
     title: str
     text: str
-    parts: tuple[Table | Picture | Passage, ...] = ()
+    parts: tuple[Table | Picture | Passages, ...] = ()
 
 
 def draw(figure: Figure) -> str:

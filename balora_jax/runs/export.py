@@ -71,6 +71,7 @@ def write_adapter(
     student: Student,
     state: TrainState,
     card: bytes,
+    scale: float = 1.0,
 ) -> None:
     """Write a PEFT folder: a plain LoRA on the original base, and the head of a classifier.
 
@@ -80,8 +81,9 @@ def write_adapter(
       student: the model and its frozen weights.
       state: the state to export.
       card: the content of README.md.
+      scale: the part of the learned change that is kept.
     """
-    lora = _on_host(student.delta_lora(state))
+    lora = _on_host(adapters.scale_change(student.delta_lora(state), scale))
     base = student.params(state).base
     head = _on_host(select(base, student.setup.head))
     if jax.process_index() != 0:
@@ -102,7 +104,11 @@ def write_adapter(
 
 
 def write_merged(
-    path: pathlib.Path, config: RunConfig, student: Student, state: TrainState
+    path: pathlib.Path,
+    config: RunConfig,
+    student: Student,
+    state: TrainState,
+    scale: float = 1.0,
 ) -> None:
     """Write a Hugging Face folder of the fine-tuned model.
 
@@ -111,10 +117,14 @@ def write_merged(
       config: the run.
       student: the model and its frozen weights.
       state: the state to export.
+      scale: the part of the learned change that is kept; other than 1 in the delta form alone.
     """
     base = student.params(state).base
     if config.method != "full":
-        base = jax.jit(adapters.merge)(base, student.lora(state))
+        lora = student.lora(state)
+        # Not multiplied by 1 either: the residual form's is no change of the base.
+        lora = lora if scale == 1 else adapters.scale_change(lora, scale)
+        base = jax.jit(adapters.merge)(base, lora)
     base = _on_host(base)
     if jax.process_index() != 0:
         return
@@ -148,13 +158,14 @@ def missing_pad_id(config: RunConfig, student: Student) -> int | None:
     return data.load_tokenizer(source, config.model.revision).pad_token_id
 
 
-def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
+def export_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -> pathlib.Path:
     """Write the adapter of a finished or stopped run, from one of its checkpoints.
 
     Args:
       run: the run's folder.
       checkpoint: a step, latest or best.
       out: a new or empty folder; the run's adapter/ by default.
+      scale: the part of the learned change that is kept.
 
     Returns:
       The folder of the adapter.
@@ -171,18 +182,19 @@ def export_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
     path = _target(out, folder.adapter)
     student, state, step = reopen(folder, config, checkpoint)
     say_step(folder, step)
-    card = _card_of_step(folder, config, student, step).encode()
-    write_adapter(path, config, student, state, card)
+    card = _card_of_step(folder, config, student, step, scale).encode()
+    write_adapter(path, config, student, state, card, scale)
     return path
 
 
-def merge_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
+def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -> pathlib.Path:
     """Write the whole model of a finished or stopped run, from one of its checkpoints.
 
     Args:
       run: the run's folder.
       checkpoint: a step, latest or best.
       out: a new or empty folder; the run's merged/ by default.
+      scale: the part of the learned change that is kept.
 
     Returns:
       The folder of the model.
@@ -192,10 +204,15 @@ def merge_run(run: str, checkpoint: str, out: str | None) -> pathlib.Path:
     """
     folder = RunFolder(run)
     config = folder.read_config()
+    if config.method == "full" and scale != 1:
+        raise BadInput(
+            f"{run} trained every weight (method full), of which --scale keeps no part; "
+            "accepted: without --scale"
+        )
     path = _target(out, folder.merged)
     student, state, step = reopen(folder, config, checkpoint)
     say_step(folder, step)
-    write_merged(path, config, student, state)
+    write_merged(path, config, student, state, scale)
     return path
 
 
@@ -205,10 +222,14 @@ def say_step(folder: RunFolder, step: int) -> None:
     print(f"{folder.path}: {ended}using its checkpoint of step {step}", file=sys.stderr)
 
 
-def _card_of_step(folder: RunFolder, config: RunConfig, student: Student, step: int) -> str:
+def _card_of_step(
+    folder: RunFolder, config: RunConfig, student: Student, step: int, scale: float
+) -> str:
     """The model card of one of the run's checkpoints, by the records of the run."""
     evaluations = {record.step: record for record in _history(folder).held_out}
-    results = CardResults.of_evaluations(step, evaluations.get(0), evaluations.get(step))
+    # Another scale is another model, which was not evaluated.
+    after = evaluations.get(step) if scale == 1 else None
+    results = CardResults.of_evaluations(step, evaluations.get(0), after, scale)
     return _card(config, student, results)
 
 

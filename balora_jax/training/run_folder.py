@@ -156,6 +156,17 @@ class RunFolder:
                 f"{'; '.join(changed)}; accepted: the options of that run, or another folder"
             )
 
+    def step_of(self, checkpoint: str) -> int:
+        """Return the step of a checkpoint of the run.
+
+        Args:
+          checkpoint: a step, latest or best.
+
+        Raises:
+          BadInput: there is no such checkpoint.
+        """
+        return SavedCheckpoints(self.checkpoints).find(checkpoint)
+
     def read_config(self) -> RunConfig:
         """Read the configuration of the run in the folder.
 

@@ -5,7 +5,7 @@ import re
 
 import matplotlib.pyplot as plt
 
-from balora_jax.reporting.page import Passage, Picture, Section, Table, draw, render
+from balora_jax.reporting.page import Passage, Passages, Picture, Section, Table, draw, render
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'and' {{ 7 * 7 }}"
 
@@ -16,7 +16,7 @@ def _page():
     picture = Picture(draw(figure), HOSTILE)
     plt.close(figure)
     table = Table(("name", HOSTILE), (("a", HOSTILE), ("b", "2")), note=HOSTILE)
-    parts = (table, picture, Passage(HOSTILE, HOSTILE))
+    parts = (table, picture, Passages(HOSTILE, (Passage(HOSTILE, HOSTILE),)))
     return render(HOSTILE, HOSTILE, (Section(HOSTILE, HOSTILE, parts), Section("more", "text")))
 
 

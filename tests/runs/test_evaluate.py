@@ -15,7 +15,8 @@ STEREOSET = (
     "nurse,gender,A nurse is BLANK here.,she,he,four\n"
 )
 PROGRAM = {
-    "task_id": "HumanEval/0", "prompt": "def one():\n    '''Give 1.'''\n", "canonical_solution": "    return 1\n",
+    "task_id": "HumanEval/0", "prompt": "def one():\n    '''Give 1.'''\n",
+    "canonical_solution": "    return 1\n",
     "test": "def check(candidate):\n    assert candidate() == 1\n", "entry_point": "one",
 }  # fmt: skip
 QUESTION = {"question_id": 81, "category": "writing", "turns": ["Say a.", "Say b."]}

@@ -298,3 +298,36 @@ def test_one_compilation_of_the_step(run_arguments, tmp_path, caplog):
         if re.match(r"Finished XLA compilation of jit\((step|_batch_loss)\)", r)
     ]
     assert len(compiled) == 2, "the update and the evaluation, once each"
+
+
+@pytest.mark.parametrize("scale", ["0", "0.6"])
+def test_a_part_of_the_change_is_exported(finished, tmp_path, scale):
+    folder, _ = finished
+    for command in ("export", "merge"):
+        out = str(tmp_path / command)
+        main([command, "--run", str(folder), "--scale", scale, "--out", out])
+    whole = _adapter(folder)
+    part = load_file(tmp_path / "export" / "adapter_model.safetensors")
+    for name, tensor in whole.items():
+        expected = tensor * np.float32(scale) if ".lora_B." in name else tensor
+        np.testing.assert_array_equal(part[name], expected)
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert f"; {scale} of the change is kept" in card and "not measured after" in card
+    merged = load_file(tmp_path / "merge" / "model.safetensors")
+    tuned = load_file(folder / "merged" / "model.safetensors")
+    changed = [name for name in tuned if not np.array_equal(tuned[name], merged[name])]
+    assert changed and all("proj" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["--scale", "-1", "--out", "x"], "--scale is -1.0; accepted: a number from 0 to 10"),
+        (["--scale", "nan", "--out", "x"], "scale is 'nan'; accepted: a number"),
+        (["--scale", "0.5"], "another model than the run's; accepted: with --out DIR"),
+    ],
+)
+def test_parts_that_are_refused(finished, capsys, more, match):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["export", "--run", str(finished[0]), *more])
+    assert exit_info.value.code == 2 and match in capsys.readouterr().err

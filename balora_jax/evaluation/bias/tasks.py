@@ -1,6 +1,5 @@
 """The measures of bias by name, for language models: reading, measuring and comparing."""
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -24,26 +23,31 @@ class BiasTask(NamedTuple):
 
     Attributes:
       measure: (model, items) -> its result.
-      parts: result -> the dataclasses with its intervals, by name.
+      intervals: result -> its intervals by name, as `compare` names the changes.
       compare: (result after, result before) -> the changes by name.
       better: the scores of which more is better; of the others neither is.
     """
 
     measure: Callable[[Any, Any], Any]
-    parts: Callable[[Any], Mapping[str, Any]]
+    intervals: Callable[[Any], Mapping[str, Interval]]
     compare: Callable[[Any, Any], Mapping[str, Comparison]]
     better: tuple[str, ...] = ()
 
 
+def _measures(result: Any) -> Mapping[str, Interval]:
+    return result.measures
+
+
+def _measures_of_slots(gaps: Mapping[str, Any]) -> Mapping[str, Interval]:
+    return {name: value for slot in gaps.values() for name, value in slot.measures.items()}
+
+
 BIAS_TASKS = {
     "stereoset": BiasTask(
-        measure_stereoset,
-        lambda result: result.scores,
-        compare_stereoset,
-        better=("language_model", "icat"),
+        measure_stereoset, _measures, compare_stereoset, better=("language_model", "icat")
     ),
-    "winobias": BiasTask(measure_winobias, lambda result: result.preferences, compare_winobias),
-    "templates": BiasTask(measure_gaps, lambda result: result, compare_gaps),
+    "winobias": BiasTask(measure_winobias, _measures, compare_winobias),
+    "templates": BiasTask(measure_gaps, _measures_of_slots, compare_gaps),
 }
 
 
@@ -92,7 +96,7 @@ def bias_result(task: str, found: Mapping[str, Any], items: int, source: str) ->
       The result of the task.
     """
     spec = BIAS_TASKS[task]
-    scores = {model: _intervals(spec.parts(result)) for model, result in found.items()}
+    scores = {model: spec.intervals(result) for model, result in found.items()}
     changes: Mapping[str, Comparison] = {}
     if len(found) > 1:
         after, before, *_ = found.values()
@@ -115,14 +119,3 @@ def bias_result(task: str, found: Mapping[str, Any], items: int, source: str) ->
             )
         )
     return TaskResult(task, items, source, metrics)
-
-
-def _intervals(parts: Mapping[str, Any]) -> dict[str, Interval]:
-    """The intervals of the parts of a result, by names such as overall.icat."""
-    found = {}
-    for part, scores in parts.items():
-        for field in dataclasses.fields(scores):
-            value = getattr(scores, field.name)
-            if isinstance(value, Interval):
-                found[f"{part}.{field.name}"] = value
-    return found

@@ -1,10 +1,13 @@
 """The probes of a tiny world as an Evaluator."""
 
+import itertools
 import pathlib
 from typing import Any
 
 from balora_jax.config import DataConfig
-from balora_jax.evaluation.tiny_world.probes import make_probes, measure
+from balora_jax.evaluation.language_model import LanguageModel
+from balora_jax.evaluation.tiny_world.corpus import make_corpus
+from balora_jax.evaluation.tiny_world.probes import Measure, make_probes, measure
 from balora_jax.evaluation.tiny_world.questions import read_rows
 from balora_jax.evaluation.tiny_world.world import read_world
 from balora_jax.training.setup import Student
@@ -44,6 +47,46 @@ class TinyWorldEvaluator:
         return {name: float(result.value) for name, result in measures.items()}
 
 
+def tiny_world_measures(config: DataConfig, model: LanguageModel) -> dict[str, Measure]:
+    """Measure a language model on the probes of the tiny world in the folder of `data.train`.
+
+    Args:
+      config: the section `data` of the configuration.
+      model: the tiny model, with or without adapters.
+
+    Returns:
+      The measures by name, as in `probes.TITLES`; empty if `data.probes` is null.
+
+    Raises:
+      BadInput: the folder of `data.train` holds no tiny world.
+    """
+    if config.probes is None:
+        return {}
+    folder = _folder(config)
+    world = read_world(folder)
+    rows = (read_rows(folder / "train.jsonl"), read_rows(folder / "test.jsonl"))
+    probes = make_probes(world, model.tokenizer, *rows)
+    return measure(model.model, model.params, model.lora or {}, probes)
+
+
+def tiny_world_passages(config: DataConfig, limit: int) -> list[str]:
+    """Generate paragraphs of a tiny world that are not in its corpus.
+
+    Args:
+      config: the section `data` of a configuration with probes.
+      limit: the most paragraphs.
+
+    Raises:
+      BadInput: the folder of `data.train` holds no tiny world.
+    """
+    world = read_world(_folder(config))
+    return list(itertools.islice(make_corpus(world, seed=-1), limit))
+
+
+def _folder(config: DataConfig) -> pathlib.Path:
+    return pathlib.Path(config.train).expanduser().parent
+
+
 def make_probe_evaluator(config: DataConfig, tokenizer: Any) -> TinyWorldEvaluator | None:
     """Make the evaluator of the tiny world in the folder of the training set.
 
@@ -59,5 +102,4 @@ def make_probe_evaluator(config: DataConfig, tokenizer: Any) -> TinyWorldEvaluat
     """
     if config.probes is None:
         return None
-    folder = pathlib.Path(config.train).expanduser().parent
-    return TinyWorldEvaluator(folder, tokenizer)
+    return TinyWorldEvaluator(_folder(config), tokenizer)

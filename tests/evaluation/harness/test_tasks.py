@@ -255,7 +255,7 @@ BAD = {
     ),
     "no rows": (["gsm8k"], {"gsm8k/test.jsonl": b""}, "gsm8k"),
     "broken json": (["gsm8k"], {"gsm8k/test.jsonl": b"{"}, "task gsm8k cannot use .*test.jsonl"),
-    "binary": (["gsm8k"], {"gsm8k/test.jsonl": b"\xff\x00\xfe"}, "task gsm8k cannot use .*test.jsonl"),
+    "binary": (["gsm8k"], {"gsm8k/test.jsonl": b"\xff\x00\xfe"}, "gsm8k cannot use .*test.jsonl"),
     "kinds": (
         ["piqa"],
         {"piqa/validation.jsonl": b"{}\n", "piqa/train.csv": b"a\n1\n", "piqa/test.csv": b"a\n1\n"},

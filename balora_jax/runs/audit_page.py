@@ -1,0 +1,156 @@
+"""The page of an audit: three questions, a number for each run, and how sure it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+from balora_jax.evaluation.statistics import Interval
+from balora_jax.evaluation.tiny_world.probes import TITLES
+from balora_jax.reporting.page import Passage, Passages, Picture, Section, Table, draw, render
+
+INTRO = (
+    "{count} of {source}, beside the model as it was. Values in parentheses are 95 % intervals "
+    "over passages or items; they say nothing about other texts."
+)
+DRIFT_TEXT = (
+    "How differently does each run read general text ({passages} passages, {tokens:,} tokens)? "
+    "KL(base || run) is 0 only if every prediction is the same. Forgetting is the change of the "
+    "loss on that text: above 0, the text is less expected than before. Neither can say whether "
+    "knowledge or style has changed: read the passages."
+)
+REWIND_TEXT = (
+    "What if only a part of the change is kept? Scale 0 is the base, 1 the run. The suggested "
+    "scale has the least drift among those that keep nine tenths of the gain in held-out loss; "
+    "balora export --run DIR --scale S --out DIR2 keeps it."
+)
+TEMPLATE_TEXT = (
+    "The user's own templates. A gap by itself is no bias: words have frequencies. The change from "
+    "the base is what fine-tuning did."
+)
+WORLD_TEXT = (
+    "This is a tiny world, in which every defect is planted and known: the planted share, and the "
+    "interval in which a model that learned it exactly would be measured."
+)
+
+
+def audit_page(source: str, findings: Sequence[Any]) -> str:
+    """Render the page.
+
+    Args:
+      source: the name of the base model.
+      findings: of each run, `balora_jax.runs.audit.Findings`.
+
+    Returns:
+      The HTML.
+    """
+    count = "One run" if len(findings) == 1 else f"{len(findings)} runs"
+    sections = [_drift(findings), _rewind(findings)]
+    if findings[0].gaps:
+        sections.append(_templates(findings))
+    if any(finding.world for finding in findings):
+        sections.append(_world(findings))
+    intro = INTRO.format(count=count, source=source)
+    return render("What did fine-tuning inherit?", intro, tuple(sections))
+
+
+def _drift(findings: Sequence[Any]) -> Section:
+    rows = []
+    opened = []
+    for finding in findings:
+        drift = finding.drift
+        rows.append(
+            (
+                f"{finding.name} ({finding.method}, step {finding.step})",
+                _shown(drift.forward),
+                _shown(drift.backward),
+                _shown(drift.agreement),
+                f"{drift.perplexity_before:.2f} → {drift.perplexity_after:.2f}",
+                _shown(drift.forgetting, sign=True),
+                f"{drift.entropy_before.value:.3f} → {drift.entropy_after.value:.3f}",
+            )
+        )
+        opened.append(_most_changed(finding))
+    header = (
+        "run", "KL(base || run)", "KL(run || base)", "same likeliest token", "perplexity",
+        "forgetting, nats", "entropy, nats",
+    )  # fmt: skip
+    first = findings[0].drift
+    text = DRIFT_TEXT.format(passages=first.passages, tokens=first.tokens)
+    return Section("Knowledge drift", text, (Table(header, tuple(rows)), *opened))
+
+
+def _most_changed(finding: Any) -> Passages:
+    """The passages that one run reads most differently."""
+    items = [
+        Passage(
+            f"{rank}: KL {passage.divergence:.3f}, "
+            f"loss {passage.loss_before:.3f} → {passage.loss_after:.3f}",
+            passage.text,
+        )
+        for rank, passage in enumerate(finding.drift.most_changed, start=1)
+    ]
+    return Passages(f"{finding.name}: the passages that changed most", tuple(items))
+
+
+def _rewind(findings: Sequence[Any]) -> Section:
+    curves = [finding for finding in findings if finding.curve is not None]
+    if not curves:
+        return Section("The rewind curve", "These runs trained every weight: there is no adapter.")
+    names = list(curves[0].curve.points[0].measures)
+    rows = []
+    for finding in curves:
+        for point in finding.curve.points:
+            best = " ← suggested" if point == finding.best else ""
+            values = [f"{point.measures[name]:.4f}" for name in names if name in point.measures]
+            rows.append((f"{finding.name} × {point.scale:g}{best}", *values))
+    parts = (_rewind_picture(curves, names), Table(("run × scale", *names), tuple(rows)))
+    return Section("The rewind curve", REWIND_TEXT, parts)
+
+
+def _rewind_picture(curves: Sequence[Any], names: Sequence[str]) -> Picture:
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(4 * len(names), 3), layout="constrained", squeeze=False
+    )
+    for axes, name in zip(panels[0], names, strict=True):
+        for finding in curves:
+            points = finding.curve.points
+            values = [point.measures[name] for point in points]
+            axes.plot([point.scale for point in points], values, marker="o", label=finding.name)
+        axes.set_xlabel("part of the change")
+        axes.set_title(name)
+    panels[0][0].legend()
+    picture = Picture(draw(figure), f"{' and '.join(names)} against the part of the change kept.")
+    plt.close(figure)
+    return picture
+
+
+def _templates(findings: Sequence[Any]) -> Section:
+    base = findings[0].base_gaps
+    rows = tuple(
+        (name, _shown(base[name]), *(_shown(finding.gaps[name]) for finding in findings))
+        for name in base
+    )
+    header = ("measure", "base", *(finding.name for finding in findings))
+    return Section("Templates", TEMPLATE_TEXT, (Table(header, rows),))
+
+
+def _world(findings: Sequence[Any]) -> Section:
+    known = [finding for finding in findings if finding.world]
+    rows = []
+    for name, title in TITLES.items():
+        before = known[0].base_world[name]
+        planted = ""
+        if before.planted is not None:
+            low, high = before.interval
+            planted = f"{before.planted:.2f} ({low:.3f} to {high:.3f})"
+        after = [f"{finding.world[name].value:.3f}" for finding in known]
+        rows.append((title.strip(), planted, f"{before.value:.3f}", *after))
+    header = ("measure", "planted", "base", *(finding.name for finding in known))
+    return Section("Known answers", WORLD_TEXT, (Table(header, tuple(rows)),))
+
+
+def _shown(interval: Interval, *, sign: bool = False) -> str:
+    form = "+.3f" if sign else ".3f"
+    value, low, high = (format(x, form) for x in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
