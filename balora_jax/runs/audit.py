@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from balora_jax.config.audit import AuditOptions
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.counterfactuals import measure_gaps
 from balora_jax.evaluation.bias.templates import read_templates
+from balora_jax.evaluation.inheritance.collapse import EffectiveRanks, measure_ranks
 from balora_jax.evaluation.inheritance.drift import Drift, measure_drift
+from balora_jax.evaluation.inheritance.noise import NoiseFit, Pair, measure_noise
 from balora_jax.evaluation.inheritance.passages import read_passages
 from balora_jax.evaluation.inheritance.rewind import (
     RewindCurve,
@@ -34,6 +36,8 @@ from balora_jax.training.run_folder import RunFolder
 
 PAGE = "audit.html"
 FINDINGS = "audit.json"
+# The field of a training row with the right answer, where the given one may be wrong.
+TRUTH = "truth"
 # The measures of the rewind curve.
 LOSS = "held-out loss"
 EXACT = "answers right"
@@ -49,6 +53,10 @@ class Findings:
       method: ba-lora, pissa, lora or full.
       step: the update of the checkpoint.
       drift: on general text.
+      ranks: the effective ranks on that text.
+      base_ranks: those of the base.
+      noise: the fit to wrong answers of the training set.
+      suspects: the texts of its suspects, as the model reads them.
       curve: the measures at parts of the learned change; None for method full.
       best: the point of the curve that keeps most of the gain with the least drift; None likewise.
       gaps: the intervals of the templates by name; empty without templates.
@@ -61,6 +69,10 @@ class Findings:
     method: str
     step: int
     drift: Drift
+    ranks: EffectiveRanks
+    base_ranks: EffectiveRanks
+    noise: NoiseFit
+    suspects: tuple[str, ...]
     curve: RewindCurve | None
     best: RewindPoint | None
     gaps: dict[str, Interval]
@@ -168,12 +180,18 @@ def _find(
     if tuned.lora is not None:
         curve = _rewind(config, tuned, base, passages, limit)
         if LOSS in curve.points[0].measures:
-            best = best_trade_off(curve, loss=LOSS, drift=DRIFT)
+            best = best_trade_off(curve, loss=_task_loss(curve), drift=DRIFT)
+    examples, wrong = _training_pairs(config, tuned, limit)
+    noise = measure_noise(base, tuned, examples, wrong)
     return Findings(
         name=name,
         method=config.method,
         step=step,
         drift=measure_drift(base, tuned, passages),
+        ranks=measure_ranks(tuned, passages),
+        base_ranks=measure_ranks(base, passages),
+        noise=noise,
+        suspects=tuple(_text(tuned, examples[suspect.example]) for suspect in noise.suspects),
         curve=curve,
         best=best,
         gaps=_gaps(tuned, templates),
@@ -181,6 +199,13 @@ def _find(
         world=tiny_world_measures(config.data, tuned),
         base_world=tiny_world_measures(config.data, base),
     )
+
+
+def _task_loss(curve: RewindCurve) -> Callable[[Mapping[str, float]], float]:
+    """The share of wrong answers, or the held-out loss where no answer is ever right."""
+    if any(point.measures[EXACT] > 0 for point in curve.points):
+        return lambda measures: 1 - measures[EXACT]
+    return lambda measures: measures[LOSS]
 
 
 def _gaps(model: LanguageModel, templates: Sequence[Any]) -> dict[str, Interval]:
@@ -221,8 +246,40 @@ def _held_out_pairs(
         return
     examples = data.prepare(config.data, model.tokenizer, split="eval")
     for index in range(min(limit, len(examples))):
-        ids = examples[index].tolist()
-        # No position predicts the first token.
-        prompt = max(1, int(examples.prompt_lengths[index]))
-        if len(ids) > prompt:
-            yield ids[:prompt], ids[prompt:]
+        yield _pair(examples, index)
+
+
+def _training_pairs(
+    config: RunConfig, model: LanguageModel, limit: int
+) -> tuple[list[Pair], list[Pair]]:
+    """The tokens of training prompts and answers, and those whose answers are known to be wrong.
+
+    An answer is known to be wrong if its row has a field `truth` with another text.
+    """
+    examples = data.prepare(config.data, model.tokenizer, split="train")
+    pairs = [_pair(examples, index) for index in range(min(limit, len(examples)))]
+    rows = data.load_rows(
+        config.data.train, subset=config.data.subset, split=config.data.train_split
+    )
+    dropped = examples.dropped_empty + examples.dropped_long
+    response = (config.data.fields or {}).get("response", "response")
+    if dropped or TRUTH not in rows.columns or response not in rows.columns:
+        return pairs, []
+    wrong = [
+        _pair(examples, index)
+        for index, row in enumerate(rows)
+        if index < len(examples) and row.get(TRUTH) not in (None, row[response])
+    ]
+    return pairs, wrong[:limit]
+
+
+def _pair(examples: data.Examples, index: int) -> Pair:
+    """The tokens of a prompt and its answer; no position predicts the first token."""
+    ids = examples[index].tolist()
+    prompt = max(1, int(examples.prompt_lengths[index]))
+    return ids[:prompt], ids[prompt:]
+
+
+def _text(model: LanguageModel, pair: Pair) -> str:
+    prompt, answer = (model.tokenizer.decode(part, skip_special_tokens=True) for part in pair)
+    return f"{prompt.strip()} ⟶ {answer.strip()}"

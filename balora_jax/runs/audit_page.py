@@ -19,9 +19,22 @@ DRIFT_TEXT = (
     "loss on that text: above 0, the text is less expected than before. Neither can say whether "
     "knowledge or style has changed: read the passages."
 )
+COLLAPSE_TEXT = (
+    "How many directions does each model use on the general text? The effective rank is the "
+    "exponential of the entropy of the singular values, over tokens; it depends on the text, and "
+    "is for comparing models on it. A fall of entropy and ranks together points to collapse; "
+    "neither alone does."
+)
+NOISE_TEXT = (
+    "Has a run learned wrong answers by heart? Rows of the training set with a field truth tell "
+    "which answers are wrong; the share is of those whose every token is the likeliest. Below are "
+    "the training examples that neither the base nor training explains: wrong answers are among "
+    "them, and rare right ones."
+)
 REWIND_TEXT = (
     "What if only a part of the change is kept? Scale 0 is the base, 1 the run. The suggested "
-    "scale has the least drift among those that keep nine tenths of the gain in held-out loss; "
+    "scale has the least drift among those that keep nine tenths of the gain in right answers (in "
+    "held-out loss, where no whole answer is ever right); "
     "balora export --run DIR --scale S --out DIR2 keeps it."
 )
 TEMPLATE_TEXT = (
@@ -45,7 +58,7 @@ def audit_page(source: str, findings: Sequence[Any]) -> str:
       The HTML.
     """
     count = "One run" if len(findings) == 1 else f"{len(findings)} runs"
-    sections = [_drift(findings), _rewind(findings)]
+    sections = [_drift(findings), _collapse(findings), _noise(findings), _rewind(findings)]
     if findings[0].gaps:
         sections.append(_templates(findings))
     if any(finding.world for finding in findings):
@@ -91,6 +104,47 @@ def _most_changed(finding: Any) -> Passages:
         for rank, passage in enumerate(finding.drift.most_changed, start=1)
     ]
     return Passages(f"{finding.name}: the passages that changed most", tuple(items))
+
+
+def _collapse(findings: Sequence[Any]) -> Section:
+    first = findings[0]
+    rows = [
+        (
+            "base",
+            f"{first.drift.entropy_before.value:.3f}",
+            f"{first.base_ranks.hidden:.1f}",
+            f"{first.base_ranks.logits:.1f}",
+        )
+    ]
+    rows += [
+        (
+            finding.name,
+            _shown(finding.drift.entropy_after),
+            f"{finding.ranks.hidden:.1f}",
+            f"{finding.ranks.logits:.1f}",
+        )
+        for finding in findings
+    ]
+    header = ("model", "entropy, nats", "effective rank of hidden states", "of logits")
+    return Section("Representation collapse", COLLAPSE_TEXT, (Table(header, tuple(rows)),))
+
+
+def _noise(findings: Sequence[Any]) -> Section:
+    rows = []
+    opened = []
+    for finding in findings:
+        noise = finding.noise
+        if noise.memorized is not None:
+            shares = (noise.memorized_before, noise.memorized)
+            rows.append((finding.name, str(noise.wrong), *(_shown(share) for share in shares)))
+        items = [
+            Passage(f"loss {suspect.loss_before:.3f} → {suspect.loss_after:.3f}", text)
+            for suspect, text in zip(noise.suspects, finding.suspects, strict=True)
+        ]
+        opened.append(Passages(f"{finding.name}: answers that may be wrong", tuple(items)))
+    header = ("run", "known-wrong answers", "said by the base", "said by the run")
+    tables = (Table(header, tuple(rows)),) if rows else ()
+    return Section("Noise fitting", NOISE_TEXT, (*tables, *opened))
 
 
 def _rewind(findings: Sequence[Any]) -> Section:

@@ -61,6 +61,20 @@ def test_the_faster_run_has_drifted_further(findings):
     assert len(fast["drift"]["most_changed"]) == 10
 
 
+def test_known_wrong_answers_are_those_of_the_world(findings):
+    """The general measure finds what the world's own probe finds."""
+    for run in findings:
+        probe = run["world"]["wrong_labels_memorized"]["value"]
+        assert run["noise"]["memorized"]["value"] == pytest.approx(probe, abs=0.05)
+        assert run["noise"]["wrong"] > 0 and len(run["suspects"]) == 10
+
+
+def test_the_base_is_the_same_beside_every_run(findings):
+    slow, fast = findings
+    assert slow["base_ranks"] == fast["base_ranks"]
+    assert 1 < fast["ranks"]["hidden"] < fast["ranks"]["tokens"]
+
+
 def test_the_curve_goes_from_the_base_to_the_run(findings):
     for run in findings:
         points = {point["scale"]: point["measures"] for point in run["curve"]["points"]}

@@ -60,7 +60,11 @@ def rewind(
 
 
 def best_trade_off(
-    curve: RewindCurve, *, loss: str, drift: str, tolerance: float = 0.1
+    curve: RewindCurve,
+    *,
+    loss: Callable[[Mapping[str, float]], float],
+    drift: str,
+    tolerance: float = 0.1,
 ) -> RewindPoint:
     """Find the smallest drift that keeps nearly all of what was learned.
 
@@ -69,7 +73,7 @@ def best_trade_off(
 
     Args:
       curve: from `rewind`, with a point at scale 0.
-      loss: the name of the task's loss; lower is better.
+      loss: the measures of a point -> the task's loss; lower is better.
       drift: the name of the drift; lower is better.
       tolerance: the share of the gain that may be given up, 0 to 1.
 
@@ -82,7 +86,8 @@ def best_trade_off(
     start = next((point for point in curve.points if point.scale == 0), None)
     if start is None:
         raise ValueError("the curve has no point at scale 0; accepted: scales with 0")
-    least = min(point.measures[loss] for point in curve.points)
-    allowed = least + tolerance * (start.measures[loss] - least)
-    kept = [point for point in curve.points if point.measures[loss] <= allowed]
+    losses = [loss(point.measures) for point in curve.points]
+    least = min(losses)
+    allowed = least + tolerance * (loss(start.measures) - least)
+    kept = [point for point, value in zip(curve.points, losses, strict=True) if value <= allowed]
     return min(kept, key=lambda point: point.measures[drift])

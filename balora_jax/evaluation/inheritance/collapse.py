@@ -1,0 +1,108 @@
+"""Representation collapse: how many directions a model's last hidden states and logits use."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from balora_jax.evaluation.language_model import LanguageModel
+from balora_jax.generation.prompts import bucket_length
+from balora_jax.generation.scoring import BATCH_TOKENS, make_batch
+from balora_jax.models import head
+
+
+@dataclasses.dataclass(frozen=True)
+class EffectiveRanks:
+    """The effective ranks of a model on a text.
+
+    Between 1 (all tokens in one direction) and the smaller of tokens and width. It depends on the
+    number of tokens and on a few large directions that every token shares: compare it between
+    models on the same text, and not with other texts.
+
+    Attributes:
+      hidden: of the last hidden states, [tokens, d].
+      logits: of the logits, [tokens, V].
+      tokens: the tokens of the text.
+    """
+
+    hidden: float
+    logits: float
+    tokens: int
+
+
+def measure_ranks(model: LanguageModel, passages: Sequence[str]) -> EffectiveRanks:
+    """Measure the effective ranks of a model's hidden states and logits on passages.
+
+    Roy and Vetterli, "The effective rank" (EUSIPCO 2007): the exponential of the entropy of the
+    singular values, normalized to sum 1. Those of the hidden states H are the roots of the
+    eigenvalues of the d x d matrix H^T H; those of the logits H W the roots of the eigenvalues of
+    R W W^T R with R the root of H^T H, so that no matrix has V columns. A bias and a soft-cap of
+    the head are left out.
+
+    Args:
+      model: the model.
+      passages: the text, at least one passage.
+
+    Returns:
+      The ranks.
+    """
+    gram, tokens = _gram(model, passages)
+    values, vectors = np.linalg.eigh(gram)
+    roots = np.sqrt(np.clip(values, 0, None))
+    root = (vectors * roots) @ vectors.T
+    kernel = np.asarray(head(model.model, model.params).kernel, np.float64)
+    of_logits = np.linalg.eigvalsh(root @ (kernel @ kernel.T) @ root)
+    return EffectiveRanks(
+        effective_rank(roots), effective_rank(np.sqrt(np.clip(of_logits, 0, None))), tokens
+    )
+
+
+def effective_rank(singular_values: np.ndarray) -> float:
+    """Compute the exponential of the entropy of normalized singular values.
+
+    Args:
+      singular_values: [k], at least 0, one of them above 0.
+
+    Returns:
+      A number from 1 to k.
+    """
+    shares = np.asarray(singular_values, np.float64)
+    shares = shares[shares > 0] / shares.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def _gram(model: LanguageModel, passages: Sequence[str]) -> tuple[np.ndarray, int]:
+    """H^T H of the last hidden states [d, d], in float64, and the number of tokens."""
+    windows = []
+    for passage in passages:
+        windows += model.windows(model.encode(passage, special=False))
+    windows.sort(key=lambda window: -len(window[0]) - len(window[1]))
+    variables = {"params": model.params, "lora": model.lora or {}}
+    total = 0.0
+    while windows:
+        longest = len(windows[0][0]) + len(windows[0][1]) - 1
+        length = min(bucket_length(longest), model.max_length)
+        rows = max(1, BATCH_TOKENS // length)
+        batch = make_batch(windows[:rows], rows, length)
+        count = sum(len(continuation) for _, continuation in windows[:rows])
+        windows = windows[rows:]
+        counted = np.zeros(rows * length, np.float32)
+        # The positions whose predictions count, each once.
+        counted[batch.places[:count]] = 1
+        gram = _gram_of_batch(model.model, variables, *batch[:2], counted)
+        total = total + np.asarray(jax.device_get(gram), np.float64)
+    tokens = sum(len(model.encode(passage, special=False)) for passage in passages)
+    return total, tokens
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gram_of_batch(
+    model: Any, variables: dict, input_ids: jax.Array, mask: jax.Array, counted: jax.Array
+) -> jax.Array:
+    hidden = model.apply(variables, input_ids, mask, method="hidden_states")
+    flat = hidden.reshape(-1, hidden.shape[-1]).astype(jnp.float32) * counted[:, None]
+    return jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST)

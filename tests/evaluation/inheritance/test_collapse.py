@@ -1,0 +1,37 @@
+"""Effective ranks against singular values of whole matrices in float64."""
+
+import numpy as np
+import pytest
+
+from balora_jax import data
+from balora_jax.evaluation.inheritance.collapse import effective_rank, measure_ranks
+from balora_jax.evaluation.language_model import LanguageModel
+from balora_jax.models import load_pretrained
+
+PASSAGES = ["1+1=2", "a longer passage of text, with letters", "x", "9" * 200]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([3.0], 1.0), ([1.0] * 7, 7.0), ([1.0, 0.0], 1.0), ([2.0, 2.0, 0], 2)]
+)
+def test_equal_directions_are_counted(values, expected):
+    assert effective_rank(np.array(values)) == pytest.approx(expected)
+
+
+def test_ranks_are_those_of_whole_matrices(tiny_llama):
+    module, params = load_pretrained(tiny_llama)
+    model = LanguageModel("base", module, params, None, data.load_tokenizer(tiny_llama))
+    hidden = []
+    logits = []
+    for passage in PASSAGES:
+        for context, continuation in model.windows(model.encode(passage, special=False)):
+            ids = np.array([[*context, *continuation][:-1]])
+            count = len(continuation)
+            states = module.apply({"params": params}, ids, method="hidden_states")
+            hidden.append(np.asarray(states, np.float64)[0, -count:])
+            logits.append(np.asarray(module.apply({"params": params}, ids), np.float64)[0, -count:])
+    ranks = measure_ranks(model, PASSAGES)
+    for found, matrix in ((ranks.hidden, hidden), (ranks.logits, logits)):
+        values = np.linalg.svd(np.concatenate(matrix), compute_uv=False)
+        assert found == pytest.approx(effective_rank(values), rel=1e-3)
+    assert ranks.tokens == sum(len(part) for part in hidden)
