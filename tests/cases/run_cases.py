@@ -10,7 +10,7 @@ from tokenizers import models as tokenizer_models
 from balora_jax import models
 
 
-def save_llama(folder: pathlib.Path) -> pathlib.Path:
+def save_llama(folder: pathlib.Path, positions: int = 128) -> pathlib.Path:
     """Save a random two-layer Llama with a byte-level tokenizer in a new folder."""
     described = folder / "described"
     described.mkdir(parents=True)
@@ -31,7 +31,7 @@ def save_llama(folder: pathlib.Path) -> pathlib.Path:
     sizes = {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": len(vocabulary),
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": positions,
         "rms_norm_eps": 1e-6, "rope_theta": 1e4, "hidden_act": "silu", "tie_word_embeddings": False,
         "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
     }  # fmt: skip

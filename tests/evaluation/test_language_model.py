@@ -1,8 +1,5 @@
 """Texts against lm-eval's own model in PyTorch: the same scores and the same continuations."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 from lm_eval.api.instance import Instance
@@ -101,34 +98,3 @@ def test_a_text_is_cut_before_the_first_of_several():
 def test_probabilities_of_the_next_token_sum_to_one(tiny):
     log_probs = tiny.next_log_probs(["", "1+1=", "a longer text"])
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1.0, atol=1e-5)
-
-
-def test_smollm2_scores_as_in_lm_eval(real_model, shared):
-    """CrowS-Pairs sentences within 1e-3 nats, at two batch sizes; the same answers to GSM8K.
-
-    By hand for 200 sentences and 20 questions: python benchmarks/evaluation.py --parity
-    """
-    folder = real_model("smollm2")
-    with (shared / "data" / "bias" / "crows_pairs" / "crows_pairs.csv").open() as file:
-        rows = [row for row, _ in zip(csv.DictReader(file), range(12), strict=False)]
-    texts = [row[name] for row in rows for name in ("sent_more", "sent_less")]
-    lines = (shared / "data" / "gsm8k" / "test.jsonl").read_text().splitlines()[:3]
-    prompts = [f"Question: {json.loads(line)['question']}\nAnswer:" for line in lines]
-    reference = _reference(folder)
-    pairs = [("", text) for text in texts]
-    expected = reference.loglikelihood(_instances("loglikelihood", pairs), disable_tqdm=True)
-    options = {"until": ["Question:"], "max_gen_toks": 16, "do_sample": False}
-    answers = reference.generate_until(
-        _instances("generate_until", [(prompt, options) for prompt in prompts]), disable_tqdm=True
-    )
-    del reference
-    for batch_tokens in (64, 2048):
-        found = _language_model(folder, batch_tokens=batch_tokens).log_likelihoods(pairs)
-        differences = [
-            abs(score.log_likelihood - value)
-            for score, (value, _) in zip(found, expected, strict=True)
-        ]
-        assert max(differences) < 1e-3
-    assert (
-        _language_model(folder).generate(prompts, max_new_tokens=16, stop=["Question:"]) == answers
-    )
