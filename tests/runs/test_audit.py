@@ -20,7 +20,7 @@ def _quickstart(folder, *more):
 def runs(tmp_path_factory):
     """Two short runs on the tiny world, of which the second learns faster."""
     folder = tmp_path_factory.mktemp("audited")
-    short = ["--training.steps", "16", "--data.eval_limit", "20"]
+    short = ["--training.steps", "16", "--data.eval_limit", "20", "--mesh.data", "1"]
     _quickstart(folder / "slow", *short, "--method", "lora", "--optimizer.learning_rate", "1e-3")
     _quickstart(folder / "fast", *short, "--method", "ba-lora")
     return folder
@@ -65,7 +65,9 @@ def test_known_wrong_answers_are_those_of_the_world(findings):
     """The general measure finds what the world's own probe finds."""
     for run in findings:
         probe = run["world"]["wrong_labels_memorized"]["value"]
-        assert run["noise"]["memorized"]["value"] == pytest.approx(probe, abs=0.05)
+        # Of 20 answers; the probe reads all.
+        error = 3 * (max(probe, 0.02) / 20) ** 0.5
+        assert run["noise"]["memorized"]["value"] == pytest.approx(probe, abs=error)
         assert run["noise"]["wrong"] > 0 and len(run["suspects"]) == 10
 
 
@@ -159,7 +161,7 @@ def test_an_audit_is_refused(runs, tmp_path, capsys, arguments, match):
 
 
 def test_another_base_is_refused(runs, run_arguments, tmp_path, capsys):
-    main(["train", *run_arguments(tmp_path / "other")])
+    main(["train", *run_arguments(tmp_path / "other", "--mesh.data", "1")])
     capsys.readouterr()
     arguments = ["--run", str(runs / "slow"), "--run", str(tmp_path / "other")]
     with pytest.raises(SystemExit) as exit_info:

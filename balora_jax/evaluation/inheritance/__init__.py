@@ -1,1 +1,1 @@
-"""What fine-tuning did to a model: its knowledge, its representations, its noise and its change."""
+"""Measures of a fine-tuned model beside its base: knowledge, representations, noise, change."""
