@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -276,10 +277,17 @@ def _discard_output() -> None:
 def _failure(error: Exception) -> str:
     """The sentence for an exception that is no fault of the input."""
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        _silence_libraries()
         return _disk_sentence(error)
     if DEVICE_MEMORY in str(error):
         return _memory_sentence("the device's memory")
     return _fault_sentence(error)
+
+
+def _silence_libraries() -> None:
+    """Let threads and exit handlers that fail for a reason that was said print no traceback."""
+    threading.excepthook = lambda arguments: None
+    sys.unraisablehook = lambda arguments: None
 
 
 def _disk_sentence(error: OSError) -> str:

@@ -35,7 +35,11 @@ class MetricsLog:
     def write(self, record: Record) -> None:
         """Write one record."""
         values = record.to_json()
-        self._file.write(json.dumps(values) + "\n")
+        try:
+            self._file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            # Python names no file where a write fails.
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         for name, value in values.items():
             if name != "step":
                 self._board.add_scalar(name, value, record.step)

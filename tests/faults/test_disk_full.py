@@ -1,7 +1,9 @@
 """A disk that fills up: each phase ends with a sentence; after making room, in the right bits."""
 
 import os
+import pathlib
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from safetensors.numpy import load_file
 from balora_jax.cli import main
 
 SIZE = 8 * 2**20
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -71,3 +74,16 @@ def test_a_full_disk_is_a_sentence_and_costs_nothing(
         assert wanted.keys() == actual.keys()
         for key in wanted:
             np.testing.assert_array_equal(wanted[key], actual[key])
+
+
+def test_nothing_but_the_sentence_is_printed(small_disk, run_arguments):
+    """Also by threads and exit handlers of libraries, which fail for the same reason."""
+    arguments = run_arguments(small_disk / "run", "--training.steps", "40")
+    _fill(small_disk, 200 * 1024)
+    command = [sys.executable, "train.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    *others, sentence = done.stderr.splitlines()
+    assert sentence.startswith("balora: ") and "No space left on device" in sentence
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert not any(line.startswith("balora: ") for line in others)
