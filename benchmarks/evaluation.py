@@ -3,9 +3,10 @@
     python -m benchmarks.evaluation --model DIR --crows_pairs FILE.csv --gsm8k FILE.jsonl
     python -m benchmarks.evaluation --model DIR --crows_pairs FILE.csv --gsm8k FILE.jsonl --parity
 
-Without --parity: the time for the log-likelihoods of CrowS-Pairs sentences, in turn, at several
-batch sizes of lm-eval's model. With --parity: the largest difference of 200 log-likelihoods, and
-how many of 20 greedy answers are equal.
+Without --parity: the time for the log-likelihoods of CrowS-Pairs sentences, and of answers to
+choose from after shared examples, in turn, at several batch sizes of lm-eval's model. With
+--parity: the largest difference of 200 log-likelihoods, and how many of 20 greedy answers are
+equal.
 """
 
 import argparse
@@ -72,20 +73,42 @@ def parity(options: argparse.Namespace) -> dict:
     }
 
 
+def choices(path: str, count: int) -> list[tuple[str, str]]:
+    """Questions after the same three examples, each with four answers to choose from."""
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line, _ in zip(file, range(count + 3), strict=False)]
+    written = [f"Question: {row['question']}\nAnswer:" for row in rows]
+    answers = [row["answer"].rpartition("#### ")[2] for row in rows]
+    examples = "".join(f"{written[index]} {answers[index]}\n\n" for index in range(3))
+    pairs = []
+    for index in range(3, len(rows)):
+        others = [answers[(index + step) % len(rows)] for step in range(4)]
+        pairs += [(examples + written[index], f" {answer}") for answer in others]
+    return pairs
+
+
 def speed(options: argparse.Namespace) -> dict:
-    pairs = sentences(options.crows_pairs, options.count)
+    """The seconds of each model, in turn, for two sets of requests."""
+    sets = {
+        "sentences": sentences(options.crows_pairs, options.count),
+        "choices": choices(options.gsm8k, options.count // 16),
+    }
     model = ours(options.model)
     references = {size: theirs(options.model, size) for size in options.batch_sizes}
-    seconds: dict[str, list[float]] = {}
-    for _ in range(options.rounds):
-        start = time.perf_counter()
-        model.log_likelihoods(pairs)
-        seconds.setdefault("ours", []).append(time.perf_counter() - start)
-        for size, reference in references.items():
+    results = {"threads": torch.get_num_threads()}
+    for name, pairs in sets.items():
+        requests = instances("loglikelihood", pairs)
+        seconds: dict[str, list[float]] = {}
+        for _ in range(options.rounds):
             start = time.perf_counter()
-            reference.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True)
-            seconds.setdefault(f"hf, batches of {size}", []).append(time.perf_counter() - start)
-    return {"sentences": len(pairs), "threads": torch.get_num_threads(), "seconds": seconds}
+            model.log_likelihoods(pairs)
+            seconds.setdefault("ours", []).append(time.perf_counter() - start)
+            for size, reference in references.items():
+                start = time.perf_counter()
+                reference.loglikelihood(requests, disable_tqdm=True)
+                seconds.setdefault(f"hf, batches of {size}", []).append(time.perf_counter() - start)
+        results[name] = {"requests": len(pairs), "seconds": seconds}
+    return results
 
 
 def main() -> None:
@@ -95,9 +118,11 @@ def main() -> None:
     parser.add_argument("--gsm8k", required=True, help="test.jsonl")
     parser.add_argument("--parity", action="store_true", help="compare the numbers, not the time")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
-    parser.add_argument("--count", type=int, default=400, help="sentences to time")
+    parser.add_argument(
+        "--count", type=int, default=400, help="sentences to time, and 16 for each question"
+    )
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     name = "evaluation_parity" if options.parity else "evaluation_speed"
     result = parity(options) if options.parity else speed(options)

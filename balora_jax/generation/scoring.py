@@ -1,6 +1,8 @@
-"""Log-likelihoods of continuations, in batches of similar lengths: one program for each length."""
+"""Log-likelihoods of continuations, in packed rows: one program for each length of a row."""
 
+import collections
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from balora_jax.generation.packing import Text, Trie, fill_rows, grow_tries
 from balora_jax.generation.prompts import bucket_length
 from balora_jax.models import head
+from balora_jax.models.layers.packing import Packing
 
 # Tokens of a batch, padding included.
 BATCH_TOKENS = 2048
 # Positions whose logits are computed at once.
 CHUNK = 128
+# Tokens of the shortest row.
+SHORTEST_ROW = 256
 # (context, continuation): the tokens of each.
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -58,7 +64,7 @@ def score(
       sharding: the devices of a batch's rows; the default device if None.
 
     Yields:
-      (the pair's index, its score), in the order of computation: the longest texts first.
+      (the pair's index, its score), in the order of computation: the longest rows first.
 
     Raises:
       ValueError: a context or a continuation is empty, or a continuation alone is too long.
@@ -70,24 +76,16 @@ def score(
                 f"accepted: 1 or more, and 1 to {max_length}"
             )
     variables = {"params": params, "lora": lora or {}}
-    order = sorted(range(len(pairs)), key=lambda index: -_length(pairs[index]))
     shards = 1 if sharding is None else sharding.num_devices
-    while order:
-        length = min(bucket_length(_length(pairs[order[0]])), max_length)
-        rows = shards * max(1, batch_tokens // length // shards)
-        indices = order[:rows]
-        order = order[rows:]
-        batch = make_batch([pairs[index] for index in indices], rows, length)
-        if sharding is not None:
-            batch = batch.on(sharding)
-        log_probs, greedy = _host(_score_batch(model, variables, *batch))
-        start = 0
-        for index in indices:
-            count = len(pairs[index][1])
-            here = slice(start, start + count)
-            total = float(np.sum(log_probs[here], dtype=np.float64))
-            yield index, Score(total, bool(greedy[here].all()), count)
-            start += count
+    for length, rows in _packed_rows(pairs, max_length, batch_tokens):
+        count = shards * max(1, batch_tokens // length // shards)
+        for start in range(0, len(rows), count):
+            packed = rows[start : start + count]
+            batch = _pack(packed, count, length)
+            if sharding is not None:
+                batch = batch.on(sharding)
+            log_probs, greedy = _host(_score_batch(model, variables, *batch))
+            yield from _scores(packed, log_probs, greedy)
 
 
 def next_log_probs(
@@ -129,6 +127,87 @@ def next_log_probs(
     return np.stack(results)
 
 
+class PackedBatch(NamedTuple):
+    """The arrays of a batch of rows with several texts each.
+
+    Attributes:
+      input_ids: int32 [rows, length].
+      attention_mask: bool [rows, length].
+      packing: the texts of each row.
+      places: int32 [positions], the position of each prediction's logits in the flat batch.
+      targets: int32 [positions], the predicted tokens.
+      chunks: int32 [], chunks of `places` that are in use.
+    """
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    packing: Packing
+    places: np.ndarray
+    targets: np.ndarray
+    chunks: np.ndarray
+
+    def on(self, sharding: jax.sharding.Sharding) -> "PackedBatch":
+        """The batch with its rows divided over devices."""
+
+        def put(array: np.ndarray) -> jax.Array:
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+        rows = (self.input_ids, self.attention_mask, self.packing)
+        return PackedBatch(*jax.tree.map(put, rows), *self[3:])
+
+
+def _packed_rows(
+    pairs: Sequence[Pair], max_length: int, batch_tokens: int
+) -> Iterator[tuple[int, list[list[Trie]]]]:
+    """The rows of each length and the texts in them, the longest rows first."""
+    texts = []
+    by_length = collections.defaultdict(list)
+    for index, (context, continuation) in enumerate(pairs):
+        tokens = [*context, *continuation][:-1][-max_length:]
+        texts.append(Text(tokens, continuation))
+        # Twice a text's length leaves room for what follows the same beginning.
+        wanted = min(2 * len(tokens), batch_tokens)
+        by_length[bucket_length(max(wanted, len(tokens), SHORTEST_ROW))].append(index)
+    for length in sorted(by_length, reverse=True):
+        yield length, fill_rows(grow_tries(texts, by_length[length], length), length)
+
+
+def _pack(rows: Sequence[Sequence[Trie]], count: int, length: int) -> PackedBatch:
+    """Lay the texts of rows out in arrays; predictions are in the order of the texts."""
+    ids = np.zeros((count, length), np.int32)
+    positions = np.zeros((count, length), np.int32)
+    ends = np.zeros((count, length), np.int32)
+    places = []
+    targets = []
+    for row, tries in enumerate(rows):
+        start = 0
+        for trie in tries:
+            here = slice(start, start + len(trie.tokens))
+            ids[row, here] = trie.tokens
+            positions[row, here] = trie.positions
+            ends[row, here] = np.array(trie.ends) + start
+            places.extend(row * length + start + place for place, _ in trie.predictions)
+            targets.extend(target for _, target in trie.predictions)
+            start = here.stop
+    size = CHUNK * math.ceil(count * length / CHUNK)
+    chunks = np.int32(math.ceil(len(places) / CHUNK))
+    packing = Packing(positions, ends)
+    return PackedBatch(ids, ends > 0, packing, _fill(places, size), _fill(targets, size), chunks)
+
+
+def _scores(
+    rows: Sequence[Sequence[Trie]], log_probs: np.ndarray, greedy: np.ndarray
+) -> Iterator[tuple[int, Score]]:
+    """The scores of the texts of rows, from those of all their predictions."""
+    start = 0
+    for trie in itertools.chain.from_iterable(rows):
+        for index, numbers in trie.members:
+            places = start + np.array(numbers)
+            total = float(np.sum(log_probs[places], dtype=np.float64))
+            yield index, Score(total, bool(greedy[places].all()), len(numbers))
+        start += len(trie.predictions)
+
+
 class Batch(NamedTuple):
     """The arrays of a batch of pairs.
 
@@ -145,20 +224,6 @@ class Batch(NamedTuple):
     places: np.ndarray
     targets: np.ndarray
     chunks: np.ndarray
-
-    def on(self, sharding: jax.sharding.Sharding) -> "Batch":
-        """The batch with its rows divided over devices."""
-
-        def put(array: np.ndarray) -> jax.Array:
-            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-        ids = put(self.input_ids)
-        return self._replace(input_ids=ids, attention_mask=put(self.attention_mask))
-
-
-def _length(pair: Pair) -> int:
-    """The tokens that the model reads: all but the last one."""
-    return len(pair[0]) + len(pair[1]) - 1
 
 
 def make_batch(pairs: Sequence[Pair], rows: int, length: int) -> Batch:
@@ -212,12 +277,13 @@ def _score_batch(
     variables: dict,
     input_ids: jax.Array,
     attention_mask: jax.Array,
+    packing: Packing,
     places: jax.Array,
     targets: jax.Array,
     chunks: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The log-probability of each target, and whether it is the likeliest token: [positions]."""
-    logits_at = logits_function(model, variables, input_ids, attention_mask)
+    logits_at = logits_function(model, variables, input_ids, attention_mask, packing)
 
     def score_chunk(index: jax.Array, scores: tuple) -> tuple:
         log_probs, greedy = scores
@@ -251,7 +317,11 @@ def _next_batch(
 
 
 def logits_function(
-    model: Any, variables: dict, input_ids: jax.Array, attention_mask: jax.Array
+    model: Any,
+    variables: dict,
+    input_ids: jax.Array,
+    attention_mask: jax.Array,
+    packing: Packing | None = None,
 ) -> Callable[[jax.Array], jax.Array]:
     """Make the function that reads logits at chosen positions of a batch.
 
@@ -260,15 +330,18 @@ def logits_function(
       variables: `params` and `lora`.
       input_ids: int32 [rows, length].
       attention_mask: bool [rows, length].
+      packing: the texts of each row; None for one text a row.
 
     Returns:
       positions in the flat batch [positions] -> float32 logits [positions, V].
     """
     if "lm_head" in variables["lora"]:
-        logits = model.apply(variables, input_ids, attention_mask)
+        logits = model.apply(variables, input_ids, attention_mask, packing=packing)
         flat_logits = logits.reshape(-1, logits.shape[-1])
         return lambda places: flat_logits[places].astype(jnp.float32)
-    hidden = model.apply(variables, input_ids, attention_mask, method="hidden_states")
+    hidden = model.apply(
+        variables, input_ids, attention_mask, packing=packing, method="hidden_states"
+    )
     flat_hidden = hidden.reshape(-1, hidden.shape[-1])
     output = head(model, variables["params"])
     return lambda places: output.logits(flat_hidden[places])

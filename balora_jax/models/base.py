@@ -12,6 +12,7 @@ from balora_jax.models.layers.cache import Cache, empty_cache
 from balora_jax.models.layers.dense import Dense
 from balora_jax.models.layers.dropout import dropout
 from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.layers.packing import Packing
 from balora_jax.models.sharding import DEFAULT_RULES, ShardingRules
 
 
@@ -64,6 +65,7 @@ class CausalLM(Model):
         input_ids: jax.Array,
         attention_mask: jax.Array | None = None,
         deterministic: bool = True,
+        packing: Packing | None = None,
     ) -> jax.Array:
         """Compute the logits of each next token.
 
@@ -73,11 +75,12 @@ class CausalLM(Model):
             side; None if there is no padding.
           deterministic: False applies the dropout of the configuration and of the adapters, which
             needs the rng "dropout".
+          packing: the texts of each row; None for one text a row.
 
         Returns:
           [batch, length, V] float32; finite but meaningless at padding.
         """
-        hidden = self.hidden_states(input_ids, attention_mask, deterministic)
+        hidden = self.hidden_states(input_ids, attention_mask, deterministic, packing)
         return self._logits(hidden, deterministic)
 
     def hidden_states(
@@ -85,13 +88,14 @@ class CausalLM(Model):
         input_ids: jax.Array,
         attention_mask: jax.Array | None = None,
         deterministic: bool = True,
+        packing: Packing | None = None,
     ) -> jax.Array:
         """Compute the input of the head; arguments as for `__call__`.
 
         Returns:
           [batch, length, d], after the final norm.
         """
-        hidden, _ = self._run(input_ids, attention_mask, deterministic, None)
+        hidden, _ = self._run(input_ids, attention_mask, deterministic, None, packing=packing)
         return hidden
 
     def hidden_states_beside_teacher(
@@ -153,10 +157,11 @@ class CausalLM(Model):
         deterministic: bool,
         cache: Cache | None,
         beside_teacher: bool = False,
+        packing: Packing | None = None,
     ):
         attention_mask = full_attention_mask(input_ids, attention_mask)
         options = self._options(deterministic)
-        return self._backbone(input_ids, attention_mask, options, cache, beside_teacher)
+        return self._backbone(input_ids, attention_mask, options, cache, beside_teacher, packing)
 
     @nn.compact
     def _logits(self, hidden: jax.Array, deterministic: bool) -> jax.Array:

@@ -17,6 +17,7 @@ from balora_jax.models.layers.dense import embed
 from balora_jax.models.layers.mask import AttentionMask
 from balora_jax.models.layers.norms import RMSNorm
 from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.layers.packing import Packing
 from balora_jax.models.layers.rotary import cosines_and_sines, inverse_frequencies
 from balora_jax.models.layers.stack import stack, stack_beside_teacher
 
@@ -93,6 +94,7 @@ class Backbone(nn.Module):
         options: LayerOptions,
         cache: Cache | None = None,
         beside_teacher: bool = False,
+        packing: Packing | None = None,
     ):
         """Compute the hidden states after the final norm.
 
@@ -102,6 +104,7 @@ class Backbone(nn.Module):
           options: this call's layer options.
           cache: the tokens before these, or None.
           beside_teacher: True to compute the teacher's hidden states, too.
+          packing: the texts of each row; None for one text a row.
 
         Returns:
           Hidden states [batch, queries, d], or the student's and the teacher's as a pair; and the
@@ -112,7 +115,7 @@ class Backbone(nn.Module):
         if cfg.embed_scale != 1:
             x = x * jnp.asarray(cfg.embed_scale, x.dtype)
 
-        positions, mask, cache = place_tokens(attention_mask, cache)
+        positions, mask, cache = place_tokens(attention_mask, cache, packing)
         frequencies = inverse_frequencies(cfg.rope, cfg.head_dim)
         rotation = cosines_and_sines(positions, frequencies)
         windows = _window_array(cfg.windows, mask.key_mask.shape[-1])

@@ -16,6 +16,7 @@ from balora_jax.models.layers.dropout import dropout, dropout_function
 from balora_jax.models.layers.mask import AttentionMask
 from balora_jax.models.layers.norms import LayerNorm
 from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.layers.packing import Packing
 from balora_jax.models.layers.stack import stack, stack_beside_teacher
 
 
@@ -130,6 +131,7 @@ class Backbone(nn.Module):
         options: LayerOptions,
         cache: Cache | None = None,
         beside_teacher: bool = False,
+        packing: Packing | None = None,
     ):
         """Compute the hidden states after the final norm.
 
@@ -139,13 +141,14 @@ class Backbone(nn.Module):
           options: this call's layer options.
           cache: the tokens before these, or None.
           beside_teacher: True to compute the teacher's hidden states, too.
+          packing: the texts of each row; None for one text a row.
 
         Returns:
           Hidden states [batch, queries, d], or the student's and the teacher's as a pair; and the
           cache with the new tokens, or None.
         """
         cfg = self.config
-        positions, mask, cache = place_tokens(attention_mask, cache)
+        positions, mask, cache = place_tokens(attention_mask, cache, packing)
         embedded = self.wte(input_ids) + self.wpe(positions)
         x = dropout(embedded, cfg.embedding_dropout, options)
         past_key_values = None if cache is None else (cache.keys, cache.values)

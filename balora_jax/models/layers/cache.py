@@ -6,6 +6,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from balora_jax.models.layers.mask import AttentionMask
+from balora_jax.models.layers.packing import Packing
 
 
 @struct.dataclass
@@ -66,19 +67,23 @@ def token_positions(attention_mask: jax.Array) -> jax.Array:
 
 
 def place_tokens(
-    attention_mask: jax.Array, cache: Cache | None
+    attention_mask: jax.Array, cache: Cache | None, packing: Packing | None = None
 ) -> tuple[jax.Array, AttentionMask, Cache | None]:
     """Compute the positions of new tokens and the causal mask of their attention.
 
     Args:
       attention_mask: [batch, queries] bool, True where a new position holds a token.
       cache: the tokens before them, or None.
+      packing: the texts of each row; None for one text a row. Not beside a cache.
 
     Returns:
       The new tokens' positions [batch, queries] int32; their attention mask, over the new tokens
       or, with a cache, over its slots; and the cache with the new positions but not yet the new
       keys and values (`store` adds those).
     """
+    if packing is not None:
+        return packing.positions, AttentionMask.packed(packing, attention_mask), None
+
     positions = token_positions(attention_mask)
     if cache is None:
         return positions, AttentionMask.causal(positions, positions, attention_mask), None

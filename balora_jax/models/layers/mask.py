@@ -7,7 +7,10 @@ stored beside the scores, and so that a fused attention kernel can read the desc
 from typing import Self
 
 import jax
+import jax.numpy as jnp
 from flax import struct
+
+from balora_jax.models.layers.packing import Packing
 
 
 @struct.dataclass
@@ -26,6 +29,8 @@ class AttentionMask:
       query_segment_ids: [batch, queries] int32; a query sees keys of its own segment only. None: no
         condition.
       key_segment_ids: [batch, keys] int32, likewise for the keys.
+      key_ends: [batch, keys] int32, of `Packing`: a query sees the keys that are not after it in
+        the row and whose ends are. None: no condition.
       is_causal: True if a query sees no key at a later position; static.
     """
 
@@ -36,6 +41,7 @@ class AttentionMask:
     window: jax.Array | None = None
     query_segment_ids: jax.Array | None = None
     key_segment_ids: jax.Array | None = None
+    key_ends: jax.Array | None = None
     is_causal: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
@@ -99,6 +105,25 @@ class AttentionMask:
             key_segment_ids = query_segment_ids
         return self.replace(query_segment_ids=query_segment_ids, key_segment_ids=key_segment_ids)
 
+    @classmethod
+    def packed(cls, packing: Packing, key_mask: jax.Array) -> Self:
+        """Let every query attend to the tokens before it in its text, and to itself.
+
+        Args:
+          packing: the texts of each row.
+          key_mask: [batch, length] bool.
+
+        Returns:
+          The mask.
+        """
+        positions = packing.positions
+        return cls(
+            key_mask,
+            query_positions=positions,
+            key_positions=positions,
+            key_ends=packing.ends,
+        )
+
     def dense(self) -> jax.Array:
         """Combine the conditions into one array.
 
@@ -119,4 +144,8 @@ class AttentionMask:
             query_segments = self.query_segment_ids[:, :, None]
             key_segments = self.key_segment_ids[:, None, :]
             allowed = allowed & (query_segments == key_segments)
+        if self.key_ends is not None:
+            indices = jnp.arange(self.key_ends.shape[-1])
+            not_after = indices[None, :] <= indices[:, None]
+            allowed = allowed & not_after & (indices[:, None] < self.key_ends[:, None, :])
         return allowed

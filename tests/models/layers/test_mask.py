@@ -9,6 +9,7 @@ import pytest
 
 from balora_jax.models.layers.attention import attend
 from balora_jax.models.layers.mask import AttentionMask
+from balora_jax.models.layers.packing import Packing
 
 KEY_MASK = jnp.asarray([[True, True, False, True], [True, False, False, False]])
 POSITIONS = jnp.arange(4)[None]
@@ -163,3 +164,13 @@ def test_attention_to_packed_texts_compiles_once_for_all_packings():
     attended(mask)
     attended(mask.with_segments(mask.query_segment_ids * 2))
     assert len(traces) == 1
+
+
+def test_a_packed_mask_is_that_of_the_texts():
+    """Row: a, then b and its continuation c, then d after a; and another text e f."""
+    ends = np.array([[4, 3, 3, 4, 6, 6, 0]])
+    positions = np.array([[0, 1, 2, 1, 0, 1, 0]])
+    mask = AttentionMask.packed(Packing(positions, ends), ends > 0).dense()[0]
+    expected = {0: [0], 1: [0, 1], 2: [0, 1, 2], 3: [0, 3], 4: [4], 5: [4, 5], 6: []}
+    for query, keys in expected.items():
+        np.testing.assert_array_equal(np.flatnonzero(mask[query]), keys)
