@@ -121,7 +121,7 @@ def audit(arguments: Sequence[str]) -> None:
     from balora_jax.config.commands import audit_options
 
     options = audit_options(arguments, COMMANDS["audit"].help)
-    from balora_jax.runs.audit import audit as audit_runs
+    from balora_jax.runs.audit.command import audit as audit_runs
 
     print(audit_runs(options))
 

@@ -18,7 +18,7 @@ but a full decomposition is not computed. The largest cosine is bounded from bot
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -121,6 +121,37 @@ class Geometry:
     kernels: tuple[KernelGeometry, ...]
     epsilon: float
 
+    @property
+    def relative(self) -> float:
+        """The norm of all changes over that of all adapted kernels of the base."""
+        return _relative(self.kernels)
+
+    @property
+    def input_share(self) -> float:
+        """The part of all changes' squared norm in leading input directions of the base."""
+        return self._share("input_share")
+
+    @property
+    def output_share(self) -> float:
+        """The part of all changes' squared norm in leading output directions of the base."""
+        return self._share("output_share")
+
+    @property
+    def intruders(self) -> int:
+        """The intruders of all kernels."""
+        return sum(kernel.intruders for kernel in self.kernels)
+
+    @property
+    def undecided(self) -> int:
+        """The undecided directions of all kernels."""
+        return sum(kernel.undecided for kernel in self.kernels)
+
+    def _share(self, name: str) -> float:
+        squares = np.array([kernel.change_norm**2 for kernel in self.kernels])
+        shares = np.array([getattr(kernel, name) for kernel in self.kernels])
+        whole = squares.sum()
+        return float(squares @ shares / whole) if whole > 0 else 0.0
+
     def by_layer(self) -> list[LayerGeometry]:
         """Sum the kernels of each layer up, in the order of the layers, unstacked ones last."""
         layers = {kernel.layer for kernel in self.kernels}
@@ -134,6 +165,11 @@ class Geometry:
         """The measures as an object, of every kernel and by layer."""
         return {
             "epsilon": self.epsilon,
+            "relative": self.relative,
+            "input_share": self.input_share,
+            "output_share": self.output_share,
+            "intruders": self.intruders,
+            "undecided": self.undecided,
             "kernels": [kernel.to_json() for kernel in self.kernels],
             "layers": [dataclasses.asdict(layer) for layer in self.by_layer()],
         }
@@ -205,12 +241,16 @@ def measure_geometry(
     return Geometry(tuple(kernels), epsilon)
 
 
-def _layer(kernels: list[KernelGeometry]) -> LayerGeometry:
+def _relative(kernels: Sequence[KernelGeometry]) -> float:
     change = np.linalg.norm([kernel.change_norm for kernel in kernels])
     base = np.linalg.norm([kernel.kernel_norm for kernel in kernels])
+    return float(change / base) if base > 0 else 0.0
+
+
+def _layer(kernels: Sequence[KernelGeometry]) -> LayerGeometry:
     return LayerGeometry(
         layer=kernels[0].layer,
-        relative=float(change / base) if base > 0 else 0.0,
+        relative=_relative(kernels),
         intruders=sum(kernel.intruders for kernel in kernels),
         undecided=sum(kernel.undecided for kernel in kernels),
         tested=sum(len(kernel.cosines_low) for kernel in kernels),

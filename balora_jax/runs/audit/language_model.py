@@ -1,41 +1,35 @@
-"""An audit: what fine-tuning changed in runs of one base model, on one page."""
+"""The findings of an audit on one run of a causal language model."""
 
 import dataclasses
-import json
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from balora_jax import data
 from balora_jax.config import RunConfig
-from balora_jax.config.audit import AuditOptions
-from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.counterfactuals import measure_gaps
-from balora_jax.evaluation.bias.templates import read_templates
 from balora_jax.evaluation.inheritance.collapse import EffectiveRanks, measure_ranks
 from balora_jax.evaluation.inheritance.drift import Drift, measure_drift
+from balora_jax.evaluation.inheritance.geometry import Geometry, measure_geometry
 from balora_jax.evaluation.inheritance.noise import NoiseFit, Pair, measure_noise
-from balora_jax.evaluation.inheritance.passages import read_passages
 from balora_jax.evaluation.inheritance.rewind import (
     RewindCurve,
     RewindPoint,
     best_trade_off,
     rewind,
 )
+from balora_jax.evaluation.inheritance.separation import (
+    Separation,
+    answer_states,
+    frequent_answers,
+    measure_separation,
+)
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.evaluation.statistics import Interval
-from balora_jax.evaluation.tiny_world.evaluator import tiny_world_measures, tiny_world_passages
+from balora_jax.evaluation.tiny_world.evaluator import tiny_world_measures
 from balora_jax.evaluation.tiny_world.probes import Measure
-from balora_jax.runs.audit_page import audit_page
-from balora_jax.runs.language_models import of_run
-from balora_jax.training.replacing import write_whole
-from balora_jax.training.run_folder import RunFolder
 
-PAGE = "audit.html"
-FINDINGS = "audit.json"
 # The field of a training row with the right answer, where the given one may be wrong.
 TRUTH = "truth"
 # The measures of the rewind curve.
@@ -55,6 +49,10 @@ class Findings:
       drift: on general text.
       ranks: the effective ranks on that text.
       base_ranks: those of the base.
+      separation: of the most frequent right answers of the held-out set; None if fewer than two
+        are frequent.
+      base_separation: that of the base.
+      geometry: of the change of each kernel; None for method full.
       noise: the fit to wrong answers of the training set.
       suspects: the texts of its suspects, as the model reads them.
       curve: the measures at parts of the learned change; None for method full.
@@ -71,6 +69,9 @@ class Findings:
     drift: Drift
     ranks: EffectiveRanks
     base_ranks: EffectiveRanks
+    separation: Separation | None
+    base_separation: Separation | None
+    geometry: Geometry | None
     noise: NoiseFit
     suspects: tuple[str, ...]
     curve: RewindCurve | None
@@ -82,89 +83,11 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """The findings as an object."""
-        return dataclasses.asdict(self) | {"drift": self.drift.to_json()}
+        geometry = None if self.geometry is None else self.geometry.to_json()
+        return dataclasses.asdict(self) | {"drift": self.drift.to_json(), "geometry": geometry}
 
 
-def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path:
-    """Compare runs with their base, and write audit.html and audit.json.
-
-    Args:
-      options: the runs and the texts.
-      console: where to print; standard output by default.
-
-    Returns:
-      The path of the page.
-
-    Raises:
-      BadInput: a folder holds no run of a causal language model, the runs have different bases, or
-        there is no general text.
-    """
-    console = console or Console()
-    templates = () if options.templates is None else read_templates(options.templates)
-    configs = {name: _config(run) for name, run in _names(options.run).items()}
-    passages = _passages(options, configs)
-    findings = []
-    base = None
-    for (name, config), run in zip(configs.items(), options.run, strict=True):
-        with console.status(f"{name}: reading {len(passages)} passages"):
-            subjects = of_run(
-                run,
-                options.checkpoint,
-                baseline=True,
-                batch_tokens=options.batch_tokens,
-                console=console,
-            )
-            tuned, untouched = subjects
-            if base not in (None, untouched.fingerprint):
-                raise BadInput(
-                    f"--run {run} is of another base model than {options.run[0]}; "
-                    "accepted: runs of one base and tokenizer"
-                )
-            base = untouched.fingerprint
-            step = RunFolder(run).step_of(options.checkpoint)
-            models = (tuned.language_model, untouched.language_model)
-            findings.append(_find(name, config, step, *models, passages, templates, options.limit))
-    folder = _folder(options)
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"base": base, "runs": [finding.to_json() for finding in findings]}
-    write_whole(folder / FINDINGS, json.dumps(content, indent=2, default=float) + "\n")
-    first = next(iter(configs.values()))
-    write_whole(folder / PAGE, audit_page(first.model.source, findings))
-    return folder / PAGE
-
-
-def _names(runs: Sequence[str]) -> dict[str, str]:
-    """Name each run by its folder, or by its path where two folders have the same name."""
-    names = [pathlib.Path(run).resolve().name for run in runs]
-    if len(set(names)) < len(names):
-        names = [str(pathlib.Path(run)) for run in runs]
-    return dict(zip(names, runs, strict=True))
-
-
-def _config(run: str) -> RunConfig:
-    return RunFolder(run).read_config()
-
-
-def _passages(options: AuditOptions, configs: Mapping[str, RunConfig]) -> list[str]:
-    """The general text: of --text, or the corpus of the first run's tiny world."""
-    if options.text is not None:
-        return read_passages(options.text, options.limit)
-    config = next(iter(configs.values()))
-    if config.data.probes is None:
-        raise BadInput(
-            "audit reads general text; accepted: --text FILE, a .txt file of paragraphs or .jsonl "
-            "with a field text, that no run was trained on"
-        )
-    return tiny_world_passages(config.data, options.limit)
-
-
-def _folder(options: AuditOptions) -> pathlib.Path:
-    if options.out is not None:
-        return pathlib.Path(options.out).expanduser()
-    return RunFolder(options.run[0]).path / "audit"
-
-
-def _find(
+def find(
     name: str,
     config: RunConfig,
     step: int,
@@ -174,13 +97,33 @@ def _find(
     templates: Sequence[Any],
     limit: int,
 ) -> Findings:
-    """Measure one run beside its base."""
+    """Measure one run beside its base.
+
+    Args:
+      name: the run's name on the page.
+      config: the run's configuration.
+      step: the update of the checkpoint.
+      tuned: the run's model.
+      base: the model before fine-tuning.
+      passages: general text.
+      templates: from `read_templates`; empty for none.
+      limit: the most examples of a set.
+
+    Returns:
+      The findings.
+
+    Raises:
+      BadInput: the run's data cannot be read.
+    """
+    held_out = list(_held_out_pairs(config, tuned, limit))
     curve = None
     best = None
+    geometry = None
     if tuned.lora is not None:
-        curve = _rewind(config, tuned, base, passages, limit)
+        curve = _rewind(tuned, base, passages, held_out)
         if LOSS in curve.points[0].measures:
             best = best_trade_off(curve, loss=_task_loss(curve), drift=DRIFT)
+        geometry = measure_geometry(tuned.params, tuned.lora)
     examples, wrong = _training_pairs(config, tuned, limit)
     noise = measure_noise(base, tuned, examples, wrong)
     return Findings(
@@ -190,6 +133,9 @@ def _find(
         drift=measure_drift(base, tuned, passages),
         ranks=measure_ranks(tuned, passages),
         base_ranks=measure_ranks(base, passages),
+        separation=_separation(tuned, held_out),
+        base_separation=_separation(base, held_out),
+        geometry=geometry,
         noise=noise,
         suspects=tuple(_text(tuned, examples[suspect.example]) for suspect in noise.suspects),
         curve=curve,
@@ -199,6 +145,17 @@ def _find(
         world=tiny_world_measures(config.data, tuned),
         base_world=tiny_world_measures(config.data, base),
     )
+
+
+def _separation(model: LanguageModel, pairs: Sequence[Pair]) -> Separation | None:
+    """The separation of the frequent answers, where there are some."""
+    answers = [_decode(model, answer) for _, answer in pairs]
+    classes = frequent_answers(answers)
+    if not classes:
+        return None
+    chosen = [index for index, answer in enumerate(answers) if answer in classes]
+    states = answer_states(model, [pairs[index][0] for index in chosen])
+    return measure_separation(states, [classes.index(answers[index]) for index in chosen], classes)
 
 
 def _task_loss(curve: RewindCurve) -> Callable[[Mapping[str, float]], float]:
@@ -216,20 +173,18 @@ def _gaps(model: LanguageModel, templates: Sequence[Any]) -> dict[str, Interval]
 
 
 def _rewind(
-    config: RunConfig,
     tuned: LanguageModel,
     base: LanguageModel,
     passages: Sequence[str],
-    limit: int,
+    held_out: Sequence[Pair],
 ) -> RewindCurve:
     """Measure held-out answers and drift at parts of the learned change."""
-    pairs = list(_held_out_pairs(config, tuned, limit))
 
     def measure(lora: Any) -> dict[str, float]:
         part = tuned.with_lora(lora)
         measures = {DRIFT: measure_drift(base, part, passages).forward.value}
-        if pairs:
-            scores = [score for _, score in part.scores(pairs)]
+        if held_out:
+            scores = [score for _, score in part.scores(held_out)]
             tokens = sum(score.tokens for score in scores)
             measures[LOSS] = -sum(score.log_likelihood for score in scores) / tokens
             measures[EXACT] = float(np.mean([score.greedy for score in scores]))
@@ -238,9 +193,7 @@ def _rewind(
     return rewind(measure, tuned.lora)
 
 
-def _held_out_pairs(
-    config: RunConfig, model: LanguageModel, limit: int
-) -> Iterator[tuple[list[int], list[int]]]:
+def _held_out_pairs(config: RunConfig, model: LanguageModel, limit: int) -> Iterator[Pair]:
     """The tokens of held-out prompts and answers; none without a held-out set."""
     if config.data.eval is None:
         return
@@ -281,5 +234,9 @@ def _pair(examples: data.Examples, index: int) -> Pair:
 
 
 def _text(model: LanguageModel, pair: Pair) -> str:
-    prompt, answer = (model.tokenizer.decode(part, skip_special_tokens=True) for part in pair)
-    return f"{prompt.strip()} ⟶ {answer.strip()}"
+    prompt, answer = (_decode(model, part) for part in pair)
+    return f"{prompt} ⟶ {answer}"
+
+
+def _decode(model: LanguageModel, tokens: Sequence[int]) -> str:
+    return model.tokenizer.decode(tokens, skip_special_tokens=True).strip()

@@ -1,13 +1,12 @@
 """The page of an audit: three questions, a number for each run, and how sure it is."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import matplotlib.pyplot as plt
 
 from balora_jax.evaluation.statistics import Interval
 from balora_jax.evaluation.tiny_world.probes import TITLES
-from balora_jax.reporting.page import Passage, Passages, Picture, Section, Table, draw, render
+from balora_jax.reporting.page import Passage, Passages, Picture, Section, Table, render
+from balora_jax.runs.audit.language_model import Findings
+from balora_jax.runs.audit.pictures import layers_picture, rewind_picture, separation_picture
 
 INTRO = (
     "{count} of {source}, beside the model as it was. Values in parentheses are 95 % intervals "
@@ -23,7 +22,18 @@ COLLAPSE_TEXT = (
     "How many directions does each model use on the general text? The effective rank is the "
     "exponential of the entropy of the singular values, over tokens; it depends on the text, and "
     "is for comparing models on it. A fall of entropy and ranks together points to collapse; "
-    "neither alone does."
+    "neither alone does. "
+    "The silhouette says how far apart the last hidden states keep prompts with different answers: "
+    "1 in tight groups, 0 where they overlap, below 0 among those of another answer. Groups that "
+    "drift apart are what training is for; groups that shrink to points lose what else they told."
+)
+CHANGE_TEXT = (
+    "Where does the change lie, and does it follow the directions of the base? The share is the "
+    "part of its squared norm in as many leading directions of the base as it has itself; of a "
+    "random change nearly nothing is there. Intruder dimensions are leading directions of the "
+    "changed kernels that lie near none of the base (cosine below {epsilon}); with many of them, "
+    "models have been found to forget more (arXiv 2410.21228). Undecided ones need more of the "
+    "base's directions than were computed. A small norm is no proof of a small effect."
 )
 NOISE_TEXT = (
     "Has a run learned wrong answers by heart? Rows of the training set with a field truth tell "
@@ -47,7 +57,7 @@ WORLD_TEXT = (
 )
 
 
-def audit_page(source: str, findings: Sequence[Any]) -> str:
+def audit_page(source: str, findings: Sequence[Findings]) -> str:
     """Render the page.
 
     Args:
@@ -58,7 +68,13 @@ def audit_page(source: str, findings: Sequence[Any]) -> str:
       The HTML.
     """
     count = "One run" if len(findings) == 1 else f"{len(findings)} runs"
-    sections = [_drift(findings), _collapse(findings), _noise(findings), _rewind(findings)]
+    sections = [
+        _drift(findings),
+        _collapse(findings),
+        _noise(findings),
+        _change(findings),
+        _rewind(findings),
+    ]
     if findings[0].gaps:
         sections.append(_templates(findings))
     if any(finding.world for finding in findings):
@@ -67,7 +83,7 @@ def audit_page(source: str, findings: Sequence[Any]) -> str:
     return render("What did fine-tuning inherit?", intro, tuple(sections))
 
 
-def _drift(findings: Sequence[Any]) -> Section:
+def _drift(findings: Sequence[Findings]) -> Section:
     rows = []
     opened = []
     for finding in findings:
@@ -93,7 +109,7 @@ def _drift(findings: Sequence[Any]) -> Section:
     return Section("Knowledge drift", text, (Table(header, tuple(rows)), *opened))
 
 
-def _most_changed(finding: Any) -> Passages:
+def _most_changed(finding: Findings) -> Passages:
     """The passages that one run reads most differently."""
     items = [
         Passage(
@@ -106,7 +122,7 @@ def _most_changed(finding: Any) -> Passages:
     return Passages(f"{finding.name}: the passages that changed most", tuple(items))
 
 
-def _collapse(findings: Sequence[Any]) -> Section:
+def _collapse(findings: Sequence[Findings]) -> Section:
     first = findings[0]
     rows = [
         (
@@ -126,10 +142,24 @@ def _collapse(findings: Sequence[Any]) -> Section:
         for finding in findings
     ]
     header = ("model", "entropy, nats", "effective rank of hidden states", "of logits")
-    return Section("Representation collapse", COLLAPSE_TEXT, (Table(header, tuple(rows)),))
+    parts = (Table(header, tuple(rows)), *_separation(findings))
+    return Section("Representation collapse", COLLAPSE_TEXT, parts)
 
 
-def _noise(findings: Sequence[Any]) -> Section:
+def _separation(findings: Sequence[Findings]) -> tuple[Table | Picture, ...]:
+    """The silhouettes and pictures of the runs whose held-out answers form classes."""
+    known = [finding for finding in findings if finding.separation is not None]
+    if not known:
+        return ()
+    first = known[0].base_separation
+    separations = [("base", first)]
+    separations += [(finding.name, finding.separation) for finding in known]
+    rows = tuple((name, _shown(separation.silhouette)) for name, separation in separations)
+    note = f"Of {len(first.labels)} held-out prompts, by their {len(first.classes)} answers."
+    return Table(("model", "silhouette"), rows, note), separation_picture(separations)
+
+
+def _noise(findings: Sequence[Findings]) -> Section:
     rows = []
     opened = []
     for finding in findings:
@@ -147,7 +177,34 @@ def _noise(findings: Sequence[Any]) -> Section:
     return Section("Noise fitting", NOISE_TEXT, (*tables, *opened))
 
 
-def _rewind(findings: Sequence[Any]) -> Section:
+def _change(findings: Sequence[Findings]) -> Section:
+    changed = [finding for finding in findings if finding.geometry is not None]
+    if not changed:
+        return Section("The change", "These runs trained every weight: there is no adapter.")
+    rows = []
+    for finding in changed:
+        geometry = finding.geometry
+        tested = sum(layer.tested for layer in geometry.by_layer())
+        undecided = f", {geometry.undecided} undecided" if geometry.undecided else ""
+        rows.append(
+            (
+                finding.name,
+                f"{geometry.relative:.4f}",
+                f"{geometry.input_share:.3f}",
+                f"{geometry.output_share:.3f}",
+                f"{geometry.intruders} of {tested}{undecided}",
+            )
+        )
+    header = (
+        "run", "norm / base's", "share in leading inputs", "in leading outputs",
+        "intruder dimensions",
+    )  # fmt: skip
+    text = CHANGE_TEXT.format(epsilon=changed[0].geometry.epsilon)
+    parts = (Table(header, tuple(rows)), layers_picture(changed))
+    return Section("The change", text, parts)
+
+
+def _rewind(findings: Sequence[Findings]) -> Section:
     curves = [finding for finding in findings if finding.curve is not None]
     if not curves:
         return Section("The rewind curve", "These runs trained every weight: there is no adapter.")
@@ -158,28 +215,11 @@ def _rewind(findings: Sequence[Any]) -> Section:
             best = " ← suggested" if point == finding.best else ""
             values = [f"{point.measures[name]:.4f}" for name in names if name in point.measures]
             rows.append((f"{finding.name} × {point.scale:g}{best}", *values))
-    parts = (_rewind_picture(curves, names), Table(("run × scale", *names), tuple(rows)))
+    parts = (rewind_picture(curves, names), Table(("run × scale", *names), tuple(rows)))
     return Section("The rewind curve", REWIND_TEXT, parts)
 
 
-def _rewind_picture(curves: Sequence[Any], names: Sequence[str]) -> Picture:
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(4 * len(names), 3), layout="constrained", squeeze=False
-    )
-    for axes, name in zip(panels[0], names, strict=True):
-        for finding in curves:
-            points = finding.curve.points
-            values = [point.measures[name] for point in points]
-            axes.plot([point.scale for point in points], values, marker="o", label=finding.name)
-        axes.set_xlabel("part of the change")
-        axes.set_title(name)
-    panels[0][0].legend()
-    picture = Picture(draw(figure), f"{' and '.join(names)} against the part of the change kept.")
-    plt.close(figure)
-    return picture
-
-
-def _templates(findings: Sequence[Any]) -> Section:
+def _templates(findings: Sequence[Findings]) -> Section:
     base = findings[0].base_gaps
     rows = tuple(
         (name, _shown(base[name]), *(_shown(finding.gaps[name]) for finding in findings))
@@ -189,7 +229,7 @@ def _templates(findings: Sequence[Any]) -> Section:
     return Section("Templates", TEMPLATE_TEXT, (Table(header, rows),))
 
 
-def _world(findings: Sequence[Any]) -> Section:
+def _world(findings: Sequence[Findings]) -> Section:
     known = [finding for finding in findings if finding.world]
     rows = []
     for name, title in TITLES.items():

@@ -1,0 +1,1 @@
+"""Audits: what fine-tuning changed in runs of one base model, in one page and its numbers."""
