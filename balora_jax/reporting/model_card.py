@@ -8,11 +8,15 @@ from balora_jax.reporting.console import weights_in_words
 from balora_jax.training.records import HeldOutRecord
 from balora_jax.training.summary import Summary
 
+# The model card in the adapter's folder.
+CARD_FILE = "README.md"
 AUTO_CLASSES = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
     "sequence-classification": "AutoModelForSequenceClassification",
 }
+# Written where a part of the change was exported.
+PART = "of the change is kept"
 CARD = """---
 base_model: {source}
 library_name: peft
@@ -125,7 +129,7 @@ def model_card(
         data=" ".join(filter(None, (config.data.task, config.data.train))),
         format=_format(config, labels),
         steps=results.steps,
-        scale="" if results.scale == 1 else f"; {results.scale:g} of the change is kept",
+        scale="" if results.scale == 1 else f"; {results.scale:g} {PART}",
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
         learning_rate=_learning_rate(config),
@@ -134,6 +138,17 @@ def model_card(
         after=_loss(results.loss_after),
         metrics="".join(f"| {name} | {value:.4f} |\n" for name, value in results.metrics.items()),
     )
+
+
+def is_of_step(card: str, step: int) -> bool:
+    """Tell whether a card is of the whole change at an update.
+
+    Args:
+      card: from `model_card`.
+      step: the update.
+    """
+    line = next((line for line in card.splitlines() if line.startswith("| updates |")), "")
+    return line.startswith(f"| updates | {step} of ") and PART not in line
 
 
 def _learning_rate(config: RunConfig) -> str:

@@ -17,7 +17,8 @@ from balora_jax.adapters import peft_format
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput, OutputError, system_reason
 from balora_jax.reporting import plots
-from balora_jax.reporting.model_card import CardResults, model_card
+from balora_jax.reporting.audit_section import audit_of, with_audit
+from balora_jax.reporting.model_card import CARD_FILE, CardResults, is_of_step, model_card
 from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import build_setup, label_count
@@ -33,8 +34,6 @@ from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 Tree = Any
-# The model card in the adapter's folder.
-CARD = "README.md"
 
 
 def write_all(
@@ -100,7 +99,7 @@ def write_adapter(
             head=models.head_tensors(student.model, head),
             head_modules=[".".join(module) for module in student.setup.head],
         )
-        (beside / CARD).write_bytes(card)
+        (beside / CARD_FILE).write_bytes(card)
 
 
 def write_merged(
@@ -230,7 +229,16 @@ def _card_of_step(
     # Another scale is another model, which was not evaluated.
     after = evaluations.get(step) if scale == 1 else None
     results = CardResults.of_evaluations(step, evaluations.get(0), after, scale)
-    return _card(config, student, results)
+    return with_audit(_card(config, student, results), _audit_of_step(folder, step, scale))
+
+
+def _audit_of_step(folder: RunFolder, step: int, scale: float) -> str:
+    """The audit in the card of the run's adapter, if it is of the exported weights."""
+    path = folder.adapter / CARD_FILE
+    if scale != 1 or not path.is_file():
+        return ""
+    card = path.read_text(encoding="utf-8")
+    return audit_of(card) if is_of_step(card, step) else ""
 
 
 def _history(folder: RunFolder) -> History:

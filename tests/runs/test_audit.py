@@ -77,6 +77,28 @@ def test_the_base_is_the_same_beside_every_run(findings):
     assert 1 < fast["ranks"]["hidden"] < fast["ranks"]["tokens"]
 
 
+def test_the_change_is_measured_beside_the_base(findings):
+    slow, fast = findings
+    assert 0 < slow["geometry"]["relative"] < fast["geometry"]["relative"] < 1
+    for run in findings:
+        assert len(run["geometry"]["layers"]) == 4
+        assert all(layer["tested"] > 0 for layer in run["geometry"]["layers"])
+    # PiSSA's start is in the leading directions of the base, and LoRA's is random.
+    assert fast["geometry"]["input_share"] > 2 * slow["geometry"]["input_share"]
+
+
+def test_the_model_card_has_the_findings_of_its_own_run(runs, findings, tmp_path):
+    for run in findings:
+        card = (runs / run["name"] / "adapter" / "README.md").read_text()
+        assert card.count("## What fine-tuning changed") == 1
+        assert f"| 0 | {run['drift']['forward']['value']:.3f} (" in card
+    main(["export", "--run", str(runs / "slow"), "--out", str(tmp_path / "whole")])
+    assert "What fine-tuning changed" in (tmp_path / "whole" / "README.md").read_text()
+    part = ["--out", str(tmp_path / "part"), "--scale", "0.5"]
+    main(["export", "--run", str(runs / "slow"), *part])
+    assert "What fine-tuning changed" not in (tmp_path / "part" / "README.md").read_text()
+
+
 def test_the_curve_goes_from_the_base_to_the_run(findings):
     for run in findings:
         points = {point["scale"]: point["measures"] for point in run["curve"]["points"]}
@@ -104,7 +126,14 @@ def test_the_planted_pronoun_is_measured_by_templates_alone(findings):
 
 def test_the_page_names_everything_and_asks_no_network(audited):
     page = (audited / "audit.html").read_text()
-    for text in ("Knowledge drift", "The rewind curve", "Templates", "Known answers", "suggested"):
+    for text in (
+        "Knowledge drift",
+        "intruder dimensions",
+        "The rewind curve",
+        "Templates",
+        "Known answers",
+        "suggested",
+    ):
         assert text in page
     addresses = re.findall(r'(?:href|src)="([^"]*)"', page)
     assert all(address.startswith("#") for address in addresses)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from balora_jax.evaluation.results import Measured, Metric, TaskResult
-from balora_jax.evaluation.statistics import Interval, paired_difference
+from balora_jax.evaluation.statistics import Interval, bootstrap_mean, paired_difference
 
 
 def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) -> list[TaskResult]:
@@ -32,7 +32,7 @@ def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) 
                 continue
             title = metric if kept in ("", "none") else name
             models = {
-                model: _measured(result["results"][task], name) for model, result in found.items()
+                model: _measured(result, task, metric, kept) for model, result in found.items()
             }
             difference = _difference(found, task, metric, kept)
             metrics.append(Metric(title, better.get(metric), models, difference))
@@ -59,11 +59,17 @@ def _is_metric(name: str, value: Any) -> bool:
     return "," in name and "_stderr," not in name and isinstance(value, numbers.Real)
 
 
-def _measured(values: Mapping[str, Any], name: str) -> Measured:
-    metric, _, kept = name.partition(",")
+def _measured(result: Mapping[str, Any], task: str, metric: str, kept: str) -> Measured:
+    """The metric of one model, with lm-eval's standard error and the interval of a mean."""
+    values = result["results"][task]
     stderr = values.get(f"{metric}_stderr,{kept}")
     known = isinstance(stderr, numbers.Real)
-    return Measured(float(values[name]), float(stderr) if known else None)
+    examples = _of_examples(result, task, metric, kept)
+    return Measured(
+        float(values[f"{metric},{kept}"]),
+        stderr=float(stderr) if known else None,
+        interval=None if examples is None else bootstrap_mean(examples),
+    )
 
 
 def _difference(
@@ -75,15 +81,11 @@ def _difference(
     after, before, *_ = (_of_examples(result, task, metric, kept) for result in found.values())
     if after is None or before is None or len(after) != len(before):
         return None
-    # Of metrics that are no means, such as perplexities, a mean difference would be another number.
-    models = [result["results"][task][f"{metric},{kept}"] for result in found.values()]
-    if not np.allclose([after.mean(), before.mean()], models[:2], rtol=1e-6, atol=1e-9):
-        return None
     return paired_difference(after, before)
 
 
 def _of_examples(result: Mapping[str, Any], task: str, metric: str, kept: str) -> np.ndarray | None:
-    """The metric of each example, in the order of the examples; None if it is no number."""
+    """The metric of each example, in the order of the examples; None if it is not their mean."""
     samples = [
         sample
         for sample in result["samples"].get(task, [])
@@ -92,4 +94,8 @@ def _of_examples(result: Mapping[str, Any], task: str, metric: str, kept: str) -
     values = [sample[metric] for sample in sorted(samples, key=lambda sample: sample["doc_id"])]
     if not values or not all(isinstance(value, numbers.Real) for value in values):
         return None
-    return np.array(values, np.float64)
+    examples = np.array(values, np.float64)
+    # Of metrics that are no means, such as perplexities, an interval would be of another number.
+    value = result["results"][task][f"{metric},{kept}"]
+    is_mean = np.isclose(examples.mean(), value, rtol=1e-6, atol=1e-9)
+    return examples if is_mean else None

@@ -12,6 +12,7 @@ from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.templates import read_templates
 from balora_jax.evaluation.inheritance.passages import read_passages
 from balora_jax.evaluation.tiny_world.evaluator import tiny_world_passages
+from balora_jax.runs.audit.card import add_to_card
 from balora_jax.runs.audit.language_model import find
 from balora_jax.runs.audit.page import audit_page
 from balora_jax.runs.language_models import of_run
@@ -23,7 +24,7 @@ FINDINGS = "audit.json"
 
 
 def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path:
-    """Compare runs with their base, and write audit.html and audit.json.
+    """Compare runs with their base; write audit.html, audit.json and a part of the model cards.
 
     Args:
       options: the runs and the texts.
@@ -67,6 +68,10 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
     write_whole(folder / FINDINGS, json.dumps(content, indent=2, default=float) + "\n")
     first = next(iter(configs.values()))
     write_whole(folder / PAGE, audit_page(first.model.source, findings))
+    for run, finding in zip(options.run, findings, strict=True):
+        card = add_to_card(RunFolder(run), finding)
+        if card is not None:
+            console.print(f"added to {card}", highlight=False, soft_wrap=True)
     return folder / PAGE
 
 

@@ -11,6 +11,8 @@ from balora_jax.reporting.page import Picture, draw
 from balora_jax.runs.audit.language_model import Findings
 
 PANEL = (4, 3)
+# Panels in a row; of more, the text of a picture as wide as a window could not be read.
+COLUMNS = 3
 
 
 def rewind_picture(findings: Sequence[Findings], names: Sequence[str]) -> Picture:
@@ -78,9 +80,13 @@ def separation_picture(separations: Sequence[tuple[str, Separation]]) -> Picture
 
 def _panels(count: int) -> tuple[Figure, list]:
     width, height = PANEL
-    size = (width * count, height)
-    figure, panels = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
-    return figure, list(panels[0])
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    size = (width * columns, height * rows)
+    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for unused in panels.flat[count:]:
+        unused.remove()
+    return figure, list(panels.flat[:count])
 
 
 def _picture(figure: Figure, text: str) -> Picture:
