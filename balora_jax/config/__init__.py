@@ -5,6 +5,7 @@ The text below each field is its description in `--help`. Nothing here imports j
 
 from balora_jax.config.adapter import PAPER_TARGETS, AdapterConfig
 from balora_jax.config.data import DataConfig
+from balora_jax.config.evaluation import EvaluationConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
 from balora_jax.config.regularizers import (
@@ -24,6 +25,7 @@ __all__ = [
     "ConsistencyConfig",
     "DataConfig",
     "DiversityConfig",
+    "EvaluationConfig",
     "MeshConfig",
     "Method",
     "ModelConfig",

@@ -7,6 +7,7 @@ from typing import Literal
 from balora_jax.config.adapter import AdapterConfig, parse_start, start_spellings
 from balora_jax.config.check import require, require_sizes
 from balora_jax.config.data import DataConfig
+from balora_jax.config.evaluation import EvaluationConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
 from balora_jax.config.plugins import PluginFile
@@ -19,7 +20,7 @@ Method = Literal["ba-lora", "pissa", "lora", "full"]
 METHODS_OF_STARTS = {"lora": "lora", "pissa": "pissa or ba-lora"}
 # Options that only the tasks named have: under any other task they would have no effect.
 OF_TASKS = {
-    ("causal-lm",): ("data.template", "data.probes"),
+    ("causal-lm",): ("data.template", "data.probes", "evaluation.probe_text"),
     ("causal-lm", "seq2seq-lm"): (
         "regularizers.diversity.top_k",
         "regularizers.svd.method",
@@ -55,6 +56,7 @@ class RunConfig:
     regularizers: RegularizersConfig = field(default_factory=RegularizersConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     plugins: list[dict[str, str]] = field(default_factory=list)
     """A record, written by a run, of its plugin files and their hashes. Nothing is loaded from
     here: a plugin file is code, and only --plugin FILE.py on the command line loads it."""
@@ -67,6 +69,7 @@ class RunConfig:
         self._check_task_options()
         self._check_data()
         self._check_method()
+        self._check_evaluation()
         micro_batch = self.training.batch_size // self.training.accumulation
         groups = self.regularizers.svd.groups
         require(
@@ -89,6 +92,23 @@ class RunConfig:
                 require(
                     value == default, name, value, f"nothing under model.task {self.model.task}"
                 )
+
+    def _check_evaluation(self) -> None:
+        """Check that there is what `evaluation.probe_text` needs."""
+        if self.evaluation.probe_text is None:
+            return
+        require(
+            self.data.eval is not None,
+            "evaluation.probe_text",
+            self.evaluation.probe_text,
+            "with data.eval, at whose evaluations the text is read",
+        )
+        require(
+            self.method != "full",
+            "evaluation.probe_text",
+            self.evaluation.probe_text,
+            "a method with adapters, which keeps the untouched base (method is full)",
+        )
 
     def _check_data(self) -> None:
         data = self.data

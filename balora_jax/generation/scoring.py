@@ -22,7 +22,7 @@ BATCH_TOKENS = 2048
 # Positions whose logits are computed at once.
 CHUNK = 128
 # Tokens of the shortest row.
-SHORTEST_ROW = 256
+SHORTEST_ROW = 128
 # (context, continuation): the tokens of each.
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -84,7 +84,7 @@ def score(
             batch = _pack(packed, count, length)
             if sharding is not None:
                 batch = batch.on(sharding)
-            log_probs, greedy = _host(_score_batch(model, variables, *batch))
+            log_probs, greedy = on_host(_score_batch(model, variables, *batch))
             yield from _scores(packed, log_probs, greedy)
 
 
@@ -121,7 +121,7 @@ def next_log_probs(
         order = order[rows:]
         ids, mask = _pad([contexts[index] for index in indices], rows, length)
         last = mask.sum(axis=1) - 1
-        log_probs = _host(_next_batch(model, variables, ids, mask, last))
+        log_probs = on_host(_next_batch(model, variables, ids, mask, last))
         for row, index in enumerate(indices):
             results[index] = log_probs[row]
     return np.stack(results)
@@ -347,8 +347,12 @@ def logits_function(
     return lambda places: output.logits(flat_hidden[places])
 
 
-def _host(arrays: Any) -> Any:
-    """The whole arrays on this host."""
+def on_host(arrays: Any) -> Any:
+    """Fetch the whole arrays to this host.
+
+    Args:
+      arrays: a tree of arrays, which may be divided over the hosts.
+    """
     if jax.process_count() == 1:
         return jax.device_get(arrays)
     return multihost_utils.process_allgather(arrays, tiled=True)

@@ -14,6 +14,9 @@ from balora_jax.training.summary import History
 LOSS_COLOR = "#333333"
 TASK_COLOR = "#1f77b4"
 HELD_OUT_COLOR = "#ff7f0e"
+# How the names of measures on `evaluation.probe_text` begin, and the units that are not nats.
+TEXT = "text_"
+TEXT_UNITS = {"agreement": "share of tokens", "effective_rank": "directions"}
 
 
 def draw(history: History, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -32,8 +35,13 @@ def draw(history: History, folder: pathlib.Path) -> list[pathlib.Path]:
     if steps[0].terms:
         figures["regularizers"] = _regularizers(steps)
         figures["weights"] = _weights(steps)
-    if history.held_out and history.held_out[-1].metrics:
-        figures["metrics"] = _metrics(history.held_out)
+    names = list(history.held_out[-1].metrics) if history.held_out else []
+    of_text = [name for name in names if name.startswith(TEXT)]
+    of_task = [name for name in names if name not in of_text]
+    if of_task:
+        figures["metrics"] = _metrics(history.held_out, of_task)
+    if of_text:
+        figures["probe_text"] = _probe_text(history.held_out, of_text)
 
     paths = []
     for name, figure in figures.items():
@@ -87,15 +95,32 @@ def _loss(history: History) -> Figure:
     return figure
 
 
-def _metrics(held_out: Sequence[HeldOutRecord]) -> Figure:
+def _metrics(held_out: Sequence[HeldOutRecord], names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    for name in held_out[-1].metrics:
-        values = [record.metrics[name] for record in held_out]
-        _line(axes, _step_numbers(held_out), values, label=name)
+    for name in names:
+        _metric(axes, held_out, name)
     _label_axes(axes, "Held-out metrics", "share or coefficient")
     axes.legend(fontsize=8)
     return figure
+
+
+def _probe_text(held_out: Sequence[HeldOutRecord], names: Sequence[str]) -> Figure:
+    """The measures on `evaluation.probe_text`, each on axes of its own unit."""
+    figure = Figure(figsize=(3.4 * len(names), 3.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        _metric(axes, held_out, name)
+        title = name.removeprefix(TEXT).replace("_", " ")
+        _label_axes(axes, title, TEXT_UNITS.get(name.removeprefix(TEXT), "nats"))
+    figure.suptitle("General text: drift from the base", fontsize=11)
+    return figure
+
+
+def _metric(axes: Axes, held_out: Sequence[HeldOutRecord], name: str) -> None:
+    """Draw a metric at the evaluations that have it; a resumed run may have others than before."""
+    records = [record for record in held_out if name in record.metrics]
+    values = [record.metrics[name] for record in records]
+    _line(axes, _step_numbers(records), values, label=name)
 
 
 def _regularizers(steps: Sequence[StepRecord]) -> Figure:

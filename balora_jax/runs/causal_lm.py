@@ -11,6 +11,8 @@ from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.data import Batch
 from balora_jax.evaluation.held_out import HeldOutLoss
+from balora_jax.evaluation.inheritance.passages import read_passages
+from balora_jax.evaluation.probe_text import TextProbe
 from balora_jax.objective import causal_lm
 from balora_jax.objective.params import Tree
 from balora_jax.runs.setup import batch_shapes
@@ -51,6 +53,12 @@ class CausalLM:
             self._held_out = sets["eval"]
             self._micro_batch = config.training.batch_size // config.training.accumulation
             self.evaluator = HeldOutLoss(causal_lm.make_task_loss, self._held_out_batches)
+            if config.evaluation.probe_text is not None:
+                options = config.evaluation
+                passages = read_passages(
+                    "evaluation.probe_text", options.probe_text, options.probe_limit
+                )
+                self.evaluator = TextProbe(self.evaluator, passages, tokenizer)
 
     def _held_out_batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
         order = data.given_order(self._held_out, self._micro_batch)

@@ -33,6 +33,8 @@ CHANGEABLE = frozenset(
         "data.predict",
         # Measured beside the training.
         "data.probes",
+        "evaluation.probe_text",
+        "evaluation.probe_limit",
     }
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.generation.prompts import bucket_length
-from balora_jax.generation.scoring import BATCH_TOKENS, make_batch
+from balora_jax.generation.scoring import BATCH_TOKENS, make_batch, on_host
 from balora_jax.models import head
 
 
@@ -61,6 +61,17 @@ def measure_ranks(model: LanguageModel, passages: Sequence[str]) -> EffectiveRan
     )
 
 
+def measure_hidden_rank(model: LanguageModel, passages: Sequence[str]) -> float:
+    """Measure the effective rank of a model's last hidden states alone, as `measure_ranks` does.
+
+    Args:
+      model: the model.
+      passages: the text, at least one passage.
+    """
+    gram, _ = _gram(model, passages)
+    return effective_rank(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None)))
+
+
 def effective_rank(singular_values: np.ndarray) -> float:
     """Compute the exponential of the entropy of normalized singular values.
 
@@ -94,7 +105,7 @@ def _gram(model: LanguageModel, passages: Sequence[str]) -> tuple[np.ndarray, in
         # The positions whose predictions count, each once.
         counted[batch.places[:count]] = 1
         gram = _gram_of_batch(model.model, variables, *batch[:2], counted)
-        total = total + np.asarray(jax.device_get(gram), np.float64)
+        total = total + np.asarray(on_host(gram), np.float64)
     tokens = sum(len(model.encode(passage, special=False)) for passage in passages)
     return total, tokens
 

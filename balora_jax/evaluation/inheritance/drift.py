@@ -13,7 +13,7 @@ import numpy as np
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.evaluation.statistics import Interval, bootstrap
 from balora_jax.generation.prompts import bucket_length
-from balora_jax.generation.scoring import BATCH_TOKENS, CHUNK, logits_function, make_batch
+from balora_jax.generation.scoring import BATCH_TOKENS, CHUNK, logits_function, make_batch, on_host
 
 MOST_CHANGED = 10
 # Characters of a passage that are shown.
@@ -172,10 +172,8 @@ def token_sums(
         indices = order[:rows]
         order = order[rows:]
         batch = make_batch([windows[index] for index in indices], rows, length)
-        parts = np.asarray(
-            jax.device_get(_compare_batch(base.model, tuned.model, before, after, *batch)),
-            np.float64,
-        )
+        found = _compare_batch(base.model, tuned.model, before, after, *batch)
+        parts = np.asarray(on_host(found), np.float64)
         start = 0
         for index in indices:
             count = len(windows[index][1])

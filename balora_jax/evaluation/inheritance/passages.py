@@ -2,6 +2,7 @@
 
 import pathlib
 
+from balora_jax.config.paths import FILE, check_path
 from balora_jax.data import load_rows
 from balora_jax.errors import BadInput, reason_of
 
@@ -12,10 +13,11 @@ ACCEPTED = (
 )
 
 
-def read_passages(value: str, limit: int) -> list[str]:
+def read_passages(option: str, value: str, limit: int) -> list[str]:
     """Read the first passages of a file.
 
     Args:
+      option: the option's name in messages.
       value: the path.
       limit: the most passages.
 
@@ -25,7 +27,7 @@ def read_passages(value: str, limit: int) -> list[str]:
     Raises:
       BadInput: the file is no such file, or has no passage.
     """
-    path = pathlib.Path(value).expanduser()
+    path = check_path(option, value, kind=FILE, must_exist=True)
     if path.suffix == ".txt":
         texts = _paragraphs(path)
     else:
@@ -38,7 +40,7 @@ def read_passages(value: str, limit: int) -> list[str]:
             texts.append(row[FIELD])
     passages = [text.strip() for text in texts if text.strip()][:limit]
     if not passages:
-        raise BadInput(f"{path} has no passage; accepted: {ACCEPTED}")
+        raise BadInput(f"{option} {path} has no passage; accepted: {ACCEPTED}")
     return passages
 
 

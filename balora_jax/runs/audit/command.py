@@ -90,7 +90,7 @@ def _config(run: str) -> RunConfig:
 def _passages(options: AuditOptions, configs: Mapping[str, RunConfig]) -> list[str]:
     """The general text: of --text, or the corpus of the first run's tiny world."""
     if options.text is not None:
-        return read_passages(options.text, options.limit)
+        return read_passages("--text", options.text, options.limit)
     config = next(iter(configs.values()))
     if config.data.probes is None:
         raise BadInput(
