@@ -32,6 +32,10 @@ class EvaluateOptions:
     templates: str | None = None
     """A file of templates such as `The nurse said that {he|she} was late.`, whose alternatives are
     compared."""
+    seat: str | None = None
+    """A yaml file of SEAT's tests for the task seat; three tests of names and gender by default."""
+    groups: str | None = None
+    """For a classifier's run: a field of its held-out rows, whose values are groups to compare."""
     limit: int | None = None
     """The examples of each task, 1 to 1000000000; null for all."""
     fewshot: int | None = None
@@ -54,7 +58,7 @@ class EvaluateOptions:
                 "evaluate needs a run or a model; "
                 "accepted: exactly one of --run DIR and --model SOURCE"
             )
-        if not self.names and self.templates is None:
+        if not self.names and self.templates is None and self.groups is None:
             raise BadInput(
                 "--tasks names nothing to evaluate; "
                 "accepted: --tasks NAME,NAME with tasks of lm-eval or ours, or --templates FILE"
@@ -94,7 +98,11 @@ class EvaluateOptions:
             check_path("--model", self.model, kind=FOLDER)
         if self.data_dir is not None:
             check_path("--data_dir", self.data_dir, kind=FOLDER, must_exist=True)
-        if self.templates is not None:
-            check_path("--templates", self.templates, kind=FILE, must_exist=True)
+        for name in ("templates", "seat"):
+            value = getattr(self, name)
+            if value is not None:
+                check_path(f"--{name}", value, kind=FILE, must_exist=True)
+        if self.seat is not None and "seat" not in self.names:
+            raise BadInput(f"--seat is {shown(self.seat)}; accepted: with --tasks seat")
         if self.out is not None:
             check_output("--out", self.out)

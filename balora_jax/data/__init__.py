@@ -18,7 +18,13 @@ from balora_jax.data.pairs import prepare, tokenize
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.submission import write_predictions
-from balora_jax.data.text_sets import TextSets, read_text_sets, text_task
+from balora_jax.data.text_sets import (
+    TextSets,
+    read_held_out_rows,
+    read_text_sets,
+    read_train_rows,
+    text_task,
+)
 from balora_jax.data.texts import encode
 from balora_jax.data.tokenizer import load_tokenizer, token_ids
 
@@ -50,7 +56,9 @@ __all__ = [
     "padded_length",
     "prepare",
     "question",
+    "read_held_out_rows",
     "read_text_sets",
+    "read_train_rows",
     "require_vocabulary",
     "shown_rows",
     "shuffled_order",

@@ -8,7 +8,7 @@ from typing import Any
 from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples
 from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
-from balora_jax.data.sources import load_rows
+from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.texts import encode
 from balora_jax.errors import BadInput, listed, shown
 
@@ -108,22 +108,14 @@ def read_text_sets(
     """
     task = text_task(config)
 
-    def read(source: str, split: str, limit: int | None = None, labeled: bool = True) -> Examples:
-        subset = config.subset
-        if source == HUB_SET:
-            subset, split = OTHER_SUBSETS.get(split, (subset or task.name, split))
-        rows = load_rows(source, subset=subset, split=split, limit=limit)
+    def encode_rows(rows: Rows, labeled: bool = True) -> Examples:
         return encode(rows, task, tokenizer, max_length=config.max_length, labeled=labeled)
 
-    train = read(config.train or HUB_SET, config.train_split, config.limit)
+    def read(source: str, split: str, labeled: bool = True) -> Examples:
+        return encode_rows(_load(config, task, source, split), labeled)
 
-    if config.eval is None and config.train is None:
-        held_out = {split: read(HUB_SET, split, config.eval_limit) for split in task.validation}
-    else:
-        held_out = {
-            name: read(source, config.eval_split, config.eval_limit)
-            for name, source in _named(_listed(config.eval)).items()
-        }
+    train = encode_rows(read_train_rows(config))
+    held_out = {name: encode_rows(rows) for name, rows in read_held_out_rows(config).items()}
 
     out_of_domain = {
         name: read(source, config.eval_split)
@@ -144,6 +136,52 @@ def read_text_sets(
         }
 
     return TextSets(task, train, held_out, out_of_domain, unlabeled)
+
+
+def read_train_rows(config: DataConfig) -> Rows:
+    """Load the rows of the training set.
+
+    Args:
+      config: as for `read_text_sets`.
+
+    Raises:
+      BadInput: it cannot be loaded.
+    """
+    task = text_task(config)
+    return _load(config, task, config.train or HUB_SET, config.train_split, config.limit)
+
+
+def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
+    """Load the rows of the held-out sets.
+
+    Args:
+      config: as for `read_text_sets`.
+
+    Returns:
+      The rows by the set's name; {} for none.
+
+    Raises:
+      BadInput: a set cannot be loaded.
+    """
+    task = text_task(config)
+    if config.eval is None and config.train is None:
+        sources = {split: (HUB_SET, split) for split in task.validation}
+    else:
+        named = _named(_listed(config.eval))
+        sources = {name: (source, config.eval_split) for name, source in named.items()}
+    return {
+        name: _load(config, task, source, split, config.eval_limit)
+        for name, (source, split) in sources.items()
+    }
+
+
+def _load(
+    config: DataConfig, task: TextTask, source: str, split: str, limit: int | None = None
+) -> Rows:
+    subset = config.subset
+    if source == HUB_SET:
+        subset, split = OTHER_SUBSETS.get(split, (subset or task.name, split))
+    return load_rows(source, subset=subset, split=split, limit=limit)
 
 
 def _listed(sources: str | list[str] | None) -> Sequence[str]:

@@ -1,6 +1,7 @@
 """The results of an evaluation: metrics of each model, and the paired difference of two models."""
 
 import dataclasses
+import math
 from typing import Any
 
 from balora_jax.evaluation.statistics import Interval
@@ -58,5 +59,13 @@ class TaskResult:
     metrics: list[Metric]
 
     def to_json(self) -> dict[str, Any]:
-        """The result as an object."""
-        return dataclasses.asdict(self)
+        """The result as an object; numbers that are not finite are None, as JSON has none."""
+        return _finite(dataclasses.asdict(self))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,10 +12,15 @@ from balora_jax.models.hf.pretrained import (
     load_model,
     load_pretrained,
     save_pretrained,
+    tasks_of,
 )
+from balora_jax.models.hf.registry import CAUSAL_LM, CLASSIFICATION, SEQ2SEQ_LM
 from balora_jax.models.t5.model import shift_right
 
 __all__ = [
+    "CAUSAL_LM",
+    "CLASSIFICATION",
+    "SEQ2SEQ_LM",
     "CausalLM",
     "Head",
     "Loaded",
@@ -31,4 +36,5 @@ __all__ = [
     "load_pretrained",
     "save_pretrained",
     "shift_right",
+    "tasks_of",
 ]

@@ -12,19 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from balora_jax import models
 from balora_jax.config.evaluate import EvaluateOptions
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items
 from balora_jax.evaluation.mt_bench import answer_questions, read_questions
 from balora_jax.evaluation.remembering import RememberingModel
 from balora_jax.evaluation.results import Measured, TaskResult
 from balora_jax.evaluation.sandbox.levels import isolation
 from balora_jax.evaluation.statistics import Interval
+from balora_jax.runs.classifiers import is_classifier
+from balora_jax.runs.evaluate_classifier import evaluate_classifier, evaluate_encoder
 from balora_jax.runs.language_models import Subject, of_model, of_run
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
 RESULTS = "results.json"
+WIDEST = 400
 TEMPLATES = "templates"
 MT_BENCH = "mt_bench"
 QUESTIONS = "question.jsonl"
@@ -60,6 +64,14 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     """
     console = console or Console()
     folder = _folder(options)
+    if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
+        return _report(*evaluate_classifier(options, console), folder, console)
+    if options.model is not None and options.names == ("seat",) and _is_encoder(options.model):
+        return _report(*evaluate_encoder(options), folder, console)
+    if options.groups is not None:
+        raise BadInput(
+            f"--groups is {shown(options.groups)}; accepted: for the run of a classifier"
+        )
     work = _prepare(options)
     if work.harness is not None and work.harness.of_programs():
         console.print(isolation(), highlight=False, soft_wrap=True)
@@ -82,12 +94,11 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
                 bar.describe(name)
                 asked[name] = _ask(subject, work.harness, responses, bar, options)
     for task, (items, source) in work.bias.items():
-        results.append(bias_result(task, bias[task], len(items), source))
+        results.append(bias_result(task, BIAS_TASKS[task], bias[task], len(items), source))
     if asked:
         results += _harness_results(asked, work.harness, folder)
-    path = _write(folder, subjects, results)
-    console.print(_table(results), soft_wrap=True)
-    return path
+    fingerprints = {subject.language_model.name: subject.fingerprint for subject in subjects}
+    return _report(fingerprints, results, folder, console)
 
 
 def _prepare(options: EvaluateOptions) -> Work:
@@ -99,7 +110,10 @@ def _prepare(options: EvaluateOptions) -> Work:
         chosen.append(TEMPLATES)
     elif TEMPLATES in names:
         raise BadInput("--tasks has templates; accepted: with --templates FILE")
-    bias = {name: read_items(name, data_dir, options.templates, options.limit) for name in chosen}
+    bias = {
+        name: read_items(name, data_dir, options.templates, options.seat, options.limit)
+        for name in chosen
+    }
     questions = None
     if MT_BENCH in names:
         questions = _questions(data_dir, options.limit)
@@ -261,15 +275,24 @@ def _harness_results(
     return collect(asked, tasks.sources)
 
 
-def _write(
-    folder: pathlib.Path, subjects: Sequence[Subject], results: Sequence[TaskResult]
+def _is_encoder(source: str) -> bool:
+    return models.CAUSAL_LM not in models.tasks_of(source)
+
+
+def _report(
+    fingerprints: Mapping[str, str],
+    results: Sequence[TaskResult],
+    folder: pathlib.Path,
+    console: Console,
 ) -> pathlib.Path:
+    """Write results.json and print the table."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS
-    content = {
-        "models": {subject.language_model.name: subject.fingerprint for subject in subjects},
-        "tasks": [result.to_json() for result in results],
-    }
+    content = {"models": fingerprints, "tasks": [result.to_json() for result in results]}
     write_whole(path, json.dumps(content, indent=2) + "\n")
+    # A file is as wide as the table.
+    wide = console if console.is_terminal else Console(file=console.file, width=WIDEST)
+    wide.print(_table(results), soft_wrap=True)
     return path
 
 
@@ -278,7 +301,7 @@ def _table(results: Sequence[TaskResult]) -> Table:
     models = list(results[0].metrics[0].models) if results and results[0].metrics else []
     table = Table(box=None, pad_edge=False)
     for title in ("task", "metric", "n"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for title in models:
         table.add_column(title, justify="right")
     if len(models) > 1:

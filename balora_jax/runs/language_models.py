@@ -74,11 +74,11 @@ def of_run(
     tuned = LanguageModel(ADAPTER, student.model, base, lora, tokenizer, **options)
     weights = models.fingerprint(config.model.source, config.model.revision)
     trained = hash_arrays(base if full else lora)
-    subjects = [Subject(tuned, _identity(weights, trained, tokenizer))]
+    subjects = [Subject(tuned, identity(weights, trained, tokenizer))]
     if baseline:
         params = _base_params(config) if full else base
         untouched = LanguageModel(BASE, student.model, params, None, tokenizer, **options)
-        subjects.append(Subject(untouched, _identity(weights, "", tokenizer)))
+        subjects.append(Subject(untouched, identity(weights, "", tokenizer)))
     return subjects
 
 
@@ -95,7 +95,7 @@ def of_model(source: str, *, batch_tokens: int) -> list[Subject]:
     model, params = models.load_pretrained(source)
     tokenizer = data.load_tokenizer(source)
     language_model = LanguageModel(BASE, model, params, None, tokenizer, batch_tokens=batch_tokens)
-    return [Subject(language_model, _identity(models.fingerprint(source), "", tokenizer))]
+    return [Subject(language_model, identity(models.fingerprint(source), "", tokenizer))]
 
 
 def _base_params(config: RunConfig) -> dict:
@@ -106,6 +106,13 @@ def _base_params(config: RunConfig) -> dict:
     return params
 
 
-def _identity(weights: str, trained: str, tokenizer: object) -> str:
+def identity(weights: str, trained: str, tokenizer: object) -> str:
+    """Hash what decides the answers of a model.
+
+    Args:
+      weights: the fingerprint of the base.
+      trained: that of the trained weights; empty for none.
+      tokenizer: the tokenizer.
+    """
     text = f"{weights} {trained} {tokenizer_fingerprint(tokenizer)}"
     return hashlib.sha256(text.encode()).hexdigest()

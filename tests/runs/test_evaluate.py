@@ -79,7 +79,7 @@ def test_a_run_and_its_base_side_by_side(run, files, tmp_path, capsys):
     assert metrics["stereoset", "overall.stereotype"]["p_value"] is not None
     output = capsys.readouterr().out
     assert re.search(r"piqa +acc ↑ +4 +\d\.\d{3} \(\d\.\d{3} to ", output)
-    assert metrics["piqa", "acc"]["models"]["adapter"]["stderr"] > 0
+    assert metrics["piqa", "acc"]["models"]["adapter"]["stderr"] is not None
     samples = (tmp_path / "out" / "samples-base-piqa.jsonl").read_text().splitlines()
     assert len(samples) == 4
 

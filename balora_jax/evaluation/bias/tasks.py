@@ -7,6 +7,12 @@ from typing import Any, NamedTuple
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.comparison import Comparison
 from balora_jax.evaluation.bias.counterfactuals import compare_gaps, measure_gaps
+from balora_jax.evaluation.bias.seat import DEFAULT, SentenceSets, read_sentence_sets
+from balora_jax.evaluation.bias.seat_tests import (
+    compare_tests,
+    measure_tests,
+    measures_of_tests,
+)
 from balora_jax.evaluation.bias.stereoset import (
     compare_stereoset,
     measure_stereoset,
@@ -23,13 +29,14 @@ class BiasTask(NamedTuple):
 
     Attributes:
       measure: (model, items) -> its result.
-      intervals: result -> its intervals by name, as `compare` names the changes.
+      intervals: result -> its intervals by name, as `compare` names the changes; numbers without
+        an interval as such.
       compare: (result after, result before) -> the changes by name.
       better: the scores of which more is better; of the others neither is.
     """
 
     measure: Callable[[Any, Any], Any]
-    intervals: Callable[[Any], Mapping[str, Interval]]
+    intervals: Callable[[Any], Mapping[str, Interval | float]]
     compare: Callable[[Any, Any], Mapping[str, Comparison]]
     better: tuple[str, ...] = ()
 
@@ -38,21 +45,32 @@ def _measures(result: Any) -> Mapping[str, Interval]:
     return result.measures
 
 
-def _measures_of_slots(gaps: Mapping[str, Any]) -> Mapping[str, Interval]:
+def measures_of_slots(gaps: Mapping[str, Any]) -> Mapping[str, Interval]:
+    """Return the measures of all slots of templates.
+
+    Args:
+      gaps: the result of each slot.
+    """
     return {name: value for slot in gaps.values() for name, value in slot.measures.items()}
 
 
+SEAT = BiasTask(measure_tests, measures_of_tests, compare_tests)
 BIAS_TASKS = {
     "stereoset": BiasTask(
         measure_stereoset, _measures, compare_stereoset, better=("language_model", "icat")
     ),
     "winobias": BiasTask(measure_winobias, _measures, compare_winobias),
-    "templates": BiasTask(measure_gaps, _measures_of_slots, compare_gaps),
+    "seat": SEAT,
+    "templates": BiasTask(measure_gaps, measures_of_slots, compare_gaps),
 }
 
 
 def read_items(
-    task: str, data_dir: pathlib.Path | None, templates: str | None, limit: int | None
+    task: str,
+    data_dir: pathlib.Path | None,
+    templates: str | None,
+    seat: str | None,
+    limit: int | None,
 ) -> tuple[Any, str]:
     """Read the items of a measure.
 
@@ -60,6 +78,7 @@ def read_items(
       task: a name of BIAS_TASKS.
       data_dir: a folder with a folder of the task's name; None for the hub.
       templates: the file of templates.
+      seat: the file of SEAT's tests; None for those of names and gender.
       limit: the number of items; None for all.
 
     Returns:
@@ -70,6 +89,8 @@ def read_items(
     """
     if task == "templates":
         return read_templates(templates), templates
+    if task == "seat":
+        return read_sentence_tests(seat)
     folder = None if data_dir is None else data_dir / task
     if folder is not None and not folder.is_dir():
         folder = None
@@ -83,11 +104,31 @@ def read_items(
     return read_winobias(folder, limit=limit).pairs, str(folder)
 
 
-def bias_result(task: str, found: Mapping[str, Any], items: int, source: str) -> TaskResult:
+def read_sentence_tests(path: str | None) -> tuple[tuple[SentenceSets, ...], str]:
+    """Read SEAT's tests.
+
+    Args:
+      path: the file; None for the tests of names and gender.
+
+    Returns:
+      The tests, and their source.
+
+    Raises:
+      BadInput: the file is no file of tests.
+    """
+    if path is None:
+        return DEFAULT, "the tests of names and gender"
+    return read_sentence_sets(path), path
+
+
+def bias_result(
+    task: str, spec: BiasTask, found: Mapping[str, Any], items: int, source: str
+) -> TaskResult:
     """Put the results of several models side by side.
 
     Args:
-      task: a name of BIAS_TASKS.
+      task: the name of the result.
+      spec: the measure.
       found: the result of each model, by the model's name.
       items: the number of items.
       source: where they are from.
@@ -95,7 +136,6 @@ def bias_result(task: str, found: Mapping[str, Any], items: int, source: str) ->
     Returns:
       The result of the task.
     """
-    spec = BIAS_TASKS[task]
     scores = {model: spec.intervals(result) for model, result in found.items()}
     changes: Mapping[str, Comparison] = {}
     if len(found) > 1:
@@ -103,10 +143,7 @@ def bias_result(task: str, found: Mapping[str, Any], items: int, source: str) ->
         changes = spec.compare(after, before)
     metrics = []
     for name in next(iter(scores.values())):
-        models = {
-            model: Measured(intervals[name].value, interval=intervals[name])
-            for model, intervals in scores.items()
-        }
+        models = {model: _measured(intervals[name]) for model, intervals in scores.items()}
         better = True if name.rpartition(".")[2] in spec.better else None
         change = changes.get(name)
         metrics.append(
@@ -119,3 +156,9 @@ def bias_result(task: str, found: Mapping[str, Any], items: int, source: str) ->
             )
         )
     return TaskResult(task, items, source, metrics)
+
+
+def _measured(value: Interval | float) -> Measured:
+    if isinstance(value, Interval):
+        return Measured(value.value, interval=value)
+    return Measured(value)

@@ -7,10 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from balora_jax.data import token_ids
+from balora_jax.data import Batch, Examples, bucket_lengths, token_ids
 from balora_jax.evaluation.bias.embeddings import apply_to_tokens
+from balora_jax.evaluation.glue import over_batches
 from balora_jax.models.base import LastTokenClassifier
+
+# Texts of a batch.
+BATCH_TEXTS = 32
 
 
 class TextClassifier:
@@ -78,6 +83,24 @@ class TextClassifier:
         is_decoder = isinstance(self.model, LastTokenClassifier)
         return self._apply(_last_states if is_decoder else _first_states, texts)
 
+    def read(self, texts: Examples, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the inputs of the head and the log-probabilities of the classes.
+
+        Args:
+          texts: tokenized texts, or pairs of them.
+          mesh: the devices of the model.
+
+        Returns:
+          Float32 [texts, d] and [texts, D].
+        """
+        variables = {"params": self.params, "lora": self.lora or {}}
+        rows = mesh.size * max(1, BATCH_TEXTS // mesh.size)
+        longest = int(texts.lengths.max())
+        lengths = bucket_lengths(longest, longest)
+        function = functools.partial(_features_and_log_probs, self.model, variables)
+        features, log_probs = over_batches(texts, mesh, function, rows, lengths)
+        return features, log_probs
+
     def _apply(self, function: Callable, texts: Sequence[str]) -> np.ndarray:
         options = {"truncation": True, "max_length": self.max_length}
         tokens = token_ids(self.tokenizer, list(texts), **options)["input_ids"]
@@ -88,6 +111,16 @@ class TextClassifier:
             max_length=self.max_length,
             pad_id=self.tokenizer.pad_token_id or 0,
         )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features_and_log_probs(
+    model: Any, variables: dict, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    texts = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    features = model.apply(variables, *texts, method="features")
+    logits = model.apply(variables, features, method="classify")
+    return features.astype(jnp.float32), jax.nn.log_softmax(logits.astype(jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -152,6 +152,20 @@ def load_checkpoint(
     )
 
 
+def tasks_of(source: str | Path, revision: str | None = None) -> tuple[str, ...]:
+    """List the tasks of a pre-trained model; none for an unknown model type.
+
+    Args:
+      source: as for `load_pretrained`.
+      revision: likewise.
+
+    Raises:
+      BadInput: the folder or its configuration cannot be used.
+    """
+    model_type = read_config(resolve_folder(source, revision)).model_type
+    return tuple(MODEL_TYPES[model_type].tasks) if model_type in MODEL_TYPES else ()
+
+
 def _place_by_default(path: tuple[str, ...], value: np.ndarray) -> jax.Array:
     return jnp.asarray(value)
 

@@ -1,0 +1,172 @@
+"""An evaluation of a classifier: its classes, groups, templates and SEAT, beside step 0."""
+
+import difflib
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from balora_jax import data
+from balora_jax.config import RunConfig
+from balora_jax.config.evaluate import EvaluateOptions
+from balora_jax.data import Examples, Rows
+from balora_jax.errors import BadInput, listed, shown
+from balora_jax.evaluation.bias.classifier_tasks import CLASSIFIER_TASKS, ClassTemplates, LabeledSet
+from balora_jax.evaluation.bias.tasks import bias_result, read_sentence_tests
+from balora_jax.evaluation.bias.templates import read_templates
+from balora_jax.evaluation.results import TaskResult
+from balora_jax.runs import classifiers
+from balora_jax.runs.classifiers import Subject
+from balora_jax.training.run_folder import RunFolder
+
+CLASSES = "classes"
+GROUPS = "groups"
+SEAT = "seat"
+TEMPLATES = "templates"
+# Options of language models alone, with their values where they are not given.
+OF_LANGUAGE_MODELS = {"data_dir": None, "fewshot": None, "chat": False, "limit": None}
+
+
+def evaluate_classifier(
+    options: EvaluateOptions, console: Console
+) -> tuple[dict[str, str], list[TaskResult]]:
+    """Measure a run's classifier, and the one that it began as if asked.
+
+    Args:
+      options: with `run` of a classifier.
+      console: where notes are printed.
+
+    Returns:
+      The fingerprint of each classifier by its name, and the results.
+
+    Raises:
+      BadInput: a task is none of classifiers, or its data is not there.
+    """
+    folder = RunFolder(options.run)
+    config = folder.read_config()
+    names = _names(options, folder)
+    items: dict[str, tuple[Any, str]] = {}
+    if SEAT in names:
+        items[SEAT] = read_sentence_tests(options.seat)
+    if TEMPLATES in names:
+        asked = ClassTemplates(read_templates(options.templates), _classes(config))
+        items[TEMPLATES] = (asked, options.templates)
+    sets = {}
+    if {CLASSES, GROUPS} & set(names):
+        _classes(config)
+        sets = _read_sets(config, options.groups)
+    subjects = classifiers.of_run(
+        options.run, options.checkpoint, baseline=options.baseline, console=console
+    )
+    for name in names:
+        if name in (CLASSES, GROUPS):
+            several = len(sets) > 1
+            for set_name, (rows, texts) in sets.items():
+                task = f"{name}/{set_name}" if several else name
+                source = str(rows.source)
+                items[task] = (_labeled(config, texts, rows, options.groups, subjects), source)
+    results = []
+    for task, (asked, source) in items.items():
+        measures = CLASSIFIER_TASKS[task.partition("/")[0]]
+        found = {
+            subject.classifier.name: measures.measure(subject.classifier, asked)
+            for subject in subjects
+        }
+        results.append(bias_result(task, measures, found, len(asked), source))
+    return _fingerprints(subjects), results
+
+
+def evaluate_encoder(options: EvaluateOptions) -> tuple[dict[str, str], list[TaskResult]]:
+    """Measure the hidden states of an encoder without a run.
+
+    Args:
+      options: with `model`, and seat as the only task.
+
+    Returns:
+      The fingerprint of the encoder by its name, and the results.
+
+    Raises:
+      BadInput: the model cannot be used, or the file of tests.
+    """
+    tests, source = read_sentence_tests(options.seat)
+    subjects = classifiers.of_model(options.model)
+    [subject] = subjects
+    measures = CLASSIFIER_TASKS[SEAT]
+    found = {subject.classifier.name: measures.measure(subject.classifier, tests)}
+    return _fingerprints(subjects), [bias_result(SEAT, measures, found, len(tests), source)]
+
+
+def _fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
+    return {subject.classifier.name: subject.fingerprint for subject in subjects}
+
+
+def _names(options: EvaluateOptions, folder: RunFolder) -> list[str]:
+    """The tasks that are asked for, those of options with a file among them."""
+    for option, default in OF_LANGUAGE_MODELS.items():
+        value = getattr(options, option)
+        if value != default:
+            raise BadInput(
+                f"--{option} is {shown(value)}; accepted: nothing for the run of a classifier "
+                f"{folder.path}, whose held-out sets are read as in training"
+            )
+    for name in options.names:
+        if name not in CLASSIFIER_TASKS:
+            near = difflib.get_close_matches(name, CLASSIFIER_TASKS, n=1)
+            hint = f", such as {near[0]}" if near else ""
+            raise BadInput(
+                f"--tasks has {name[:100]!r}, and {folder.path} is a classifier's run; accepted: "
+                f"{listed(CLASSIFIER_TASKS)}{hint}"
+            )
+    names = list(options.names)
+    for name, option in ((TEMPLATES, options.templates), (GROUPS, options.groups)):
+        if option is not None and name not in names:
+            names.append(name)
+        if option is None and name in names:
+            raise BadInput(f"--tasks has {name}; accepted: with --{name} too")
+    return names
+
+
+def _read_sets(config: RunConfig, groups: str | None) -> Mapping[str, tuple[Rows, Examples]]:
+    """The rows and tokens of the held-out sets."""
+    task = data.text_task(config.data)
+    rows = data.read_held_out_rows(config.data)
+    if not rows:
+        raise BadInput(
+            "the run has no held-out set (data.eval is null); accepted: --tasks seat or --templates"
+        )
+    if groups is not None:
+        for held_out in rows.values():
+            held_out.require((groups,))
+    tokenizer = data.load_tokenizer(
+        config.model.tokenizer or config.model.source, config.model.revision
+    )
+    encode = functools.partial(data.encode, task=task, tokenizer=tokenizer)
+    return {
+        name: (held_out, encode(held_out, max_length=config.data.max_length))
+        for name, held_out in rows.items()
+    }
+
+
+def _classes(config: RunConfig) -> tuple[str, ...]:
+    task = data.text_task(config.data)
+    if task.scores is not None:
+        raise BadInput(
+            "the run predicts scores (data.scores), which have no classes; accepted: --tasks seat"
+        )
+    return task.labels
+
+
+def _labeled(
+    config: RunConfig, texts: Examples, rows: Rows, groups: str | None, subjects: list[Subject]
+) -> LabeledSet:
+    """The set as measures read it; each classifier reads it once."""
+    meshes = {subject.classifier.name: subject.mesh for subject in subjects}
+
+    @functools.cache
+    def read(classifier: Any) -> np.ndarray:
+        return classifier.read(texts, meshes[classifier.name])[1]
+
+    named = () if groups is None else tuple(str(row[groups]) for row in rows)
+    return LabeledSet(read, texts.labels, _classes(config), named)
