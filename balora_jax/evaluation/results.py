@@ -60,12 +60,17 @@ class TaskResult:
 
     def to_json(self) -> dict[str, Any]:
         """The result as an object; numbers that are not finite are None, as JSON has none."""
-        return _finite(dataclasses.asdict(self))
+        return finite(dataclasses.asdict(self))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, which JSON can write.
+
+    Args:
+      value: numbers, texts, and lists and mappings of them.
+    """
     if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

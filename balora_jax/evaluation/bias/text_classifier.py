@@ -1,5 +1,6 @@
 """A classifier as measures of bias see it: texts in, probabilities and embeddings out."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,6 +57,16 @@ class TextClassifier:
         self.lora = lora
         self.tokenizer = tokenizer
         self.max_length = max_length
+
+    def with_lora(self, lora: dict | None) -> "TextClassifier":
+        """Return the classifier with other adapters on the same weights and head.
+
+        Args:
+          lora: adapters with their scale folded in; None for none.
+        """
+        other = copy.copy(self)
+        other.lora = lora
+        return other
 
     def class_log_probs(self, texts: Sequence[str]) -> np.ndarray:
         """Compute the log-probabilities of the classes.

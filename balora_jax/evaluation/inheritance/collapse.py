@@ -69,6 +69,20 @@ def measure_hidden_rank(model: LanguageModel, passages: Sequence[str]) -> float:
       passages: the text, at least one passage.
     """
     gram, _ = _gram(model, passages)
+    return _rank_of_gram(gram)
+
+
+def feature_rank(features: np.ndarray) -> float:
+    """Compute the effective rank of the features of texts.
+
+    Args:
+      features: [texts, d].
+    """
+    features = np.asarray(features, np.float64)
+    return _rank_of_gram(features.T @ features)
+
+
+def _rank_of_gram(gram: np.ndarray) -> float:
     return effective_rank(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None)))
 
 

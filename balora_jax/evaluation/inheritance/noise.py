@@ -70,12 +70,35 @@ def measure_noise(
     before = _losses(base, examples)
     after = _losses(tuned, examples)
     suspicion = rankdata(before) + rankdata(after)
+    return noise_fit(suspicion, before, after, _said(base, wrong), _said(tuned, wrong))
+
+
+def noise_fit(
+    suspicion: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    said_before: np.ndarray,
+    said_after: np.ndarray,
+) -> NoiseFit:
+    """Collect what two models say of the answers of a training set.
+
+    Args:
+      suspicion: [examples], larger where an answer is more likely to be wrong.
+      before: [examples], the losses in the base.
+      after: [examples], the losses in the fine-tuned model.
+      said_before: bool [wrong], whether the base says the answers that are known to be wrong.
+      said_after: bool [wrong], whether the fine-tuned model does.
+
+    Returns:
+      The fit, with the examples of the largest suspicion.
+    """
     order = np.argsort(-suspicion, kind="stable")[:MOST_SUSPECT]
     suspects = [Suspect(int(i), float(before[i]), float(after[i])) for i in order]
+    is_known = len(said_after) > 0
     return NoiseFit(
-        memorized=_memorized(tuned, wrong),
-        memorized_before=_memorized(base, wrong),
-        wrong=len(wrong),
+        memorized=bootstrap_mean(said_after) if is_known else None,
+        memorized_before=bootstrap_mean(said_before) if is_known else None,
+        wrong=len(said_after),
         suspects=tuple(suspects),
     )
 
@@ -88,10 +111,9 @@ def _losses(model: LanguageModel, pairs: Sequence[Pair]) -> np.ndarray:
     return losses
 
 
-def _memorized(model: LanguageModel, wrong: Sequence[Pair]) -> Interval | None:
-    if not wrong:
-        return None
+def _said(model: LanguageModel, wrong: Sequence[Pair]) -> np.ndarray:
+    """True for answers whose every token is the likeliest, bool [wrong]."""
     greedy = np.zeros(len(wrong), bool)
     for index, score in model.scores(wrong):
         greedy[index] = score.greedy
-    return bootstrap_mean(greedy)
+    return greedy

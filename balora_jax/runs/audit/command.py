@@ -3,19 +3,25 @@
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
+from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.config.audit import AuditOptions
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.templates import read_templates
 from balora_jax.evaluation.inheritance.passages import read_passages
+from balora_jax.evaluation.results import finite
 from balora_jax.evaluation.tiny_world.evaluator import tiny_world_passages
+from balora_jax.runs import classifiers, language_models
 from balora_jax.runs.audit.card import add_to_card
-from balora_jax.runs.audit.language_model import find
+from balora_jax.runs.audit.classifier import ClassifierFindings, find_classifier
+from balora_jax.runs.audit.language_model import Findings, find
 from balora_jax.runs.audit.page import audit_page
-from balora_jax.runs.language_models import of_run
+from balora_jax.runs.classifiers import is_classifier
+from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
@@ -34,45 +40,99 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
       The path of the page.
 
     Raises:
-      BadInput: a folder holds no run of a causal language model, the runs have different bases, or
-        there is no general text.
+      BadInput: a folder holds no run of a causal language model or a classifier, the runs have
+        different bases, or there is no general text.
     """
     console = console or Console()
     templates = () if options.templates is None else read_templates(options.templates)
     configs = {name: _config(run) for name, run in _names(options.run).items()}
-    passages = _passages(options, configs)
+    fingerprint = _check_one_base(options.run, list(configs.values()))
+    classify = is_classifier(next(iter(configs.values())))
+    if classify and options.text is not None:
+        raise BadInput(
+            f"--text is {shown(options.text)}, and --run {options.run[0]} is of a classifier; "
+            "accepted: without --text, because its own held-out texts are read"
+        )
+    passages = [] if classify else _passages(options, configs)
     findings = []
-    base = None
     for (name, config), run in zip(configs.items(), options.run, strict=True):
-        with console.status(f"{name}: reading {len(passages)} passages"):
-            subjects = of_run(
-                run,
-                options.checkpoint,
-                baseline=True,
-                batch_tokens=options.batch_tokens,
-                console=console,
-            )
-            tuned, untouched = subjects
-            if base not in (None, untouched.fingerprint):
-                raise BadInput(
-                    f"--run {run} is of another base model than {options.run[0]}; "
-                    "accepted: runs of one base and tokenizer"
-                )
-            base = untouched.fingerprint
+        with console.status(f"{name}: reading"):
             step = RunFolder(run).step_of(options.checkpoint)
-            models = (tuned.language_model, untouched.language_model)
-            findings.append(find(name, config, step, *models, passages, templates, options.limit))
+            if classify:
+                found = _find_classifier(name, config, step, run, templates, options, console)
+            else:
+                found = _find(name, config, step, run, passages, templates, options, console)
+            findings.append(found)
     folder = _folder(options)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"base": base, "runs": [finding.to_json() for finding in findings]}
-    write_whole(folder / FINDINGS, json.dumps(content, indent=2, default=float) + "\n")
     first = next(iter(configs.values()))
+    content = {
+        "base": first.model.source,
+        "fingerprint": fingerprint,
+        "runs": [finding.to_json() for finding in findings],
+    }
+    text = json.dumps(finite(content), indent=2, default=float)
+    write_whole(folder / FINDINGS, f"{text}\n")
     write_whole(folder / PAGE, audit_page(first.model.source, findings))
     for run, finding in zip(options.run, findings, strict=True):
         card = add_to_card(RunFolder(run), finding)
         if card is not None:
             console.print(f"added to {card}", highlight=False, soft_wrap=True)
     return folder / PAGE
+
+
+def _find(
+    name: str,
+    config: RunConfig,
+    step: int,
+    run: str,
+    passages: Sequence[str],
+    templates: Sequence[Any],
+    options: AuditOptions,
+    console: Console,
+) -> Findings:
+    """The findings on the run of a language model."""
+    subjects = language_models.of_run(
+        run,
+        options.checkpoint,
+        baseline=True,
+        batch_tokens=options.batch_tokens,
+        console=console,
+    )
+    models = [subject.language_model for subject in subjects]
+    return find(name, config, step, *models, passages, templates, options.limit)
+
+
+def _find_classifier(
+    name: str,
+    config: RunConfig,
+    step: int,
+    run: str,
+    templates: Sequence[Any],
+    options: AuditOptions,
+    console: Console,
+) -> ClassifierFindings:
+    """The findings on the run of a classifier."""
+    subjects = classifiers.of_run(run, options.checkpoint, baseline=True, console=console)
+    return find_classifier(name, config, step, *subjects, templates, options.limit)
+
+
+def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:
+    """Check that all runs have the base, tokenizer and task of the first; hash its weights."""
+    first = None
+    for run, config in zip(runs, configs, strict=True):
+        tokenizer = data.load_tokenizer(
+            config.model.tokenizer or config.model.source, config.model.revision
+        )
+        weights = models.fingerprint(config.model.source, config.model.revision)
+        base = (config.model.task, weights, tokenizer_fingerprint(tokenizer))
+        if first not in (None, base):
+            raise BadInput(
+                f"--run {run} is of another base model than {runs[0]}; "
+                "accepted: runs of one base, tokenizer and task"
+            )
+        first = base
+    return first[1]
 
 
 def _names(runs: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,11 @@ import numpy as np
 from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.evaluation.bias.counterfactuals import measure_gaps
+from balora_jax.evaluation.inheritance.classes import (
+    ClassBalance,
+    measure_balance,
+    predicted_answers,
+)
 from balora_jax.evaluation.inheritance.collapse import EffectiveRanks, measure_ranks
 from balora_jax.evaluation.inheritance.drift import Drift, measure_drift
 from balora_jax.evaluation.inheritance.geometry import Geometry, measure_geometry
@@ -39,6 +44,55 @@ DRIFT = "drift (KL)"
 
 
 @dataclasses.dataclass(frozen=True)
+class AnswerClasses:
+    """Held-out prompts whose right answers are frequent, and so can be taken as classes.
+
+    Attributes:
+      names: the answers.
+      answers: their tokens.
+      prompts: the tokens of each prompt.
+      labels: [prompts], the index of each right answer.
+    """
+
+    names: tuple[str, ...]
+    answers: Sequence[Sequence[int]]
+    prompts: Sequence[Sequence[int]]
+    labels: Sequence[int]
+
+    @classmethod
+    def of(cls, model: LanguageModel, pairs: Sequence[Pair]) -> "AnswerClasses | None":
+        """Choose the classes.
+
+        Args:
+          model: its tokenizer is used.
+          pairs: held-out prompts and answers.
+
+        Returns:
+          The classes; None if fewer than two answers are frequent.
+        """
+        texts = [_decode(model, answer) for _, answer in pairs]
+        names = frequent_answers(texts)
+        if not names:
+            return None
+        chosen = [index for index, text in enumerate(texts) if text in names]
+        return cls(
+            names,
+            [pairs[texts.index(name)][1] for name in names],
+            [pairs[index][0] for index in chosen],
+            [names.index(texts[index]) for index in chosen],
+        )
+
+    def balance(self, model: LanguageModel) -> ClassBalance:
+        """Count the likeliest of the answers."""
+        predictions = predicted_answers(model, self.prompts, self.answers)
+        return measure_balance(predictions, self.labels, self.names)
+
+    def separation(self, model: LanguageModel) -> Separation:
+        """Measure how far apart the model keeps the prompts."""
+        return measure_separation(answer_states(model, self.prompts), self.labels, self.names)
+
+
+@dataclasses.dataclass(frozen=True)
 class Findings:
     """The findings on one run, beside its base.
 
@@ -49,6 +103,9 @@ class Findings:
       drift: on general text.
       ranks: the effective ranks on that text.
       base_ranks: those of the base.
+      balance: of the answers to held-out prompts among the frequent ones; None if fewer than two
+        are frequent.
+      base_balance: that of the base.
       separation: of the most frequent right answers of the held-out set; None if fewer than two
         are frequent.
       base_separation: that of the base.
@@ -69,6 +126,8 @@ class Findings:
     drift: Drift
     ranks: EffectiveRanks
     base_ranks: EffectiveRanks
+    balance: ClassBalance | None
+    base_balance: ClassBalance | None
     separation: Separation | None
     base_separation: Separation | None
     geometry: Geometry | None
@@ -124,6 +183,7 @@ def find(
         if LOSS in curve.points[0].measures:
             best = best_trade_off(curve, loss=_task_loss(curve), drift=DRIFT)
         geometry = measure_geometry(tuned.params, tuned.lora)
+    classes = AnswerClasses.of(tuned, held_out)
     examples, wrong = _training_pairs(config, tuned, limit)
     noise = measure_noise(base, tuned, examples, wrong)
     return Findings(
@@ -133,8 +193,10 @@ def find(
         drift=measure_drift(base, tuned, passages),
         ranks=measure_ranks(tuned, passages),
         base_ranks=measure_ranks(base, passages),
-        separation=_separation(tuned, held_out),
-        base_separation=_separation(base, held_out),
+        balance=None if classes is None else classes.balance(tuned),
+        base_balance=None if classes is None else classes.balance(base),
+        separation=None if classes is None else classes.separation(tuned),
+        base_separation=None if classes is None else classes.separation(base),
         geometry=geometry,
         noise=noise,
         suspects=tuple(_text(tuned, examples[suspect.example]) for suspect in noise.suspects),
@@ -145,17 +207,6 @@ def find(
         world=tiny_world_measures(config.data, tuned),
         base_world=tiny_world_measures(config.data, base),
     )
-
-
-def _separation(model: LanguageModel, pairs: Sequence[Pair]) -> Separation | None:
-    """The separation of the frequent answers, where there are some."""
-    answers = [_decode(model, answer) for _, answer in pairs]
-    classes = frequent_answers(answers)
-    if not classes:
-        return None
-    chosen = [index for index, answer in enumerate(answers) if answer in classes]
-    states = answer_states(model, [pairs[index][0] for index in chosen])
-    return measure_separation(states, [classes.index(answers[index]) for index in chosen], classes)
 
 
 def _task_loss(curve: RewindCurve) -> Callable[[Mapping[str, float]], float]:

@@ -2,85 +2,89 @@
 
 from collections.abc import Sequence
 
+from balora_jax.evaluation.inheritance.classes import ClassBalance
 from balora_jax.evaluation.statistics import Interval
 from balora_jax.evaluation.tiny_world.probes import TITLES
 from balora_jax.reporting.page import Passage, Passages, Picture, Section, Table, render
+from balora_jax.runs.audit import texts
+from balora_jax.runs.audit.classifier import ClassifierFindings
 from balora_jax.runs.audit.language_model import Findings
 from balora_jax.runs.audit.pictures import layers_picture, rewind_picture, separation_picture
 
-INTRO = (
-    "{count} of {source}, beside the model as it was. Values in parentheses are 95 % intervals "
-    "over passages or items; they say nothing about other texts."
-)
-DRIFT_TEXT = (
-    "How differently does each run read general text ({passages} passages, {tokens:,} tokens)? "
-    "KL(base || run) is 0 only if every prediction is the same. Forgetting is the change of the "
-    "loss on that text: above 0, the text is less expected than before. Neither can say whether "
-    "knowledge or style has changed: read the passages."
-)
-COLLAPSE_TEXT = (
-    "How many directions does each model use on the general text? The effective rank is the "
-    "exponential of the entropy of the singular values, over tokens; it depends on the text, and "
-    "is for comparing models on it. A fall of entropy and ranks together points to collapse; "
-    "neither alone does. "
-    "The silhouette says how far apart the last hidden states keep prompts with different answers: "
-    "1 in tight groups, 0 where they overlap, below 0 among those of another answer. Groups that "
-    "drift apart are what training is for; groups that shrink to points lose what else they told."
-)
-CHANGE_TEXT = (
-    "Where does the change lie, and does it follow the directions of the base? The share is the "
-    "part of its squared norm in as many leading directions of the base as it has itself; of a "
-    "random change nearly nothing is there. Intruder dimensions are leading directions of the "
-    "changed kernels that lie near none of the base (cosine below {epsilon}); with many of them, "
-    "models have been found to forget more (arXiv 2410.21228). Undecided ones need more of the "
-    "base's directions than were computed. A small norm is no proof of a small effect."
-)
-NOISE_TEXT = (
-    "Has a run learned wrong answers by heart? Rows of the training set with a field truth tell "
-    "which answers are wrong; the share is of those whose every token is the likeliest. Below are "
-    "the training examples that neither the base nor training explains: wrong answers are among "
-    "them, and rare right ones."
-)
-REWIND_TEXT = (
-    "What if only a part of the change is kept? Scale 0 is the base, 1 the run. The suggested "
-    "scale has the least drift among those that keep nine tenths of the gain in right answers (in "
-    "held-out loss, where no whole answer is ever right); "
-    "balora export --run DIR --scale S --out DIR2 keeps it."
-)
-TEMPLATE_TEXT = (
-    "The user's own templates. A gap by itself is no bias: words have frequencies. The change from "
-    "the base is what fine-tuning did."
-)
-WORLD_TEXT = (
-    "This is a tiny world, in which every defect is planted and known: the planted share, and the "
-    "interval in which a model that learned it exactly would be measured."
-)
+# Sections on what both kinds of runs have.
+AnyFindings = Findings | ClassifierFindings
 
 
-def audit_page(source: str, findings: Sequence[Findings]) -> str:
+def audit_page(source: str, findings: Sequence[AnyFindings]) -> str:
     """Render the page.
 
     Args:
       source: the name of the base model.
-      findings: of each run, `balora_jax.runs.audit.Findings`.
+      findings: of each run; all of language models, or all of classifiers.
 
     Returns:
       The HTML.
     """
     count = "One run" if len(findings) == 1 else f"{len(findings)} runs"
-    sections = [
-        _drift(findings),
-        _collapse(findings),
-        _noise(findings),
-        _change(findings),
-        _rewind(findings),
-    ]
+    if isinstance(findings[0], ClassifierFindings):
+        first = [_moved(findings), _predicted(findings), _classifier_collapse(findings)]
+        intro = texts.CLASSIFIER_INTRO
+    else:
+        first = [_drift(findings), _collapse(findings)]
+        intro = texts.INTRO
+    sections = [*first, _noise(findings), _change(findings), _rewind(findings)]
     if findings[0].gaps:
         sections.append(_templates(findings))
-    if any(finding.world for finding in findings):
+    if any(getattr(finding, "world", None) for finding in findings):
         sections.append(_world(findings))
-    intro = INTRO.format(count=count, source=source)
+    intro = intro.format(count=count, source=source)
     return render("What did fine-tuning inherit?", intro, tuple(sections))
+
+
+def _moved(findings: Sequence[ClassifierFindings]) -> Section:
+    rows = tuple(
+        (
+            f"{finding.name} ({finding.method}, step {finding.step})",
+            _shown(finding.drift.distance),
+            f"{finding.drift.alignment:.3f}",
+        )
+        for finding in findings
+    )
+    header = ("run", "1 - cosine", "CKA")
+    text = texts.MOVED.format(texts=findings[0].texts)
+    return Section("Drift of the encoder", text, (Table(header, rows),))
+
+
+def _predicted(findings: Sequence[ClassifierFindings]) -> Section:
+    balances = [("step 0", findings[0].base_balance)]
+    balances += [(finding.name, finding.balance) for finding in findings]
+    return Section("Predicted classes", texts.PREDICTED, (_balance_table(balances),))
+
+
+def _balance_table(balances: Sequence[tuple[str, ClassBalance]]) -> Table:
+    """The shares of predicted classes of each model, beside the right ones."""
+    _, first = balances[0]
+    rows = [("right", *(f"{share:.3f}" for share in first.right), "", "")]
+    rows += [
+        (
+            name,
+            *(_shown(share) for share in balance.predicted),
+            f"{balance.entropy:.3f}",
+            _shown(balance.accuracy),
+        )
+        for name, balance in balances
+    ]
+    header = ("predicted by", *first.classes, "entropy of the shares, nats", "accuracy")
+    return Table(header, tuple(rows))
+
+
+def _classifier_collapse(findings: Sequence[ClassifierFindings]) -> Section:
+    first = findings[0]
+    rows = [("step 0", _shown(first.base_entropy), f"{first.base_rank:.1f}")]
+    rows += [(finding.name, _shown(finding.entropy), f"{finding.rank:.1f}") for finding in findings]
+    header = ("model", "entropy of predictions, nats", "effective rank of the head's inputs")
+    parts = (Table(header, tuple(rows)), *_separation(findings))
+    return Section("Representation collapse", texts.CLASSIFIER_COLLAPSE, parts)
 
 
 def _drift(findings: Sequence[Findings]) -> Section:
@@ -96,16 +100,15 @@ def _drift(findings: Sequence[Findings]) -> Section:
                 _shown(drift.agreement),
                 f"{drift.perplexity_before:.2f} → {drift.perplexity_after:.2f}",
                 _shown(drift.forgetting, sign=True),
-                f"{drift.entropy_before.value:.3f} → {drift.entropy_after.value:.3f}",
             )
         )
         opened.append(_most_changed(finding))
     header = (
         "run", "KL(base || run)", "KL(run || base)", "same likeliest token", "perplexity",
-        "forgetting, nats", "entropy, nats",
+        "forgetting, nats",
     )  # fmt: skip
     first = findings[0].drift
-    text = DRIFT_TEXT.format(passages=first.passages, tokens=first.tokens)
+    text = texts.DRIFT.format(passages=first.passages, tokens=first.tokens)
     return Section("Knowledge drift", text, (Table(header, tuple(rows)), *opened))
 
 
@@ -142,11 +145,17 @@ def _collapse(findings: Sequence[Findings]) -> Section:
         for finding in findings
     ]
     header = ("model", "entropy, nats", "effective rank of hidden states", "of logits")
-    parts = (Table(header, tuple(rows)), *_separation(findings))
-    return Section("Representation collapse", COLLAPSE_TEXT, parts)
+    parts = [Table(header, tuple(rows))]
+    known = [finding for finding in findings if finding.balance is not None]
+    if known:
+        balances = [("base", known[0].base_balance)]
+        balances += [(finding.name, finding.balance) for finding in known]
+        parts.append(_balance_table(balances))
+    parts += _separation(findings)
+    return Section("Representation collapse", texts.COLLAPSE, tuple(parts))
 
 
-def _separation(findings: Sequence[Findings]) -> tuple[Table | Picture, ...]:
+def _separation(findings: Sequence[AnyFindings]) -> tuple[Table | Picture, ...]:
     """The silhouettes and pictures of the runs whose held-out answers form classes."""
     known = [finding for finding in findings if finding.separation is not None]
     if not known:
@@ -155,11 +164,11 @@ def _separation(findings: Sequence[Findings]) -> tuple[Table | Picture, ...]:
     separations = [("base", first)]
     separations += [(finding.name, finding.separation) for finding in known]
     rows = tuple((name, _shown(separation.silhouette)) for name, separation in separations)
-    note = f"Of {len(first.labels)} held-out prompts, by their {len(first.classes)} answers."
+    note = f"Of {len(first.labels)} held-out examples of {len(first.classes)} classes."
     return Table(("model", "silhouette"), rows, note), separation_picture(separations)
 
 
-def _noise(findings: Sequence[Findings]) -> Section:
+def _noise(findings: Sequence[AnyFindings]) -> Section:
     rows = []
     opened = []
     for finding in findings:
@@ -174,10 +183,12 @@ def _noise(findings: Sequence[Findings]) -> Section:
         opened.append(Passages(f"{finding.name}: answers that may be wrong", tuple(items)))
     header = ("run", "known-wrong answers", "said by the base", "said by the run")
     tables = (Table(header, tuple(rows)),) if rows else ()
-    return Section("Noise fitting", NOISE_TEXT, (*tables, *opened))
+    is_classifier = isinstance(findings[0], ClassifierFindings)
+    text = texts.CLASSIFIER_NOISE if is_classifier else texts.NOISE
+    return Section("Noise fitting", text, (*tables, *opened))
 
 
-def _change(findings: Sequence[Findings]) -> Section:
+def _change(findings: Sequence[AnyFindings]) -> Section:
     changed = [finding for finding in findings if finding.geometry is not None]
     if not changed:
         return Section("The change", "These runs trained every weight: there is no adapter.")
@@ -199,12 +210,12 @@ def _change(findings: Sequence[Findings]) -> Section:
         "run", "norm / base's", "share in leading inputs", "in leading outputs",
         "intruder dimensions",
     )  # fmt: skip
-    text = CHANGE_TEXT.format(epsilon=changed[0].geometry.epsilon)
+    text = texts.CHANGE.format(epsilon=changed[0].geometry.epsilon)
     parts = (Table(header, tuple(rows)), layers_picture(changed))
     return Section("The change", text, parts)
 
 
-def _rewind(findings: Sequence[Findings]) -> Section:
+def _rewind(findings: Sequence[AnyFindings]) -> Section:
     curves = [finding for finding in findings if finding.curve is not None]
     if not curves:
         return Section("The rewind curve", "These runs trained every weight: there is no adapter.")
@@ -216,17 +227,17 @@ def _rewind(findings: Sequence[Findings]) -> Section:
             values = [f"{point.measures[name]:.4f}" for name in names if name in point.measures]
             rows.append((f"{finding.name} × {point.scale:g}{best}", *values))
     parts = (rewind_picture(curves, names), Table(("run × scale", *names), tuple(rows)))
-    return Section("The rewind curve", REWIND_TEXT, parts)
+    return Section("The rewind curve", texts.REWIND, parts)
 
 
-def _templates(findings: Sequence[Findings]) -> Section:
+def _templates(findings: Sequence[AnyFindings]) -> Section:
     base = findings[0].base_gaps
     rows = tuple(
         (name, _shown(base[name]), *(_shown(finding.gaps[name]) for finding in findings))
         for name in base
     )
     header = ("measure", "base", *(finding.name for finding in findings))
-    return Section("Templates", TEMPLATE_TEXT, (Table(header, rows),))
+    return Section("Templates", texts.TEMPLATE, (Table(header, rows),))
 
 
 def _world(findings: Sequence[Findings]) -> Section:
@@ -241,7 +252,7 @@ def _world(findings: Sequence[Findings]) -> Section:
         after = [f"{finding.world[name].value:.3f}" for finding in known]
         rows.append((title.strip(), planted, f"{before.value:.3f}", *after))
     header = ("measure", "planted", "base", *(finding.name for finding in known))
-    return Section("Known answers", WORLD_TEXT, (Table(header, tuple(rows)),))
+    return Section("Known answers", texts.WORLD, (Table(header, tuple(rows)),))
 
 
 def _shown(interval: Interval, *, sign: bool = False) -> str:

@@ -50,6 +50,8 @@ def layers_picture(findings: Sequence[Findings]) -> Picture:
         axes.set_xlabel("layer")
         axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
+    if not any(finding.geometry.intruders for finding in findings):
+        intruders.set_ylim(0, 1)
     sizes.set_title("norm of the change / of the base")
     intruders.set_title("intruder dimensions")
     sizes.legend()
@@ -75,12 +77,13 @@ def separation_picture(separations: Sequence[tuple[str, Separation]]) -> Picture
         axes.set_xticks([])
         axes.set_yticks([])
     panels[0].legend(fontsize="small")
-    return _picture(figure, "t-SNE of the last hidden states of held-out prompts, by right answer.")
+    return _picture(figure, "t-SNE of the last hidden states of held-out examples, by class.")
 
 
 def _panels(count: int) -> tuple[Figure, list]:
     width, height = PANEL
-    columns = min(count, COLUMNS)
+    # Four are two rows of two, not three and one.
+    columns = 2 if count == 4 else min(count, COLUMNS)
     rows = -(-count // columns)
     size = (width * columns, height * rows)
     figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from balora_jax import data
-from balora_jax.evaluation.inheritance.collapse import effective_rank, measure_ranks
+from balora_jax.evaluation.inheritance.collapse import (
+    effective_rank,
+    feature_rank,
+    measure_ranks,
+)
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.models import load_pretrained
 
@@ -16,6 +20,12 @@ PASSAGES = ["1+1=2", "a longer passage of text, with letters", "x", "9" * 200]
 )
 def test_equal_directions_are_counted(values, expected):
     assert effective_rank(np.array(values)) == pytest.approx(expected)
+
+
+def test_the_rank_of_features_is_that_of_their_singular_values():
+    features = np.random.default_rng(0).normal(size=(20, 7)) * np.arange(1, 8)
+    expected = effective_rank(np.linalg.svd(features, compute_uv=False))
+    assert feature_rank(features) == pytest.approx(expected)
 
 
 def test_ranks_are_those_of_whole_matrices(tiny_llama):
