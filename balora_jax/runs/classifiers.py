@@ -58,8 +58,9 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, console: Console) -> li
     config = folder.read_config()
     if baseline and config.method == "full":
         raise BadInput(
-            f"--run {folder.path} trained every weight (method full), and the weights of step 0 "
-            "are not beside it; accepted: without --baseline, or a run with adapters"
+            f"--run {folder.path} trained every weight of a classifier (method full), and has not "
+            "those of step 0 to compare with; accepted: a run with adapters, or balora evaluate "
+            "without --baseline"
         )
     student, state, step = reopen(folder, config, checkpoint)
     if not folder.summary.exists():
@@ -117,7 +118,7 @@ def _first_head(folder: RunFolder, head: Tree) -> Tree:
     first = checkpoints.restore_initial(head, "head")
     if first is None:
         raise BadInput(
-            f"{folder.checkpoints} has not the head of step 0; accepted: without --baseline, or a "
-            "run that saved it"
+            f"{folder.checkpoints} has no head of step 0 to compare with; accepted: a run "
+            "that saved it, in checkpoints/initial/head"
         )
     return first

@@ -56,7 +56,7 @@ def of_run(
     if config.model.task != "causal-lm":
         raise BadInput(
             f"--run {folder.path} is of model.task {config.model.task}; "
-            "accepted: a run of causal-lm"
+            "accepted: a run of causal-lm or sequence-classification"
         )
     student, state, step = reopen(folder, config, checkpoint)
     if not folder.summary.exists():
