@@ -17,7 +17,7 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, e
 # XLA's name for memory that a device lacks, within the messages of its exceptions.
 DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
 INTERRUPTED = 130
-# The exit code of a program that ends by SIGPIPE: nobody reads the output any more.
+# As after SIGPIPE: nobody reads the output any more.
 UNREAD = 141
 
 
@@ -43,6 +43,7 @@ def train(arguments: Sequence[str]) -> None:
     config = read_config(arguments)
     check_output("output.dir", config.output.dir)
     from balora_jax.runs.finetune import finetune
+    from balora_jax.training.interrupt import stopped_code
     from balora_jax.training.run_folder import RunFolder
 
     if config.output.resume:
@@ -51,7 +52,11 @@ def train(arguments: Sequence[str]) -> None:
             folder.check_config_file(file)
         if not folder.config.exists():
             print(f"{folder.path} holds no run to resume: it starts there")
-    finetune(config)
+    summary = finetune(config)
+    if summary is None:
+        # It can be resumed, but it is not done: what comes next in a script must not begin.
+        _flush()
+        sys.exit(stopped_code())
 
 
 def quickstart(arguments: Sequence[str]) -> None:

@@ -16,11 +16,19 @@ class OutputConfig:
     keep: int = 2
     """Number of latest checkpoints to keep, besides the best by held-out loss."""
     resume: bool = False
-    """Resume the run in dir, if there is one."""
+    """Resume the run in dir, if there is one; with more training.steps or epochs, extend it."""
+    overwrite: bool = False
+    """Delete the run in dir, if there is one, and start anew."""
     merge: bool = False
     """Also write merged/, the whole model with the adapters merged into its weights."""
 
     def __post_init__(self) -> None:
+        require(
+            not (self.resume and self.overwrite),
+            "output.resume and output.overwrite",
+            [True, True],
+            "one of the two",
+        )
         at_least_one = "a whole number of at least 1"
         require(self.save_every >= 1, "output.save_every", self.save_every, at_least_one)
         require(self.keep >= 1, "output.keep", self.keep, at_least_one)

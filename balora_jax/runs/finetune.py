@@ -191,6 +191,13 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
 
+    if run.extended_from is not None:
+        console.print(
+            f"note: the run is extended from {run.extended_from:,} to {run.steps:,} updates: from "
+            "here on its schedules are those of a run of that length",
+            highlight=False,
+            soft_wrap=True,
+        )
     # All checks are done; from here on the run writes.
     begin_writing(run, lock, inputs)
     if checkpoints is None:
@@ -266,8 +273,13 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
       BadInput: another process writes in the folder, or has begun a run there.
     """
     lock.acquire()
-    if not run.resumes and jax.process_index() == 0:
-        require_new(run)
+    if jax.process_index() == 0:
+        if run.config.output.overwrite:
+            run.folder.clear()
+        elif not run.resumes:
+            require_new(run)
+        if run.extended_from is not None:
+            run.folder.begin_extension(run.extended_from)
     run.folder.create(run.config, inputs)
 
 

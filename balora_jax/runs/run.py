@@ -34,6 +34,7 @@ class Run:
       tokenizer: the tokenizer of the model.
       task: the data sets and their batches and evaluation.
       steps: updates in the run.
+      extended_from: the updates that the run had before, if it now has more; None otherwise.
     """
 
     config: RunConfig
@@ -43,6 +44,7 @@ class Run:
     tokenizer: object
     task: Task
     steps: int
+    extended_from: int | None = None
 
 
 def set_up(config: RunConfig) -> Run:
@@ -68,10 +70,21 @@ def set_up(config: RunConfig) -> Run:
         config.model.tokenizer or config.model.source, config.model.revision
     )
     task = TASKS[config.model.task](config, tokenizer)
-    steps = config.training.steps or data.steps_for(
-        config.training.epochs, task.examples, config.training.batch_size
-    )
-    return Run(config, mesh, folder, resumes, tokenizer, task, steps)
+    steps = _steps(config, task)
+    before = _steps(folder.read_config(), task) if resumes else steps
+    if steps < before:
+        raise BadInput(
+            f"training has {steps} updates, and the run in {folder.path} has {before}; accepted: "
+            "as many, or more, which extends that run"
+        )
+    extended_from = before if steps > before else None
+    return Run(config, mesh, folder, resumes, tokenizer, task, steps, extended_from)
+
+
+def _steps(config: RunConfig, task: Task) -> int:
+    """The updates of a run."""
+    training = config.training
+    return training.steps or data.steps_for(training.epochs, task.examples, training.batch_size)
 
 
 def check_lengths(positions: int | None, length: int) -> None:

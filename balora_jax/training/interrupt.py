@@ -11,8 +11,9 @@ from types import FrameType
 HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
 ENDING = (signal.SIGTERM, *HANGUP)
 SHOW_CURSOR = b"\x1b[?25h"
-# The signals that have asked for a stop in this process; from then on only the main thread acts.
-REQUESTED: set[int] = set()
+# The signals that have asked for a stop in this process, in order; from then on only the main
+# thread acts.
+REQUESTED: list[int] = []
 Handler = Callable[[int, FrameType | None], object]
 
 
@@ -39,13 +40,23 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.given = True
-        REQUESTED.add(number)
+        REQUESTED.append(number)
         self._replaced[number].close()
 
     def __exit__(self, *_: object) -> None:
         """Restore the handlers."""
         for replaced in self._replaced.values():
             replaced.close()
+
+
+def stopped_code() -> int:
+    """Return the exit code of a run that has saved and stopped as it was asked to.
+
+    Returns:
+      128 + the number of the signal that asked first: 130 for Ctrl-C, 143 for SIGTERM; that of
+      SIGPIPE where nobody read the output.
+    """
+    return 128 + (REQUESTED[0] if REQUESTED else signal.SIGPIPE)
 
 
 @contextlib.contextmanager

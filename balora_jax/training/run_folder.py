@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ CHANGEABLE = frozenset(
         "output.keep",
         "output.resume",
         "output.merge",
+        "output.overwrite",
         "training.eval_every",
         "data.eval_ood",
         "data.predict",
@@ -37,6 +39,9 @@ CHANGEABLE = frozenset(
         "evaluation.probe_limit",
     }
 )
+
+# The options of a run's length, which more of extends it.
+LENGTH = frozenset({"training.steps", "training.epochs"})
 
 
 class RunFolder:
@@ -94,11 +99,13 @@ class RunFolder:
                 f"output.dir {self.path} holds files that are no run's; "
                 "accepted: a new or empty folder"
             )
+        if config.output.overwrite:
+            return False
         # A run that ended before its first checkpoint has nothing to lose.
         if not config.output.resume and SavedCheckpoints(self.checkpoints).steps():
             raise BadInput(
                 f"output.dir {self.path} holds another run; accepted: a new folder, "
-                "or --output.resume to resume that run"
+                "--output.resume to resume that run, or --output.overwrite to delete it"
             )
         self._check_same(config)
         self._check_kinds()
@@ -146,6 +153,8 @@ class RunFolder:
         if config.training.patience is not None:
             # Early stopping depends on how often the run is evaluated.
             changeable = CHANGEABLE - {"training.eval_every"}
+        # Of their number of updates `runs.run` decides, which knows the size of the data.
+        changeable = changeable | LENGTH
         keys = sorted((before.keys() | now.keys()) - changeable)
         changed = [
             f"{key} was {_in_yaml(before.get(key))}, is {_in_yaml(now.get(key))}"
@@ -216,6 +225,28 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.config, with_own_hash(_as_yaml(config)))
             write_whole(self.fingerprints, json.dumps(fingerprints, indent=2) + "\n")
+
+    def begin_extension(self, steps: int) -> None:
+        """Set the summary of a finished run aside, because the run goes on.
+
+        Args:
+          steps: the updates that it had.
+        """
+        if self.summary.is_file():
+            self.summary.rename(self.summary.with_name(f"summary-{steps}.json"))
+
+    def clear(self) -> None:
+        """Delete the files of the run in the folder, and nothing else.
+
+        Killed half-way, it leaves a run without checkpoints, which the same command starts again.
+        """
+        earlier = self.path.glob("summary-*.json")
+        folders = (self.checkpoints, self.adapter, self.merged, self.plots, self.predictions)
+        for folder in (*folders, self.path / "tensorboard"):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+        for file in (self.summary, *earlier, self.metrics, self.fingerprints, self.config):
+            file.unlink(missing_ok=True)
 
     def check_fingerprints(self, now: dict[str, str]) -> None:
         """Compare the fingerprints of a run's inputs with those of the run in the folder.
