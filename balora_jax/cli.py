@@ -109,6 +109,16 @@ def generate(arguments: Sequence[str]) -> None:
     generate_texts(options)
 
 
+def predict(arguments: Sequence[str]) -> None:
+    """Run `balora predict`."""
+    from balora_jax.config.commands import predict_options
+
+    options = predict_options(arguments, COMMANDS["predict"].help)
+    from balora_jax.runs.predict import predict as predict_rows
+
+    print(predict_rows(options))
+
+
 def evaluate(arguments: Sequence[str]) -> None:
     """Run `balora evaluate`."""
     from balora_jax.config.commands import evaluate_options
@@ -160,6 +170,11 @@ COMMANDS = {
         generate,
         "continue prompts (--run DIR or --model SOURCE, --prompt TEXT or --prompts FILE, "
         "--compare)",
+    ),
+    "predict": Command(
+        predict,
+        "answer the rows of a file: classes with probabilities, scores or text "
+        "(--run DIR --data FILE --out FILE)",
     ),
     "evaluate": Command(
         evaluate,

@@ -12,6 +12,7 @@ from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
 from balora_jax.config.paths import FOLDER, check_output, check_path
+from balora_jax.config.predict import PredictOptions
 from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
@@ -134,6 +135,21 @@ def generate_options(arguments: Sequence[str], description: str) -> GenerateOpti
     parser = make_parser("generate", description)
     add_options(parser, GenerateOptions)
     return build(GenerateOptions, parse(parser, arguments))
+
+
+def predict_options(arguments: Sequence[str], description: str) -> PredictOptions:
+    """Parse the arguments of `balora predict`; names of options may have hyphens.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option is missing or cannot be used.
+    """
+    parser = make_parser("predict", description)
+    add_options(parser, PredictOptions)
+    return build(PredictOptions, parse(parser, _with_underscores(arguments)))
 
 
 def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOptions:

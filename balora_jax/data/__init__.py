@@ -14,7 +14,7 @@ from balora_jax.data.orders import (
     shuffled_order,
     windowed_order,
 )
-from balora_jax.data.pairs import prepare, tokenize
+from balora_jax.data.pairs import prepare, tokenize, tokenize_prompts
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.submission import write_predictions
@@ -66,6 +66,7 @@ __all__ = [
     "text_task",
     "token_ids",
     "tokenize",
+    "tokenize_prompts",
     "train_batches",
     "windowed_order",
     "write_predictions",

@@ -1,7 +1,7 @@
 """The fields of a data set's rows, and the text they hold for a template."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from balora_jax.data.prompts import ROLES, Template
@@ -27,19 +27,41 @@ def read_fields(
       BadInput: a role is unknown, a field is missing (the message lists the fields), or a field
         holds no text.
     """
-    sources = _field_of_each_name(rows, template, fields)
+    sources = _field_of_each_name(rows, fields, (*template.names, "response"))
+    for index, row in enumerate(rows):
+        yield {name: _text(row, field, name, rows, index) for name, field in sources.items()}
+
+
+def read_prompt_fields(
+    rows: Rows, template: Template, fields: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    """Read the values that a template's prompts need, of rows without answers.
+
+    Args:
+      rows: from `load_rows`.
+      template: from `make_template`.
+      fields: as for `read_fields`; the response's is not read.
+
+    Yields:
+      For each row the text of every name of the template, and of `input` if `fields` has it.
+
+    Raises:
+      BadInput: as `read_fields`.
+    """
+    asked = {role: field for role, field in fields.items() if role != "response"}
+    sources = _field_of_each_name(rows, asked, template.names)
     for index, row in enumerate(rows):
         yield {name: _text(row, field, name, rows, index) for name, field in sources.items()}
 
 
 def _field_of_each_name(
-    rows: Rows, template: Template, fields: Mapping[str, str]
+    rows: Rows, fields: Mapping[str, str], names: Sequence[str]
 ) -> dict[str, str]:
     unknown = sorted(set(fields) - set(ROLES))
     if unknown:
         raise BadInput(f"data.fields has {listed(unknown)}; accepted: {', '.join(ROLES)}")
     sources = dict(fields)
-    for name in (*template.names, "response"):
+    for name in names:
         sources[name] = fields.get(name, name)
     rows.require(sorted(set(sources.values())), note=" (data.fields, data.template)")
     return sources

@@ -8,9 +8,9 @@ import numpy as np
 
 from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples, starts_of
-from balora_jax.data.fields import read_fields
+from balora_jax.data.fields import read_fields, read_prompt_fields
 from balora_jax.data.prompts import Template, make_template
-from balora_jax.data.sources import load_rows
+from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.tokenizer import token_ids
 from balora_jax.errors import BadInput
 
@@ -44,6 +44,35 @@ def prepare(
         )
     texts = read_fields(rows, template, config.fields)
     return tokenize(texts, template, tokenizer, max_length=config.max_length, source=rows.source)
+
+
+def tokenize_prompts(
+    rows: Rows, config: DataConfig, template: Template, tokenizer: Any
+) -> list[list[int]]:
+    """Tokenize the prompts of rows, which need no answers, as in training.
+
+    Args:
+      rows: from `load_rows`.
+      config: the fields of the template's names.
+      template: from `make_template`.
+      tokenizer: a Hugging Face tokenizer.
+
+    Returns:
+      The tokens of each prompt.
+
+    Raises:
+      BadInput: a field is missing or holds no text, or a prompt has no tokens.
+    """
+    texts = read_prompt_fields(rows, template, config.fields)
+    start = _start_tokens(tokenizer) if template.adds_special_tokens else []
+    rendered = [template.render(text) for text in texts]
+    prompts = [start + ids for ids in _token_ids(tokenizer, rendered)] if rendered else []
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise BadInput(
+                f"{rows.where(index)}: the prompt has no tokens; accepted: a text of at least one"
+            )
+    return prompts
 
 
 def tokenize(

@@ -271,13 +271,48 @@ class LanguageModel:
         Raises:
           BadInput: the model has not that many positions.
         """
+        encoded = [self.encode(prompt) or [self._prefix] for prompt in prompts]
+        sampling = {"temperature": temperature, "top_p": top_p, "seed": seed}
+        end = self.tokenizer.eos_token_id
+        yield from self.token_continuations(
+            encoded, max_new_tokens=max_new_tokens, stop=stop, end=end, **sampling
+        )
+
+    def token_continuations(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        end: int | None,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[tuple[int, str]]:
+        """Continue tokenized prompts, as `continuations` does texts.
+
+        Args:
+          prompts: the tokens of each, at least one; of one that leaves no room the last are read.
+          max_new_tokens: as for `generate`.
+          end: the token that ends a continuation; None for none.
+          stop: as for `generate`.
+          temperature: as for `generate`.
+          top_p: as for `generate`.
+          seed: as for `continuations`.
+
+        Yields:
+          (the prompt's index, its continuation).
+
+        Raises:
+          BadInput: the model has not that many positions.
+        """
         room = self.max_length - max_new_tokens
         if room < 1:
             raise BadInput(
                 f"{max_new_tokens} new tokens do not fit the model's {self.max_length} positions; "
                 f"accepted: at most {self.max_length - 1}"
             )
-        encoded = [(self.encode(prompt) or [self._prefix])[-room:] for prompt in prompts]
+        encoded = [list(prompt)[-room:] for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
         key = jax.random.key(seed)
         for start in range(0, len(order), ROWS):
@@ -289,6 +324,7 @@ class LanguageModel:
                 rows,
                 max_new_tokens,
                 [text for text in stop if text],
+                end,
                 temperature=temperature,
                 top_p=top_p,
                 key=jax.random.fold_in(key, start),
@@ -296,12 +332,16 @@ class LanguageModel:
             yield from zip(indices, texts, strict=False)
 
     def _continue_batch(
-        self, rows: list[list[int]], count: int, stop: list[str], **sampling: Any
+        self,
+        rows: list[list[int]],
+        count: int,
+        stop: list[str],
+        end: int | None,
+        **sampling: Any,
     ) -> list[str]:
         input_ids, attention_mask = pad_prompts(rows, self.max_length)
         arguments = (self.model, self.params, self.lora, input_ids, attention_mask)
         options = {"max_new_tokens": count, **sampling}
-        end = self.tokenizer.eos_token_id
         if stop:
             # A row goes on after its end, which is cut off, until all have ended.
             return self._until(stream(*arguments, **options), stop, end)

@@ -43,7 +43,7 @@ def copied(finished, tmp_path):
 
 
 def test_an_extended_run_is_the_longer_run(finished, copied, run_arguments, tmp_path, capsys):
-    """Where no schedule depends on the length, in the same bits."""
+    """The bits are the same where no schedule depends on the length."""
     arguments = _arguments(run_arguments, copied, 9, "--output.resume", "true")
     summary = finetune(read_config(arguments))
     assert summary.steps == 9 and _steps(copied) == list(range(1, 10))

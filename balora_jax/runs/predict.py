@@ -1,0 +1,170 @@
+"""Predictions of a run for the rows of a file: classes, scores or text."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from balora_jax import data
+from balora_jax.config import RunConfig
+from balora_jax.config.predict import PredictOptions
+from balora_jax.data import Examples, Rows
+from balora_jax.data.written_rows import as_csv, as_jsonl
+from balora_jax.errors import BadInput
+from balora_jax.evaluation.answers import AnswerEvaluator
+from balora_jax.evaluation.classifier import ClassifierEvaluator
+from balora_jax.runs import language_models
+from balora_jax.runs.export import reopen, say_step
+from balora_jax.training.replacing import write_whole
+from balora_jax.training.run_folder import RunFolder
+
+PREDICTION = "prediction"
+PROBABILITIES = "probabilities"
+WRITERS = {".jsonl": as_jsonl, ".csv": as_csv}
+# What is added to a row.
+Answer = dict[str, Any]
+
+
+def predict(options: PredictOptions, console: Console | None = None) -> pathlib.Path:
+    """Answer every row of a file with a run's model, and write the rows with the answers.
+
+    Args:
+      options: the run, the rows and the file to write.
+      console: where notes and progress are shown; standard error by default.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      BadInput: the folder holds no run, or a row does not fit its task.
+    """
+    console = console or Console(stderr=True)
+    folder = RunFolder(options.run)
+    config = folder.read_config()
+    rows = data.load_rows(
+        options.data, subset=config.data.subset, split=options.split, limit=options.limit
+    )
+    taken = [name for name in (PREDICTION, PROBABILITIES) if name in rows.columns]
+    if taken:
+        raise BadInput(
+            f"{rows.source} has a field {taken[0]}, which is added to each row; accepted: rows "
+            "without it"
+        )
+    answers = TASKS[config.model.task](folder, config, rows, options, console)
+    written = [dict(row) | answer for row, answer in zip(rows, answers, strict=True)]
+    path = pathlib.Path(options.out).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, WRITERS[path.suffix](written))
+    return path
+
+
+def _write_text(
+    folder: RunFolder, config: RunConfig, rows: Rows, options: PredictOptions, console: Console
+) -> Sequence[Answer]:
+    """The answers of a language model to the prompts of its template."""
+    tokenizer = _tokenizer(config)
+    template = data.make_template(config.data.template, tokenizer)
+    prompts = data.tokenize_prompts(rows, config.data, template, tokenizer)
+    [subject] = language_models.of_run(
+        options.run, options.checkpoint, baseline=False, batch_tokens=1, console=console
+    )
+    model = subject.language_model
+    # An answer has whatever room the longest prompt of its batch leaves.
+    longest = max(map(len, prompts), default=0)
+    count = min(options.max_new_tokens, model.max_length - min(longest, model.max_length - 1))
+    continuations = model.token_continuations(
+        prompts,
+        max_new_tokens=count,
+        end=template.ending[0],
+        stop=tuple(options.stop or ()),
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+    )
+    shown = track(
+        continuations,
+        "answers",
+        total=len(prompts),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    texts = dict(shown)
+    return [{PREDICTION: texts[index]} for index in range(len(prompts))]
+
+
+def _classify(
+    folder: RunFolder, config: RunConfig, rows: Rows, options: PredictOptions, console: Console
+) -> Sequence[Answer]:
+    """The classes or scores of a classifier; classes with their probabilities."""
+    task = data.text_task(config.data)
+    texts = data.encode(
+        rows, task, _tokenizer(config), max_length=config.data.max_length, labeled=False
+    )
+    evaluator = ClassifierEvaluator(
+        task, {}, batch_size=options.batch_size, lengths=_lengths(texts, config)
+    )
+    student, state, step = reopen(folder, config, options.checkpoint)
+    say_step(folder, step)
+    outputs = evaluator.outputs(student, state, texts)
+    predictions = evaluator.predictions(outputs)
+    if task.scores is not None:
+        return [{PREDICTION: float(np.clip(value, *task.scores))} for value in predictions]
+    exponentials = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return [
+        {
+            PREDICTION: task.labels[int(prediction)],
+            PROBABILITIES: dict(zip(task.labels, map(float, share), strict=True)),
+        }
+        for prediction, share in zip(predictions, shares, strict=True)
+    ]
+
+
+def _answer(
+    folder: RunFolder, config: RunConfig, rows: Rows, options: PredictOptions, console: Console
+) -> Sequence[Answer]:
+    """The labels or scores that a text-to-text model writes; None where it writes none."""
+    task = data.text_task(config.data)
+    tokenizer = _tokenizer(config)
+    texts = data.encode_with_answers(
+        rows, task, tokenizer, max_length=config.data.max_length, labeled=False
+    )
+    evaluator = AnswerEvaluator(
+        task,
+        {},
+        tokenizer,
+        max_tokens=_longest_answer(task, tokenizer, config),
+        batch_size=options.batch_size,
+        lengths=_lengths(texts, config),
+    )
+    student, state, step = reopen(folder, config, options.checkpoint)
+    say_step(folder, step)
+    found = evaluator.outputs(student, state, texts)
+    if task.scores is not None:
+        return [{PREDICTION: float(score)} for score in found]
+    return [{PREDICTION: None if label < 0 else task.labels[int(label)]} for label in found]
+
+
+def _longest_answer(task: data.TextTask, tokenizer: Any, config: RunConfig) -> int:
+    """The tokens of the longest label; scores may have as many as the run allows."""
+    if task.scores is not None:
+        return config.data.max_length
+    return data.Answers(task, tokenizer).encode(np.arange(len(task.labels))).shape[1]
+
+
+TASKS: Mapping[str, Callable[..., Sequence[Answer]]] = {
+    "causal-lm": _write_text,
+    "sequence-classification": _classify,
+    "seq2seq-lm": _answer,
+}
+
+
+def _tokenizer(config: RunConfig) -> Any:
+    return data.load_tokenizer(config.model.tokenizer or config.model.source, config.model.revision)
+
+
+def _lengths(texts: Examples, config: RunConfig) -> tuple[int, ...]:
+    return data.bucket_lengths(int(texts.lengths.max()), config.data.max_length)
