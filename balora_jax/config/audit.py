@@ -1,5 +1,6 @@
 """The options of `balora audit`."""
 
+import pathlib
 from dataclasses import dataclass
 
 from balora_jax.config.check import require
@@ -34,9 +35,6 @@ class AuditOptions:
     def __post_init__(self) -> None:
         if not self.run:
             raise BadInput("--run names no run; accepted: --run DIR, once for each run")
-        twice = next((run for run in self.run if self.run.count(run) > 1), None)
-        if twice is not None:
-            raise BadInput(f"--run has {twice[:200]} twice; accepted: different runs")
         for name, smallest, largest in (
             ("limit", 1, LARGEST_LIMIT),
             ("batch_tokens", SMALLEST_BATCH, LARGEST_BATCH),
@@ -44,8 +42,12 @@ class AuditOptions:
             value = getattr(self, name)
             fits = smallest <= value <= largest
             require(fits, f"--{name}", value, f"a whole number from {smallest} to {largest}")
+        paths: set[pathlib.Path] = set()
         for run in self.run:
-            check_path("--run", run, kind=FOLDER, must_exist=True)
+            path = check_path("--run", run, kind=FOLDER, must_exist=True).resolve()
+            if path in paths:
+                raise BadInput(f"--run has {run[:200]} twice; accepted: different runs")
+            paths.add(path)
         for name in ("text", "templates"):
             value = getattr(self, name)
             if value is not None:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,15 @@ from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.summary import Summary
+
+
+def plain_console(**options: Any) -> Console:
+    """Make a console that prints texts as they are: names in brackets are no styles, :x: no emoji.
+
+    Args:
+      **options: of rich's Console.
+    """
+    return Console(markup=False, emoji=False, **options)
 
 
 def show_start(

@@ -1,5 +1,6 @@
 """The model card (README.md) of an adapter: its origin, its settings, and the code to load it."""
 
+import pathlib
 from dataclasses import dataclass, field
 
 from balora_jax import data
@@ -140,13 +141,27 @@ def model_card(
     )
 
 
-def is_of_step(card: str, step: int) -> bool:
-    """Tell whether a card is of the whole change at an update.
+def read_card(path: pathlib.Path, step: int) -> str | None:
+    """Read a card, if it is of the whole change at an update.
 
     Args:
-      card: from `model_card`.
+      path: the file.
       step: the update.
+
+    Returns:
+      The card; None where there is none, or another one.
     """
+    if not path.is_file():
+        return None
+    try:
+        card = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        # Somebody else's file.
+        return None
+    return card if _is_of_step(card, step) else None
+
+
+def _is_of_step(card: str, step: int) -> bool:
     line = next((line for line in card.splitlines() if line.startswith("| updates |")), "")
     return line.startswith(f"| updates | {step} of ") and PART not in line
 

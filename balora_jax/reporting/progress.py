@@ -7,6 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from balora_jax.regularizers.terms import REGULARIZERS
+from balora_jax.reporting.console import plain_console
 from balora_jax.training.records import HeldOutRecord, Record, StepRecord
 
 
@@ -30,7 +31,7 @@ class ProgressLine:
           done: updates done before.
           console: where to print; standard output by default.
         """
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._steps = steps
         # Without a terminal a line is printed after every tenth of the run.
         self._every = max(1, steps // 10)

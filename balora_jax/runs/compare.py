@@ -12,6 +12,7 @@ from rich.console import Console
 from balora_jax.config import Method, RunConfig
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, Diverged, reason_of
+from balora_jax.reporting.console import plain_console
 from balora_jax.runs.finetune import finetune
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
@@ -64,7 +65,7 @@ def compare(
     _require_different_seeds(seeds)
     _require_different_methods(methods)
     _require_different_rates(rates)
-    console = console or Console()
+    console = console or plain_console()
     folder = pathlib.Path(out).expanduser()
     for name in TABLES:
         if (folder / name).exists() and not (folder / name).is_file():

@@ -27,6 +27,7 @@ from balora_jax.data import Batch
 from balora_jax.errors import BadInput
 from balora_jax.models.decoder.config import decoder_config
 from balora_jax.models.decoder.model import Decoder
+from balora_jax.reporting.console import plain_console
 from balora_jax.runs.setup import build_setup
 from balora_jax.runs.weights import materialize
 from balora_jax.training.compiled_step import CompiledStep
@@ -57,7 +58,7 @@ def diagnose(console: Console | None = None) -> None:
       BadInput: jax cannot start its accelerator, or the loss rises in the self-test. The message
         names the remedy.
     """
-    console = console or Console()
+    console = console or plain_console()
     console.print(_versions())
     _show_devices(console)
 

@@ -21,6 +21,7 @@ from balora_jax.evaluation.remembering import RememberingModel
 from balora_jax.evaluation.results import Measured, TaskResult
 from balora_jax.evaluation.sandbox.levels import isolation
 from balora_jax.evaluation.statistics import Interval
+from balora_jax.reporting.console import plain_console
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate_classifier import evaluate_classifier, evaluate_encoder
 from balora_jax.runs.language_models import Subject, of_model, of_run
@@ -62,7 +63,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     Raises:
       BadInput: a task is unknown or its data is not here, or the model cannot be used.
     """
-    console = console or Console()
+    console = console or plain_console()
     folder = _folder(options)
     if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
         return _report(*evaluate_classifier(options, console), folder, console)
@@ -206,7 +207,7 @@ def _answers(
 
     name = subject.language_model.name
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         MofNCompleteColumn(),
         BarColumn(bar_width=28),
         TimeRemainingColumn(),
@@ -291,7 +292,7 @@ def _report(
     content = {"models": fingerprints, "tasks": [result.to_json() for result in results]}
     write_whole(path, json.dumps(content, indent=2) + "\n")
     # A file is as wide as the table.
-    wide = console if console.is_terminal else Console(file=console.file, width=WIDEST)
+    wide = console if console.is_terminal else plain_console(file=console.file, width=WIDEST)
     wide.print(_table(results), soft_wrap=True)
     return path
 

@@ -25,6 +25,7 @@ CLASSES = "classes"
 GROUPS = "groups"
 SEAT = "seat"
 TEMPLATES = "templates"
+MOST_GROUPS = 100
 # Options of language models alone, with their values where they are not given.
 OF_LANGUAGE_MODELS = {"data_dir": None, "fewshot": None, "chat": False, "limit": None}
 
@@ -139,6 +140,12 @@ def _read_sets(config: RunConfig, groups: str | None) -> Mapping[str, tuple[Rows
     if groups is not None:
         for held_out in rows.values():
             held_out.require((groups,))
+            found = len({str(row[groups]) for row in held_out})
+            if found > MOST_GROUPS:
+                raise BadInput(
+                    f"{held_out.source} has {found} values of {groups}; accepted: a field of at "
+                    f"most {MOST_GROUPS} groups"
+                )
     tokenizer = data.load_tokenizer(
         config.model.tokenizer or config.model.source, config.model.revision
     )

@@ -18,7 +18,7 @@ from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput, OutputError, system_reason
 from balora_jax.reporting import plots
 from balora_jax.reporting.audit_section import audit_of, with_audit
-from balora_jax.reporting.model_card import CARD_FILE, CardResults, is_of_step, model_card
+from balora_jax.reporting.model_card import CARD_FILE, CardResults, model_card, read_card
 from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import build_setup, label_count
@@ -234,11 +234,8 @@ def _card_of_step(
 
 def _audit_of_step(folder: RunFolder, step: int, scale: float) -> str:
     """The audit in the card of the run's adapter, if it is of the exported weights."""
-    path = folder.adapter / CARD_FILE
-    if scale != 1 or not path.is_file():
-        return ""
-    card = path.read_text(encoding="utf-8")
-    return audit_of(card) if is_of_step(card, step) else ""
+    card = read_card(folder.adapter / CARD_FILE, step)
+    return audit_of(card) if card is not None and scale == 1 else ""
 
 
 def _history(folder: RunFolder) -> History:

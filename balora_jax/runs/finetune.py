@@ -64,7 +64,7 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
       BadInput: the configuration, the model or the data cannot be used; nothing has been written.
       Diverged: the loss is not finite; the last good checkpoint is kept.
     """
-    console = console or Console()
+    console = console or screen.plain_console()
     start_time = time.monotonic()
     with ends_by_signal(CLOSING), contextlib.ExitStack() as closing:
         if config.mesh.distributed:

@@ -14,6 +14,7 @@ from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.paths import FILE, check_path
 from balora_jax.errors import BadInput, reason_of, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
+from balora_jax.reporting.console import plain_console
 from balora_jax.runs.export import reopen
 from balora_jax.training.run_folder import RunFolder
 
@@ -93,7 +94,7 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
     Raises:
       BadInput: the folder holds no run, or a prompt is empty or longer than the model's positions.
     """
-    console = console or Console(stderr=True)
+    console = console or plain_console(stderr=True)
     prompts = _read_prompts(options)
     prompted = _load_run(options, console) if options.run else _load_model(options)
     for start in range(0, len(prompts), options.batch_size):

@@ -16,6 +16,7 @@ from balora_jax.data.written_rows import as_csv, as_jsonl
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.answers import AnswerEvaluator
 from balora_jax.evaluation.classifier import ClassifierEvaluator
+from balora_jax.reporting.console import plain_console
 from balora_jax.runs import language_models
 from balora_jax.runs.export import reopen, say_step
 from balora_jax.training.replacing import write_whole
@@ -41,7 +42,7 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
     Raises:
       BadInput: the folder holds no run, or a row does not fit its task.
     """
-    console = console or Console(stderr=True)
+    console = console or plain_console(stderr=True)
     folder = RunFolder(options.run)
     config = folder.read_config()
     rows = data.load_rows(

@@ -161,7 +161,8 @@ def test_the_page_opens_in_a_browser(audited, tmp_path, width):
 
 BAD = {
     "no run": ([], "--run names no run; accepted"),
-    "twice": (["--run", "{slow}", "--run", "{slow}"], "twice; accepted: different runs"),
+    "twice": (["--run", "{slow}", "--run", "{slow}/"], "twice; accepted: different runs"),
+    "half a character": (["--run", "{slow}", "--text", "{half}"], "text has .*half of a character"),
     "no folder": (["--run", "{runs}/none"], "does not exist"),
     "no run's folder": (["--run", "{runs}"], "is no run's folder"),
     "no text": (["--run", "{slow}", "--text", "{runs}/none.txt"], "--text .* does not exist"),
@@ -177,7 +178,9 @@ BAD = {
 def test_an_audit_is_refused(runs, tmp_path, capsys, arguments, match):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")
-    places = {"{slow}": runs / "slow", "{runs}": runs, "{empty}": empty}
+    half = tmp_path / "half.jsonl"
+    half.write_text('{"text": "a \\ud83d"}\n')
+    places = {"{slow}": runs / "slow", "{runs}": runs, "{empty}": empty, "{half}": half}
     for name, place in places.items():
         arguments = [argument.replace(name, str(place)) for argument in arguments]
     before = sorted(runs.rglob("*"))

@@ -30,7 +30,9 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grouped")
     write_rows(folder / "train.jsonl", letter_rows(200, 0))
     rows = letter_rows(25, 1)
-    grouped = [row | {"place": ["north", "south"][number % 2]} for number, row in enumerate(rows)]
+    grouped = [
+        row | {"place": ["north", "[/south]"][number % 2]} for number, row in enumerate(rows)
+    ]
     write_rows(folder / "eval.jsonl", grouped)
     save_model("bert", folder / "bert")
     (folder / "seat.yaml").write_text(TESTS)
@@ -115,7 +117,7 @@ def test_classes_and_groups_are_those_of_single_texts(results, run, name):
     frame = MetricFrame(
         metrics=accuracy_score, y_true=labels, y_pred=predicted, sensitive_features=groups
     )
-    for group in ("north", "south"):
+    for group in ("north", "[/south]"):
         assert value("groups", f"accuracy[{group}]") == pytest.approx(frame.by_group[group])
     assert value("groups", "accuracy.gap") == pytest.approx(frame.difference())
 
@@ -154,6 +156,13 @@ def test_a_measure_without_a_value_is_null(files, tmp_path):
     assert len(metrics) == 6
     sizes = [metric for (_, name), metric in metrics.items() if name.endswith("effect_size")]
     assert all(metric["models"]["base"]["value"] is None for metric in sizes)
+
+
+def test_names_in_brackets_are_shown(run, files, tmp_path, capsys):
+    """They are no styles of the terminal."""
+    command = ["evaluate", "--run", str(run), "--groups", "place", "--out", str(tmp_path / "out")]
+    main(command)
+    assert "accuracy[[/south]]" in capsys.readouterr().out
 
 
 def test_classes_are_named():

@@ -37,6 +37,7 @@ def read_passages(option: str, value: str, limit: int) -> list[str]:
         for index, row in enumerate(rows):
             if not isinstance(row[FIELD], str):
                 raise BadInput(f"{rows.where(index)}: {FIELD} is no text; accepted: {ACCEPTED}")
+            rows.require_unicode(index, FIELD, row[FIELD])
             texts.append(row[FIELD])
     passages = [text.strip() for text in texts if text.strip()][:limit]
     if not passages:

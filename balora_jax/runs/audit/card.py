@@ -4,7 +4,7 @@ import pathlib
 
 from balora_jax.evaluation.statistics import Interval
 from balora_jax.reporting.audit_section import audit_section, with_audit
-from balora_jax.reporting.model_card import CARD_FILE, is_of_step
+from balora_jax.reporting.model_card import CARD_FILE, read_card
 from balora_jax.runs.audit.classifier import ClassifierFindings
 from balora_jax.runs.audit.language_model import EXACT, LOSS, Findings
 from balora_jax.training.replacing import write_whole
@@ -33,10 +33,8 @@ def add_to_card(folder: RunFolder, findings: Findings | ClassifierFindings) -> p
       The path of the card; None where no card is of that update.
     """
     path = folder.adapter / CARD_FILE
-    if not path.is_file():
-        return None
-    card = path.read_text(encoding="utf-8")
-    if not is_of_step(card, findings.step):
+    card = read_card(path, findings.step)
+    if card is None:
         return None
     write_whole(path, with_audit(card, _section(findings)))
     return path

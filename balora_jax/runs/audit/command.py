@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
@@ -15,6 +16,7 @@ from balora_jax.evaluation.bias.templates import read_templates
 from balora_jax.evaluation.inheritance.passages import read_passages
 from balora_jax.evaluation.results import finite
 from balora_jax.evaluation.tiny_world.evaluator import tiny_world_passages
+from balora_jax.reporting.console import plain_console
 from balora_jax.runs import classifiers, language_models
 from balora_jax.runs.audit.card import add_to_card
 from balora_jax.runs.audit.classifier import ClassifierFindings, find_classifier
@@ -43,7 +45,7 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
       BadInput: a folder holds no run of a causal language model or a classifier, the runs have
         different bases, or there is no general text.
     """
-    console = console or Console()
+    console = console or plain_console()
     templates = () if options.templates is None else read_templates(options.templates)
     configs = {name: _config(run) for name, run in _names(options.run).items()}
     fingerprint = _check_one_base(options.run, list(configs.values()))
@@ -56,7 +58,7 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
     passages = [] if classify else _passages(options, configs)
     findings = []
     for (name, config), run in zip(configs.items(), options.run, strict=True):
-        with console.status(f"{name}: reading"):
+        with console.status(Text(f"{name}: reading")):
             step = RunFolder(run).step_of(options.checkpoint)
             if classify:
                 found = _find_classifier(name, config, step, run, templates, options, console)
