@@ -236,6 +236,11 @@ def _run(arguments: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         _print_help()
         return
+    if name == "--version":
+        from balora_jax import __version__
+
+        print(f"balora-jax {__version__}")
+        return
     # jax's decompositions on CPU use OpenBLAS, whose threads compete with XLA's: small matrices
     # take up to eighty times as long. OpenBLAS reads this when scipy is loaded, so before jax.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -16,6 +16,7 @@ import docstring_parser
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader
 
 from balora_jax.config.adapter import parse_start
+from balora_jax.config.other_names import OTHER_NAMES
 from balora_jax.config.paths import FILE, FOLDER, check_path
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
@@ -436,6 +437,8 @@ def _unknown_key(key: str, parser: ArgumentParser) -> str:
         return f"{key} is a record that a run writes; accepted: --plugin FILE.py loads a plugin"
     similar = [name for name in names if name.startswith(f"{key}.")]
     similar = similar or [name for name in names if name.endswith(f".{key}")]
+    if not similar and OTHER_NAMES.get(key) in names:
+        similar = [OTHER_NAMES[key]]
     similar = similar or difflib.get_close_matches(key[:100], names, n=3, cutoff=0.6)
     if not similar:
         section = key.rpartition(".")[0]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from balora_jax.config.check import require
+from balora_jax.errors import BadInput
 
 # Far above any rate that trains.
 LARGEST_RATE = 100
@@ -89,8 +90,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         given = [key for key in ("steps", "epochs") if getattr(self, key) is not None]
-        accepted = "exactly one of the two"
-        require(len(given) == 1, "training.steps and training.epochs", given, accepted)
+        if len(given) != 1:
+            which = "both" if given else "neither"
+            raise BadInput(
+                f"{which} of training.steps and training.epochs {'are' if given else 'is'} given; "
+                "accepted: exactly one of the two"
+            )
         at_least_one = "a whole number of at least 1"
         steps_ok = self.steps is None or self.steps >= 1
         require(steps_ok, "training.steps", self.steps, at_least_one)

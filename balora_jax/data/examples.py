@@ -1,6 +1,7 @@
 """Tokenized examples of any task, packed end to end."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Examples:
         -1 after an answer's end; None where labels are numbers.
       teacher: float32 [examples, ...], the teacher's logits or features; None without a teacher
         that was run before the training.
+      recognized: role -> field, where the set's shape told which fields hold prompt and answer.
       truncated: examples cut to the maximum length.
       dropped_empty: rows without an answer, which are no examples.
       dropped_long: rows whose prompt leaves no room for an answer, which are no examples.
@@ -40,6 +42,7 @@ class Examples:
     labels: np.ndarray | None = None
     answers: np.ndarray | None = None
     teacher: np.ndarray | None = None
+    recognized: Mapping[str, str] = field(default_factory=dict)
     truncated: int = 0
     dropped_empty: int = 0
     dropped_long: int = 0
@@ -93,7 +96,9 @@ class Examples:
         parts = [f"{len(self):,} of {rows:,} rows used"]
         parts += [f"{count:,} {note}" for note, count in notes.items() if count]
         counted = f"{len(self.tokens):,} tokens, the loss counts {self.counted_tokens:,}"
-        return ", ".join(parts) + f"; {counted}"
+        read = ", ".join(f"{role} from {name}" for role, name in self.recognized.items())
+        recognized = f"; {read}" if read else ""
+        return ", ".join(parts) + f"; {counted}{recognized}"
 
     def _describe_texts(self) -> str:
         truncated = f", {self.truncated:,} truncated" if self.truncated else ""

@@ -8,6 +8,43 @@ from balora_jax.data.prompts import ROLES, Template
 from balora_jax.data.sources import Rows
 from balora_jax.errors import BadInput, listed
 
+# The shapes that public sets have: role -> field. A role that is not there is empty.
+SHAPES = (
+    {"instruction": "instruction", "input": "input", "response": "output"},
+    {"instruction": "instruction", "response": "output"},
+    {"instruction": "prompt", "response": "completion"},
+    {"instruction": "prompt", "response": "response"},
+    {"instruction": "question", "response": "answer"},
+    {"instruction": "query", "response": "response"},
+    {"response": "text"},
+)
+
+
+def recognize_fields(
+    columns: Sequence[str], names: Sequence[str], fields: Mapping[str, str]
+) -> dict[str, str]:
+    """Find the fields of the roles in a set of a known shape, where none are configured.
+
+    Args:
+      columns: the fields of the set.
+      names: the roles and fields that are needed.
+      fields: `data.fields`: role -> field.
+
+    Returns:
+      The configured fields; or those of the first shape that the set has and that has every role
+      that is needed; or none, where the set has the roles themselves or no known shape.
+    """
+    # A template's names that are no roles are fields already.
+    needed = [name for name in names if name in ROLES and name != "input"]
+    if fields or all(name in columns for name in needed):
+        return dict(fields)
+    for shape in SHAPES:
+        has_roles = all(name in shape or name in columns for name in needed)
+        read = {role: field for role, field in shape.items() if role in (*needed, "input")}
+        if has_roles and all(field in columns for field in read.values()):
+            return read
+    return {}
+
 
 def read_fields(
     rows: Rows, template: Template, fields: Mapping[str, str]

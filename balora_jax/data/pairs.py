@@ -1,5 +1,6 @@
 """Tokenized pairs of a prompt and its answer, for next-token prediction."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import numpy as np
 
 from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples, starts_of
-from balora_jax.data.fields import read_fields, read_prompt_fields
+from balora_jax.data.fields import read_fields, read_prompt_fields, recognize_fields
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.tokenizer import token_ids
@@ -42,8 +43,12 @@ def prepare(
         rows = load_rows(
             config.eval, subset=config.subset, split=config.eval_split, limit=config.eval_limit
         )
-    texts = read_fields(rows, template, config.fields)
-    return tokenize(texts, template, tokenizer, max_length=config.max_length, source=rows.source)
+    fields = recognize_fields(rows.columns, (*template.names, "response"), config.fields)
+    texts = read_fields(rows, template, fields)
+    examples = tokenize(
+        texts, template, tokenizer, max_length=config.max_length, source=rows.source
+    )
+    return dataclasses.replace(examples, recognized={} if config.fields else fields)
 
 
 def tokenize_prompts(
@@ -63,7 +68,8 @@ def tokenize_prompts(
     Raises:
       BadInput: a field is missing or holds no text, or a prompt has no tokens.
     """
-    texts = read_prompt_fields(rows, template, config.fields)
+    fields = recognize_fields(rows.columns, template.names, config.fields)
+    texts = read_prompt_fields(rows, template, fields)
     start = _start_tokens(tokenizer) if template.adds_special_tokens else []
     rendered = [template.render(text) for text in texts]
     prompts = [start + ids for ids in _token_ids(tokenizer, rendered)] if rendered else []

@@ -128,16 +128,18 @@ def show_end(console: Console, folder: RunFolder, summary: Summary, *, merged: b
       summary: the results.
       merged: whether the run has written merged/; one that is there otherwise is older.
     """
-    changes = {"loss": [summary.loss_first, summary.loss_last]}
+    changes: dict[str, list[float | None]] = {"loss": [summary.loss_first, summary.loss_last]}
     if None not in (summary.eval_loss_first, summary.eval_loss_last):
         changes["held-out loss"] = [summary.eval_loss_first, summary.eval_loss_last]
+    metrics = summary.metrics | summary.metrics_ood
+    changes |= {name: [None, value] for name, value in metrics.items()}
     changes |= {TITLES[name]: values for name, values in summary.probes.items()}
     console.print(_changes(changes))
 
-    metrics = summary.metrics | summary.metrics_ood
-    rows = {name: f"{value:.4f}" for name, value in metrics.items()}
-    rows["speed"] = f"{summary.tokens_per_second:,.0f} tokens/s"
-    rows["time"] = f"{summary.seconds:.0f} s"
+    rows = {
+        "speed": f"{summary.tokens_per_second:,.0f} tokens/s",
+        "time": f"{summary.seconds:.0f} s",
+    }
     outputs = {
         "adapter": folder.adapter,
         **({"merged": folder.merged} if merged else {}),
@@ -153,14 +155,14 @@ def show_end(console: Console, folder: RunFolder, summary: Summary, *, merged: b
         )
 
 
-def _changes(changes: dict[str, list[float]]) -> Table:
-    """A table of values before and after the run."""
+def _changes(changes: dict[str, list[float | None]]) -> Table:
+    """A table of values before, where they were measured, and after the run."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for heading in ("before", "after"):
         table.add_column(heading, justify="right")
     for name, values in changes.items():
-        table.add_row(name, *(f"{value:.3f}" for value in values))
+        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
     return table
 
 

@@ -1,11 +1,14 @@
 """From yaml files and arguments to a configuration: what is accepted, moved and refused."""
 
+import dataclasses
 import pathlib
 import sys
 
 import pytest
 
+from balora_jax.config.other_names import OTHER_NAMES
 from balora_jax.config.parse import ASSETS, OLD_ASSETS, read_config
+from balora_jax.config.yaml_files import option_names
 from balora_jax.errors import BadInput
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -100,3 +103,11 @@ def test_an_old_path_that_exists_stays(parsed, tmp_path):
     old = tmp_path / OLD_ASSETS / "model"
     old.mkdir(parents=True)
     assert parsed(f"model: {{source: {old}}}").model.source == str(old)
+
+
+def test_names_of_other_tools_lead_to_ours(parsed):
+    """Every name in the table leads to an option that there is."""
+    names = option_names(dataclasses.asdict(parsed("{}")))
+    assert set(OTHER_NAMES.values()) <= names
+    with pytest.raises(BadInput, match=r"no option lora_r; accepted: adapter\.rank$"):
+        read_config(["--lora_r", "8"])

@@ -266,7 +266,8 @@ def _training_pairs(
         config.data.train, subset=config.data.subset, split=config.data.train_split
     )
     dropped = examples.dropped_empty + examples.dropped_long
-    response = (config.data.fields or {}).get("response", "response")
+    fields = config.data.fields or examples.recognized
+    response = fields.get("response", "response")
     if dropped or TRUTH not in rows.columns or response not in rows.columns:
         return pairs, []
     wrong = [
