@@ -77,6 +77,8 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     if work.harness is not None and work.harness.of_programs():
         console.print(isolation(), highlight=False, soft_wrap=True)
     subjects = _subjects(options, console)
+    if work.harness is not None:
+        work.harness.check_room(subjects[0].language_model.max_length)
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     bias: dict[str, dict[str, Any]] = {task: {} for task in work.bias}

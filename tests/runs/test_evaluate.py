@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from run_cases import save_llama
 
 from balora_jax.cli import main
 from balora_jax.evaluation.language_model import LanguageModel
@@ -34,6 +35,7 @@ def run(run_arguments, tmp_path_factory):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     rows = {
+        "gsm8k/test.jsonl": [{"question": "1+1=", "answer": "#### 2"}],
         "humaneval/test.jsonl": [PROGRAM],
         "mt_bench/question.jsonl": [QUESTION],
         "piqa/validation.jsonl": [
@@ -128,9 +130,10 @@ def test_answers_of_another_checkpoint_are_not_mixed(run, files, tmp_path, capsy
     assert "holds the answers of another model" in capsys.readouterr().err
 
 
-def test_programs_run_only_when_allowed(tiny_llama, files, tmp_path, capsys, monkeypatch):
+def test_programs_run_only_when_allowed(files, tmp_path, capsys, monkeypatch):
+    model = save_llama(tmp_path / "model", positions=2048)
     arguments = [
-        "evaluate", "--model", str(tiny_llama), "--tasks", "alpaca_humaneval",
+        "evaluate", "--model", str(model), "--tasks", "alpaca_humaneval",
         "--data-dir", str(files), "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     with pytest.raises(SystemExit) as exit_info:
@@ -189,6 +192,10 @@ BAD = {
         ["--run", "{run}", "--templates", "{bare}"], "bare.txt, line 1 .*; accepted"
     ),
     "no questions": (["--run", "{run}", "--tasks", "mt_bench"], "question.jsonl; accepted: --data"),
+    "no room": (
+        ["--run", "{run}", "--tasks", "alpaca_gsm8k", "--data-dir", "{files}"],
+        "alpaca_gsm8k asks for answers of up to 1024 tokens, and the model reads .*; accepted",
+    ),
     "no sentences": (["--run", "{run}", "--tasks", "winobias"], "winobias reads .*accepted: --dat"),
     "a second template": (
         ["--run", "{run}", "--tasks", "alpaca_humaneval", "--data-dir", "{files}", "--chat",

@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.evaluation.harness.local_data import local_options
-from balora_jax.evaluation.harness.model import HarnessModel
+from balora_jax.evaluation.harness.model import MAX_NEW_TOKENS, HarnessModel
 from balora_jax.evaluation.tasks.code import EXECUTES_CODE
 
 OURS = pathlib.Path(__file__).parents[1] / "tasks"
@@ -47,6 +47,27 @@ class Tasks:
         """The tasks whose answers are programs, which must run to be scored."""
         tasks = self.loaded["tasks"].items()
         return [name for name, task in tasks if (task.config.metadata or {}).get(EXECUTES_CODE)]
+
+
+    def check_room(self, positions: int) -> None:
+        """Check that a model has room for the answers that the tasks ask for.
+
+        Args:
+          positions: of the model.
+
+        Raises:
+          BadInput: a task's answers alone are as long as the model reads.
+        """
+        for name, task in self.loaded["tasks"].items():
+            if task.OUTPUT_TYPE != "generate_until":
+                continue
+            options = task.config.generation_kwargs or {}
+            tokens = options.get("max_gen_toks", MAX_NEW_TOKENS)
+            if tokens >= positions:
+                raise BadInput(
+                    f"task {name} asks for answers of up to {tokens} tokens, and the model reads "
+                    f"{positions}; accepted: a model with more positions, or other tasks"
+                )
 
 
 def load_tasks(
