@@ -42,6 +42,7 @@ class LanguageModel:
         lora: dict | None,
         tokenizer: Any,
         *,
+        end_ids: Sequence[int] = (),
         sharding: jax.sharding.Sharding | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
@@ -53,6 +54,7 @@ class LanguageModel:
           params: its parameters.
           lora: adapters with their scale folded in; None for none.
           tokenizer: a Hugging Face tokenizer.
+          end_ids: tokens that end a generated text besides EOS, such as the end of a turn.
           sharding: the devices of a batch's rows; None for the default device.
           batch_tokens: tokens of a batch, padding included.
 
@@ -67,6 +69,8 @@ class LanguageModel:
         self.max_length = model.config.max_positions
         self.sharding = sharding
         self._batch_tokens = batch_tokens
+        eos = tokenizer.eos_token_id
+        self._ends = tuple(dict.fromkeys([*([] if eos is None else [eos]), *end_ids]))
         bos = tokenizer.bos_token_id
         self._prefix = tokenizer.eos_token_id if bos is None else bos
         if self._prefix is None:
@@ -273,9 +277,8 @@ class LanguageModel:
         """
         encoded = [self.encode(prompt) or [self._prefix] for prompt in prompts]
         sampling = {"temperature": temperature, "top_p": top_p, "seed": seed}
-        end = self.tokenizer.eos_token_id
         yield from self.token_continuations(
-            encoded, max_new_tokens=max_new_tokens, stop=stop, end=end, **sampling
+            encoded, max_new_tokens=max_new_tokens, stop=stop, end_ids=self._ends, **sampling
         )
 
     def token_continuations(
@@ -283,7 +286,7 @@ class LanguageModel:
         prompts: Sequence[Sequence[int]],
         *,
         max_new_tokens: int,
-        end: int | None,
+        end_ids: Sequence[int],
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -294,7 +297,7 @@ class LanguageModel:
         Args:
           prompts: the tokens of each, at least one; of one that leaves no room the last are read.
           max_new_tokens: as for `generate`.
-          end: the token that ends a continuation; None for none.
+          end_ids: the tokens that end a continuation.
           stop: as for `generate`.
           temperature: as for `generate`.
           top_p: as for `generate`.
@@ -324,7 +327,7 @@ class LanguageModel:
                 rows,
                 max_new_tokens,
                 [text for text in stop if text],
-                end,
+                end_ids,
                 temperature=temperature,
                 top_p=top_p,
                 key=jax.random.fold_in(key, start),
@@ -336,7 +339,7 @@ class LanguageModel:
         rows: list[list[int]],
         count: int,
         stop: list[str],
-        end: int | None,
+        end_ids: Sequence[int],
         **sampling: Any,
     ) -> list[str]:
         input_ids, attention_mask = pad_prompts(rows, self.max_length)
@@ -344,12 +347,14 @@ class LanguageModel:
         options = {"max_new_tokens": count, **sampling}
         if stop:
             # A row goes on after its end, which is cut off, until all have ended.
-            return self._until(stream(*arguments, **options), stop, end)
-        generated = generate(*arguments, **options, eos_ids=() if end is None else (end,))
+            return self._until(stream(*arguments, **options), stop, end_ids)
+        generated = generate(*arguments, **options, eos_ids=end_ids)
         tokens, lengths = jax.device_get(generated)
         return [self._decode(row[:size]) for row, size in zip(tokens, lengths, strict=True)]
 
-    def _until(self, steps: Iterator[np.ndarray], stop: list[str], end: int | None) -> list[str]:
+    def _until(
+        self, steps: Iterator[np.ndarray], stop: list[str], end_ids: Sequence[int]
+    ) -> list[str]:
         """Take steps of a generation until each row has ended or has a stop text."""
         columns = []
         for step in steps:
@@ -357,9 +362,11 @@ class LanguageModel:
             if len(columns) % LOOK_EVERY:
                 continue
             rows = np.stack(columns, axis=1)
-            if all(end in row or _has_any(self._decode(row), stop) for row in rows):
+            ended = np.isin(rows, end_ids).any(axis=1)
+            open_rows = [self._decode(row) for row in rows[~ended]]
+            if all(_has_any(text, stop) for text in open_rows):
                 break
-        rows = [_before(row, end) for row in np.stack(columns, axis=1)]
+        rows = [_before(row, end_ids) for row in np.stack(columns, axis=1)]
         return [cut(self._decode(row), stop) for row in rows]
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -383,7 +390,7 @@ def _has_any(text: str, stop: Sequence[str]) -> bool:
     return any(end in text for end in stop)
 
 
-def _before(row: np.ndarray, end: int | None) -> np.ndarray:
+def _before(row: np.ndarray, end_ids: Sequence[int]) -> np.ndarray:
     """The tokens before the one that ends the text."""
-    places = np.flatnonzero(row == end)
+    places = np.flatnonzero(np.isin(row, end_ids))
     return row[: places[0]] if len(places) else row

@@ -7,6 +7,7 @@ from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
+    end_ids,
     init_params,
     load_checkpoint,
     load_model,
@@ -25,6 +26,7 @@ __all__ = [
     "Head",
     "Loaded",
     "abstract_params",
+    "end_ids",
     "fingerprint",
     "head",
     "head_modules",

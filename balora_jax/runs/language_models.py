@@ -68,6 +68,7 @@ def of_run(
     full = config.method == "full"
     lora = None if full else student.delta_lora(state)
     options = {
+        "end_ids": models.end_ids(config.model.source, config.model.revision),
         "sharding": NamedSharding(student.setup.mesh, P(("data", "fsdp"))),
         "batch_tokens": batch_tokens,
     }
@@ -94,7 +95,8 @@ def of_model(source: str, *, batch_tokens: int) -> list[Subject]:
     """
     model, params = models.load_pretrained(source)
     tokenizer = data.load_tokenizer(source)
-    language_model = LanguageModel(BASE, model, params, None, tokenizer, batch_tokens=batch_tokens)
+    options = {"end_ids": models.end_ids(source), "batch_tokens": batch_tokens}
+    language_model = LanguageModel(BASE, model, params, None, tokenizer, **options)
     return [Subject(language_model, identity(models.fingerprint(source), "", tokenizer))]
 
 

@@ -79,7 +79,7 @@ def _write_text(
     continuations = model.token_continuations(
         prompts,
         max_new_tokens=count,
-        end=template.ending[0],
+        end_ids=template.ending[:1],
         stop=tuple(options.stop or ()),
         temperature=options.temperature,
         top_p=options.top_p,

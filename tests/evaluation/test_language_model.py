@@ -1,5 +1,8 @@
 """Texts against lm-eval's own model in PyTorch: the same scores and the same continuations."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from lm_eval.api.instance import Instance
@@ -8,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from balora_jax import data
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.language_model import LanguageModel, cut
-from balora_jax.models import load_pretrained
+from balora_jax.models import end_ids, load_pretrained
 
 PAIRS = [
     ("1+1=", "2"), ("", "2+3=5"), ("ends with spaces  ", "x"), ("a", " b c"),
@@ -59,6 +62,29 @@ def test_texts_longer_than_the_model_score_as_in_lm_eval(tiny, reference):
     found = tiny.text_log_likelihoods(texts)
     np.testing.assert_allclose([score.log_likelihood for score in found], expected, rtol=1e-5)
     assert [score.tokens for score in found] == [len(tiny.encode(text)) for text in texts]
+
+
+@pytest.mark.parametrize("stop", [[], ["no such text"]])
+def test_the_ends_of_turns_end_a_text_as_in_transformers(tiny_llama, tmp_path, stop):
+    """A second end in generation_config.json: a token that the model writes in some answers."""
+    prompts = ["1+1=", "12+3=", "ab", "9"]
+    plain = _language_model(tiny_llama).generate(prompts, max_new_tokens=12)
+    folder = shutil.copytree(tiny_llama, tmp_path / "llama")
+    tokenizer = data.load_tokenizer(folder)
+    turn_end = tokenizer(plain[0], add_special_tokens=False)["input_ids"][3]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, turn_end]}))
+    assert end_ids(folder) == (2, turn_end)
+    requests = [
+        (prompt, {"until": stop, "max_gen_toks": 12, "do_sample": False}) for prompt in prompts
+    ]
+    expected = _reference(folder).generate_until(
+        _instances("generate_until", requests), disable_tqdm=True
+    )
+    model = _language_model(folder, end_ids=end_ids(folder))
+    # transformers keeps the token that ends a turn where it is no special one.
+    ended = [text.split(tokenizer.decode([turn_end]))[0] for text in expected]
+    found = model.generate(prompts, max_new_tokens=12, stop=stop)
+    assert found == ended and found[0] != plain[0]
 
 
 @pytest.mark.parametrize("stop", [[], ["3"], ["no such text"]])

@@ -48,7 +48,6 @@ class Tasks:
         tasks = self.loaded["tasks"].items()
         return [name for name, task in tasks if (task.config.metadata or {}).get(EXECUTES_CODE)]
 
-
     def check_room(self, positions: int) -> None:
         """Check that a model has room for the answers that the tasks ask for.
 

@@ -24,7 +24,7 @@ from balora_jax.models.hf.checkpoint import (
     write_checkpoint,
 )
 from balora_jax.models.hf.config_file import CONFIG_FILE, read_config
-from balora_jax.models.hf.files import copied_files, read_json
+from balora_jax.models.hf.files import copied_files, has_file, read_json
 from balora_jax.models.hf.names import (
     Match,
     Place,
@@ -34,6 +34,10 @@ from balora_jax.models.hf.names import (
     tensors_of,
 )
 from balora_jax.models.hf.registry import CAUSAL_LM, MODEL_TYPES, Task
+
+GENERATION = "generation_config.json"
+# No vocabulary has as many.
+LARGEST_TOKEN = 2**31
 
 
 class Loaded(NamedTuple):
@@ -164,6 +168,32 @@ def tasks_of(source: str | Path, revision: str | None = None) -> tuple[str, ...]
     """
     model_type = read_config(resolve_folder(source, revision)).model_type
     return tuple(MODEL_TYPES[model_type].tasks) if model_type in MODEL_TYPES else ()
+
+
+def end_ids(source: str | Path, revision: str | None = None) -> tuple[int, ...]:
+    """Read the tokens that end a generated text from generation_config.json, such as a turn's end.
+
+    Args:
+      source: as for `load_pretrained`.
+      revision: likewise.
+
+    Returns:
+      The tokens; none where the folder has no such file.
+
+    Raises:
+      BadInput: the file cannot be used.
+    """
+    folder = resolve_folder(source, revision)
+    if not has_file(folder, GENERATION):
+        return ()
+    value = read_json(folder / GENERATION).get("eos_token_id")
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(token) is int and 0 <= token < LARGEST_TOKEN for token in found):
+        raise BadInput(
+            f"{folder / GENERATION} has eos_token_id {value!r:.100}; accepted: a token, or a list "
+            "of them"
+        )
+    return tuple(found)
 
 
 def _place_by_default(path: tuple[str, ...], value: np.ndarray) -> jax.Array:
