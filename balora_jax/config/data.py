@@ -40,10 +40,14 @@ class DataConfig:
     fields: dict[str, str] = field(default_factory=dict)
     """Names of the data set's fields where they differ from instruction, input (optional) and
     response; for classification without task, from text, text_pair (optional) and label. Sets of
-    prompt and completion, question and answer, Alpaca's output, or text alone are recognized."""
+    prompt and completion, question and answer, Alpaca's output, text alone, or conversations
+    (messages, conversations) are recognized."""
     template: str = "alpaca"
     """Prompt: alpaca, chat (the tokenizer's chat template), plain (no prompt: every token counts in
     the loss), or a text with {instruction}, {input} or any field's name in braces."""
+    loss_on: Literal["all", "last"] = "all"
+    """Of conversations (messages of role and content, or ShareGPT's, with template chat): count all
+    turns of the assistant, or the last one."""
     max_length: int = 512
     """Most tokens of an example: prompt and response, or the classified text or pair."""
     limit: int | None = None

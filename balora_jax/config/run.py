@@ -20,7 +20,12 @@ Method = Literal["ba-lora", "pissa", "lora", "full"]
 METHODS_OF_STARTS = {"lora": "lora", "pissa": "pissa or ba-lora"}
 # Options that only the tasks named have: under any other task they would have no effect.
 OF_TASKS = {
-    ("causal-lm",): ("data.template", "data.probes", "evaluation.probe_text"),
+    ("causal-lm",): (
+        "data.template",
+        "data.loss_on",
+        "data.probes",
+        "evaluation.probe_text",
+    ),
     ("causal-lm", "seq2seq-lm"): (
         "regularizers.diversity.top_k",
         "regularizers.svd.method",

@@ -89,7 +89,12 @@ def collate(examples: Examples, rows: Sequence[int], lengths: Sequence[int]) -> 
         _fill(token_type_ids, examples.token_type_ids, examples.starts, rows)
     if examples.prompt_lengths is not None:
         targets = _next_tokens(input_ids, examples.pad_id)
-        mask = _predicts_answer(examples.prompt_lengths[rows], row_lengths, length)
+        if examples.counted is None:
+            mask = _predicts_answer(examples.prompt_lengths[rows], row_lengths, length)
+        else:
+            counted = np.zeros((len(rows), length), bool)
+            _fill(counted, examples.counted, examples.starts, rows)
+            mask = _next_tokens(counted, False)
     elif examples.answers is not None:
         answers = examples.answers[rows]
         mask = answers >= 0
@@ -114,7 +119,7 @@ def _fill(array: np.ndarray, values: np.ndarray, starts: np.ndarray, rows: np.nd
         array[place, : len(piece)] = piece
 
 
-def _next_tokens(input_ids: np.ndarray, pad_id: int) -> np.ndarray:
+def _next_tokens(input_ids: np.ndarray, pad_id: int | bool) -> np.ndarray:
     targets = np.full_like(input_ids, pad_id)
     targets[:, :-1] = input_ids[:, 1:]
     return targets

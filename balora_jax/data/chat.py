@@ -26,7 +26,7 @@ MOST_MEMORY = 2**32
 MOST_CHARACTERS = 10**7
 ACCEPTED = "accepted: a chat template that writes each message once, or data.template alpaca"
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 class _TooLong(Exception):
@@ -68,7 +68,7 @@ def render_prompt(tokenizer: Any, content: str) -> str:
       BadInput: the template fails, does not end, or writes no text.
     """
     messages = [{"role": "user", "content": content}]
-    return _render(tokenizer, messages, add_generation_prompt=True)
+    return render(tokenizer, messages, add_generation_prompt=True)
 
 
 def end_of_turn(tokenizer: Any) -> int:
@@ -83,7 +83,7 @@ def end_of_turn(tokenizer: Any) -> int:
       BadInput: as `render_prompt`.
     """
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SENTINEL}]
-    _, found, after = _render(tokenizer, turns).rpartition(SENTINEL)
+    _, found, after = render(tokenizer, turns).rpartition(SENTINEL)
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(tokenizer.all_special_ids)
     text = after if found else ""
@@ -91,7 +91,17 @@ def end_of_turn(tokenizer: Any) -> int:
     return next((id for id in ids if id in special), tokenizer.eos_token_id)
 
 
-def _render(tokenizer: Any, messages: Messages, **options: Any) -> str:
+def render(tokenizer: Any, messages: Messages, **options: Any) -> str:
+    """Write a chat by the tokenizer's template.
+
+    Args:
+      tokenizer: a Hugging Face tokenizer with a chat template.
+      messages: the turns.
+      **options: of `apply_chat_template`.
+
+    Raises:
+      BadInput: the template fails, does not end, or writes no text.
+    """
     try:
         with _bounded():
             text = tokenizer.apply_chat_template(messages, tokenize=False, **options)

@@ -21,6 +21,8 @@ class Examples:
       starts: int64 [examples + 1], the start of each example; the last entry is the end.
       pad_id: the token that pads batches.
       prompt_lengths: int32 [examples], tokens of each prompt; the loss does not count them.
+      counted: bool [all tokens], True at tokens that the loss of next-token prediction counts; None
+        where they are all of those after the prompt.
       token_type_ids: int32 [all tokens], 1 on the second text of a pair where the tokenizer marks
         it.
       labels: [examples], int32 classes or float32 scores; None for a set without labels.
@@ -38,6 +40,7 @@ class Examples:
     starts: np.ndarray
     pad_id: int
     prompt_lengths: np.ndarray | None = None
+    counted: np.ndarray | None = None
     token_type_ids: np.ndarray | None = None
     labels: np.ndarray | None = None
     answers: np.ndarray | None = None
@@ -55,6 +58,27 @@ class Examples:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         return self.tokens[self.starts[index] : self.starts[index + 1]]
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of an example of next-token prediction: its prompt and its answer.
+
+        Of a conversation these are everything before the last answer, and that answer.
+
+        Args:
+          index: of the example.
+
+        Returns:
+          Both int32; the prompt has at least one token, because no position predicts the first.
+        """
+        tokens = self[index]
+        if self.counted is None:
+            first = max(1, int(self.prompt_lengths[index]))
+            return tokens[:first], tokens[first:]
+        counted = self.counted[self.starts[index] : self.starts[index + 1]]
+        places = np.flatnonzero(counted)
+        breaks = np.flatnonzero(np.diff(places) > 1)
+        first = places[breaks[-1] + 1] if len(breaks) else places[0]
+        return tokens[:first], tokens[first : places[-1] + 1]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -77,6 +101,8 @@ class Examples:
     @property
     def counted_tokens(self) -> int:
         """Tokens that the loss of next-token prediction counts: answers and their ends."""
+        if self.counted is not None:
+            return int(self.counted.sum())
         # No position predicts the first token, not even where the prompt is empty.
         return int((self.lengths - np.maximum(self.prompt_lengths, 1)).sum())
 

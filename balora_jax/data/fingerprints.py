@@ -8,7 +8,7 @@ import numpy as np
 from balora_jax.data.examples import Examples
 
 # The arrays of a set that its file and the tokenizer decide; the teacher's are the model's.
-ARRAYS = ("tokens", "starts", "prompt_lengths", "token_type_ids", "labels", "answers")
+ARRAYS = ("tokens", "starts", "prompt_lengths", "counted", "token_type_ids", "labels", "answers")
 
 
 def fingerprint(sets: Sequence[Examples]) -> str:

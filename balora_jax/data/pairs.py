@@ -1,5 +1,6 @@
 """Tokenized pairs of a prompt and its answer, for next-token prediction."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +9,18 @@ from typing import Any, Literal
 import numpy as np
 
 from balora_jax.config import DataConfig
+from balora_jax.data.conversations import (
+    conversation_field,
+    prompt_of,
+    read_conversations,
+    tokenize_conversation,
+)
 from balora_jax.data.examples import Examples, starts_of
 from balora_jax.data.fields import read_fields, read_prompt_fields, recognize_fields
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.tokenizer import token_ids
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 
 # Rows tokenized at once: enough to keep the tokenizer's threads busy, little to hold in memory.
 CHUNK = 1000
@@ -43,12 +50,68 @@ def prepare(
         rows = load_rows(
             config.eval, subset=config.subset, split=config.eval_split, limit=config.eval_limit
         )
+    field = conversation_field(rows.columns)
+    if field is not None and not config.fields:
+        if config.template == "chat":
+            return _prepare_conversations(rows, field, config, tokenizer)
+        if not set(template.names) <= set(rows.columns):
+            raise BadInput(
+                f"{rows.source} holds conversations ({field}), and data.template is "
+                f"{shown(config.template)}; accepted: data.template chat"
+            )
     fields = recognize_fields(rows.columns, (*template.names, "response"), config.fields)
     texts = read_fields(rows, template, fields)
     examples = tokenize(
         texts, template, tokenizer, max_length=config.max_length, source=rows.source
     )
     return dataclasses.replace(examples, recognized={} if config.fields else fields)
+
+
+def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer: Any) -> Examples:
+    """Tokenize conversations into examples of at most `max_length` tokens."""
+    fitting = []
+    silent = 0
+    long = 0
+    truncated = 0
+    for index, messages in enumerate(read_conversations(rows, field)):
+        with _named(rows.where(index)):
+            tokens, counted = tokenize_conversation(tokenizer, messages, config.loss_on)
+        cut = counted[: config.max_length]
+        # No position predicts the first token.
+        if not counted[1:].any():
+            silent += 1
+        elif not cut[1:].any():
+            long += 1
+        else:
+            fitting.append((tokens[: config.max_length], cut))
+            truncated += len(tokens) > config.max_length
+    if not fitting:
+        raise BadInput(
+            f"no conversation of {rows.source} has an answer within data.max_length "
+            f"{config.max_length} tokens ({silent} have none, of {long} it begins later); "
+            "accepted: turns of an assistant, and room for them"
+        )
+    tokens = [example for example, _ in fitting]
+    return Examples(
+        tokens=np.concatenate(tokens),
+        starts=starts_of(tokens),
+        pad_id=tokenizer.pad_token_id,
+        prompt_lengths=np.array([counted.argmax() for _, counted in fitting], np.int32),
+        counted=np.concatenate([counted for _, counted in fitting]),
+        recognized={"turns": field},
+        truncated=truncated,
+        dropped_empty=silent,
+        dropped_long=long,
+    )
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Begin the message on a conversation with its place."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
 
 
 def tokenize_prompts(
@@ -68,6 +131,10 @@ def tokenize_prompts(
     Raises:
       BadInput: a field is missing or holds no text, or a prompt has no tokens.
     """
+    field = conversation_field(rows.columns)
+    if field is not None and config.template == "chat" and not config.fields:
+        conversations = list(read_conversations(rows, field))
+        return [prompt_of(tokenizer, messages) for messages in conversations]
     fields = recognize_fields(rows.columns, template.names, config.fields)
     texts = read_prompt_fields(rows, template, fields)
     start = _start_tokens(tokenizer) if template.adds_special_tokens else []

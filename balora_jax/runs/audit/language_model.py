@@ -279,10 +279,9 @@ def _training_pairs(
 
 
 def _pair(examples: data.Examples, index: int) -> Pair:
-    """The tokens of a prompt and its answer; no position predicts the first token."""
-    ids = examples[index].tolist()
-    prompt = max(1, int(examples.prompt_lengths[index]))
-    return ids[:prompt], ids[prompt:]
+    """The tokens of a prompt and its answer."""
+    prompt, answer = examples.pair(index)
+    return prompt.tolist(), answer.tolist()
 
 
 def _text(model: LanguageModel, pair: Pair) -> str:
