@@ -109,6 +109,16 @@ def generate(arguments: Sequence[str]) -> None:
     generate_texts(options)
 
 
+def show_data(arguments: Sequence[str]) -> None:
+    """Run `balora data`."""
+    from balora_jax.config.parse import read_config
+
+    config = read_config(arguments)
+    from balora_jax.runs.show_data import show_data as show_examples
+
+    show_examples(config)
+
+
 def predict(arguments: Sequence[str]) -> None:
     """Run `balora predict`."""
     from balora_jax.config.commands import predict_options
@@ -160,6 +170,11 @@ COMMANDS = {
         quickstart,
         "fine-tune the embedded tiny model, with no network, "
         "and measure its planted defects before and after",
+    ),
+    "data": Command(
+        show_data,
+        "show a run's data as the model will see it: counts, lengths, ten examples "
+        "(train's options)",
     ),
     "compare": Command(
         compare,

@@ -59,6 +59,22 @@ class Examples:
             raise IndexError(f"example {index} of {len(self)}")
         return self.tokens[self.starts[index] : self.starts[index + 1]]
 
+    def counted_of(self, index: int) -> np.ndarray:
+        """Mark the tokens of an example that the loss of next-token prediction counts.
+
+        Args:
+          index: of the example.
+
+        Returns:
+          bool [its length]; False at the first token, which no position predicts.
+        """
+        if self.counted is None:
+            counted = np.arange(len(self[index])) >= self.prompt_lengths[index]
+        else:
+            counted = self.counted[self.starts[index] : self.starts[index + 1]].copy()
+        counted[0] = False
+        return counted
+
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of an example of next-token prediction: its prompt and its answer.
 
@@ -71,11 +87,7 @@ class Examples:
           Both int32; the prompt has at least one token, because no position predicts the first.
         """
         tokens = self[index]
-        if self.counted is None:
-            first = max(1, int(self.prompt_lengths[index]))
-            return tokens[:first], tokens[first:]
-        counted = self.counted[self.starts[index] : self.starts[index + 1]]
-        places = np.flatnonzero(counted)
+        places = np.flatnonzero(self.counted_of(index))
         breaks = np.flatnonzero(np.diff(places) > 1)
         first = places[breaks[-1] + 1] if len(breaks) else places[0]
         return tokens[:first], tokens[first : places[-1] + 1]
