@@ -39,6 +39,8 @@ class GenerateOptions:
     draws."""
     top_p: float = 1.0
     """Draw from the likeliest tokens that make up this share of the probability."""
+    top_k: int | None = None
+    """Draw from so many of the likeliest tokens, 1 to 1000000; null for all."""
     stop: list[str] | None = None
     """Texts that end a continuation."""
     seed: int = 0
@@ -85,6 +87,11 @@ class GenerateOptions:
                 f"0, or a number from {SMALLEST_TEMPERATURE} to {LARGEST_TEMPERATURE}",
             ),
             ("top_p", 0 < self.top_p <= 1, "a share above 0, at most 1"),
+            (
+                "top_k",
+                self.top_k is None or 1 <= self.top_k <= LARGEST_LENGTH,
+                f"null, or a whole number of at least 1, at most {LARGEST_LENGTH}",
+            ),
             (
                 "batch_size",
                 1 <= self.batch_size <= LARGEST_BATCH,

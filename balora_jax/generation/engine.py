@@ -37,6 +37,7 @@ def generate(
     max_new_tokens: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int | None = None,
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
     use_cache: bool = True,
@@ -52,6 +53,7 @@ def generate(
       max_new_tokens: the upper bound on the tokens of a row.
       temperature: the divisor of the logits; 0 takes the likeliest token instead of drawing one.
       top_p: draws from the likeliest tokens that make up this share of the probability.
+      top_k: draws from so many of the likeliest tokens; None for all.
       key: a random key; needed to draw.
       eos_ids: the tokens that end a row.
       use_cache: False computes the whole text again for every token: the same tokens, slowly.
@@ -69,7 +71,7 @@ def generate(
         _variables(params, lora),
         jnp.asarray(input_ids),
         jnp.asarray(attention_mask, bool),
-        make_sampling(temperature, top_p, key),
+        make_sampling(temperature, top_p, key, top_k),
         jnp.asarray(tuple(eos_ids), jnp.int32),
     )
 
@@ -84,6 +86,7 @@ def answer(
     max_new_tokens: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int | None = None,
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
 ) -> Generated:
@@ -100,6 +103,7 @@ def answer(
       max_new_tokens: as for `generate`.
       temperature: as for `generate`.
       top_p: as for `generate`.
+      top_k: as for `generate`.
       key: as for `generate`.
       eos_ids: as for `generate`.
 
@@ -115,7 +119,7 @@ def answer(
         _variables(params, lora),
         jnp.asarray(input_ids),
         jnp.asarray(attention_mask, bool),
-        make_sampling(temperature, top_p, key),
+        make_sampling(temperature, top_p, key, top_k),
         jnp.asarray(tuple(eos_ids), jnp.int32),
     )
 
@@ -130,6 +134,7 @@ def stream(
     max_new_tokens: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int | None = None,
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
@@ -144,6 +149,7 @@ def stream(
       max_new_tokens: as for `generate`.
       temperature: as for `generate`.
       top_p: as for `generate`.
+      top_k: as for `generate`.
       key: as for `generate`.
       eos_ids: as for `generate`.
 
@@ -155,7 +161,7 @@ def stream(
     """
     variables = _variables(params, lora)
     eos = np.asarray(tuple(eos_ids), np.int32)
-    sampling = make_sampling(temperature, top_p, key)
+    sampling = make_sampling(temperature, top_p, key, top_k)
     batch, length = input_ids.shape
     slots = bucket_length(length + max_new_tokens)
     ids = jnp.asarray(input_ids)

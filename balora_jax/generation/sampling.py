@@ -13,20 +13,25 @@ class Sampling(NamedTuple):
       key: a random key; None takes the likeliest token.
       temperature: the divisor of the logits.
       top_p: the share of the probability that tokens are drawn from; None for all of it.
+      top_k: the number of likeliest tokens that are drawn from; None for all of them.
     """
 
     key: jax.Array | None
     temperature: float | jax.Array
     top_p: float | jax.Array | None
+    top_k: int | jax.Array | None = None
 
 
-def make_sampling(temperature: float, top_p: float, key: jax.Array | None) -> Sampling:
+def make_sampling(
+    temperature: float, top_p: float, key: jax.Array | None, top_k: int | None = None
+) -> Sampling:
     """Make the sampling of a temperature and a share.
 
     Args:
       temperature: 0 takes the likeliest token.
       top_p: the share of the probability to draw from; 1 or more for all of it.
       key: a random key; needed unless the temperature is 0.
+      top_k: the number of likeliest tokens to draw from; None for all of them.
 
     Raises:
       ValueError: drawing without a key.
@@ -35,7 +40,7 @@ def make_sampling(temperature: float, top_p: float, key: jax.Array | None) -> Sa
         return Sampling(key=None, temperature=1.0, top_p=None)
     if key is None:
         raise ValueError(f"temperature is {temperature}, which needs a random key")
-    return Sampling(key, temperature, top_p=None if top_p >= 1 else top_p)
+    return Sampling(key, temperature, top_p=None if top_p >= 1 else top_p, top_k=top_k)
 
 
 def choose(logits: jax.Array, sampling: Sampling, step: jax.Array) -> jax.Array:
@@ -52,10 +57,23 @@ def choose(logits: jax.Array, sampling: Sampling, step: jax.Array) -> jax.Array:
     if sampling.key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = logits / sampling.temperature
+    if sampling.top_k is not None:
+        logits = _likeliest(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = _nucleus(logits, sampling.top_p)
     key = jax.random.fold_in(sampling.key, step)
     return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def _likeliest(logits: jax.Array, top_k: jax.Array) -> jax.Array:
+    """Keep the `top_k` likeliest tokens, and those as likely as the last of them; -inf elsewhere.
+
+    Fan et al., arXiv 1805.04833, section 5.4.
+    """
+    ordered = jnp.sort(logits, axis=-1, descending=True)
+    last = jnp.minimum(top_k, logits.shape[-1]) - 1
+    least = jnp.take(ordered, last, axis=-1)[:, None]
+    return jnp.where(logits < least, -jnp.inf, logits)
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:

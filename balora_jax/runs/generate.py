@@ -34,7 +34,7 @@ class PromptedModel:
       lora: the `lora` collection; None for the model alone.
       tokenizer: the model's tokenizer.
       render: prompt -> the text that the model reads.
-      end_ids: the tokens that end an answer in the template; generation stops at the first.
+      end_ids: the tokens that end an answer: the template's, and those of generation_config.json.
       adds_special_tokens: whether the tokenizer adds the special tokens, not the template.
     """
 
@@ -99,10 +99,12 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
     prompted = _load_run(options, console) if options.run else _load_model(options)
     for start in range(0, len(prompts), options.batch_size):
         batch = _make_batch(prompted, prompts[start : start + options.batch_size])
-        if len(batch.prompts) == 1:
-            _stream_continuation(prompted, batch, options)
+        # Each batch draws with a key of its own.
+        key = jax.random.fold_in(jax.random.key(options.seed), start)
+        if len(prompts) == 1:
+            _stream_continuation(prompted, batch, options, key)
         else:
-            _print_continuations(prompted, batch, options)
+            _print_continuations(prompted, batch, options, key)
 
 
 def _read_prompts(options: GenerateOptions) -> list[str]:
@@ -153,7 +155,8 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
     tokenizer = data.load_tokenizer(
         config.model.tokenizer or config.model.source, config.model.revision
     )
-    return _with_template(student.model, params, lora, tokenizer, template)
+    ends = models.end_ids(config.model.source, config.model.revision)
+    return _with_template(student.model, params, lora, tokenizer, template, ends)
 
 
 def _load_model(options: GenerateOptions) -> PromptedModel:
@@ -161,13 +164,18 @@ def _load_model(options: GenerateOptions) -> PromptedModel:
     model, params = models.load_pretrained(options.model)
     tokenizer = data.load_tokenizer(options.model)
     template = options.template or NO_TEMPLATE
-    return _with_template(model, params, None, tokenizer, template)
+    return _with_template(model, params, None, tokenizer, template, models.end_ids(options.model))
 
 
 def _with_template(
-    model: Any, params: Any, lora: Any, tokenizer: Any, template_name: str
+    model: Any,
+    params: Any,
+    lora: Any,
+    tokenizer: Any,
+    template_name: str,
+    ends: tuple[int, ...],
 ) -> PromptedModel:
-    """Join a model with a prompt template, named as by --template."""
+    """Join a model with a prompt template, named as by --template, and further tokens that end."""
     if template_name == NO_TEMPLATE:
         return PromptedModel(
             model,
@@ -175,7 +183,7 @@ def _with_template(
             lora,
             tokenizer,
             render=lambda prompt: prompt,
-            end_ids=() if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,),
+            end_ids=(*([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *ends),
             adds_special_tokens=True,
         )
     template = data.make_template(template_name, tokenizer)
@@ -185,7 +193,7 @@ def _with_template(
         lora,
         tokenizer,
         render=lambda prompt: template.render({"instruction": prompt}),
-        end_ids=template.ending,
+        end_ids=(*template.ending[:1], *ends),
         adds_special_tokens=template.adds_special_tokens,
     )
 
@@ -197,7 +205,7 @@ def _make_batch(prompted: PromptedModel, prompts: Sequence[str]) -> PromptBatch:
 
 
 def _sampling(
-    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions, key: jax.Array
 ) -> dict[str, Any]:
     """The keyword arguments of `generate` and `stream`."""
     longest = max(len(ids) for ids in batch.token_ids)
@@ -206,8 +214,9 @@ def _sampling(
         "max_new_tokens": min(options.max_new_tokens, positions_left),
         "temperature": options.temperature,
         "top_p": options.top_p,
-        "key": jax.random.key(options.seed),
-        "eos_ids": prompted.end_ids[:1],
+        "top_k": options.top_k,
+        "key": key,
+        "eos_ids": prompted.end_ids,
     }
 
 
@@ -219,10 +228,10 @@ def _adapters_by_heading(prompted: PromptedModel, options: GenerateOptions) -> d
 
 
 def _stream_continuation(
-    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions, key: jax.Array
 ) -> None:
-    """Print the continuation of a batch's only prompt, piece by piece."""
-    sampling = _sampling(prompted, batch, options)
+    """Print the continuation of the only prompt, piece by piece."""
+    sampling = _sampling(prompted, batch, options, key)
     stop = tuple(options.stop or ())
     for heading, lora in _adapters_by_heading(prompted, options).items():
         _print_heading(heading)
@@ -241,11 +250,11 @@ def _stream_continuation(
 
 
 def _print_continuations(
-    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions, key: jax.Array
 ) -> None:
     """Print every prompt of a batch with its continuations."""
     texts = {
-        heading: _continuations(prompted, batch, lora, options)
+        heading: _continuations(prompted, batch, lora, options, key)
         for heading, lora in _adapters_by_heading(prompted, options).items()
     }
     for index, prompt in enumerate(batch.prompts):
@@ -256,10 +265,14 @@ def _print_continuations(
 
 
 def _continuations(
-    prompted: PromptedModel, batch: PromptBatch, lora: Any, options: GenerateOptions
+    prompted: PromptedModel,
+    batch: PromptBatch,
+    lora: Any,
+    options: GenerateOptions,
+    key: jax.Array,
 ) -> list[str]:
     """The continuation of each prompt of a batch."""
-    sampling = _sampling(prompted, batch, options)
+    sampling = _sampling(prompted, batch, options, key)
     stop = tuple(options.stop or ())
     generated = generate(
         prompted.model, prompted.params, lora, batch.input_ids, batch.attention_mask, **sampling

@@ -183,6 +183,19 @@ def test_top_p_draws_from_the_smallest_set(top_p, kept):
     assert set(np.unique(drawn).tolist()) == kept
 
 
+@pytest.mark.parametrize(
+    ("top_k", "kept"), [(1, {3}), (2, {3, 0}), (3, {3, 0, 1}), (9, {0, 1, 2, 3})]
+)
+def test_top_k_draws_from_the_likeliest(top_k, kept):
+    rows = jnp.broadcast_to(jnp.log(jnp.asarray([0.25, 0.1, 0.05, 0.6])), (5000, 4))
+    drawn = choose(rows, Sampling(jax.random.key(0), 1.0, None, top_k), 0)
+    assert set(np.unique(drawn).tolist()) == kept
+    shares = np.asarray([0.25, 0.1, 0.05, 0.6]) * np.isin(np.arange(4), list(kept))
+    np.testing.assert_allclose(
+        np.bincount(drawn, minlength=4) / 5000, shares / shares.sum(), atol=0.03
+    )
+
+
 def test_prompts_of_one_bucket_share_a_program(made):
     _, model, params = made("llama")
     programs = (engine._generate_cached, engine._prefill, engine._step)

@@ -42,6 +42,22 @@ def test_samples_depend_on_the_seed_alone(run, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_every_prompt_has_its_own_draw_and_heading(run, tmp_path, capsys):
+    """Also the only prompt of a last batch, and the same prompt twice."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("5+5=\n" * 3)
+    options = ["--run", run, "--prompts", prompts, "--batch_size", "1", "--temperature", "3"]
+    lines = _generate(capsys, *options).out
+    assert lines.count("> 5+5=\n") == 3
+    assert len(set(lines.split("> 5+5=\n")[1:])) == 3
+
+
+def test_the_likeliest_of_one_is_greedy(run, capsys):
+    greedy = _generate(capsys, "--run", run, "--prompt", "5+5=").out
+    options = ["--temperature", "3", "--top_k", "1"]
+    assert _generate(capsys, "--run", run, "--prompt", "5+5=", *options).out == greedy
+
+
 def test_an_unfinished_run_uses_its_last_checkpoint(run, capsys):
     """A note names the checkpoint, and the text is the same."""
     summary = (run / "summary.json").read_text()
