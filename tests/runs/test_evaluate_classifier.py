@@ -36,7 +36,7 @@ def files(tmp_path_factory):
     write_rows(folder / "eval.jsonl", grouped)
     save_model("bert", folder / "bert")
     (folder / "seat.yaml").write_text(TESTS)
-    (folder / "templates.txt").write_text("{a|b} c d\n{a|b} e\n")
+    (folder / "templates.txt").write_text("{a|b} c d\n{a|b} e\nf {a|b}\n")
     return folder
 
 
@@ -68,6 +68,10 @@ def run(files, tmp_path_factory):
     return folder
 
 
+def _examples(path):
+    return {task["task"]: task["examples"] for task in json.loads(path.read_text())["tasks"]}
+
+
 def _metrics(path):
     tasks = json.loads(path.read_text())["tasks"]
     return {(task["task"], metric["name"]): metric for task in tasks for metric in task["metrics"]}
@@ -86,6 +90,8 @@ def results(run, files, tmp_path_factory):
         "--baseline",
     ]
     main(["evaluate", "--run", str(run), "--tasks", "classes,seat", *more, "--out", str(out)])
+    counts = _examples(out / "results.json")
+    assert counts == {"classes": 25, "groups": 25, "seat": 1, "templates": 3}
     return _metrics(out / "results.json")
 
 

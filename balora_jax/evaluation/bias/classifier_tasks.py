@@ -42,7 +42,8 @@ class LabeledSet:
         return len(self.labels)
 
 
-class ClassTemplates(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ClassTemplates:
     """Templates for a classifier.
 
     Attributes:
@@ -52,6 +53,9 @@ class ClassTemplates(NamedTuple):
 
     templates: Sequence[Any]
     classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.templates)
 
 
 class _Named(NamedTuple):
