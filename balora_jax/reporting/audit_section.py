@@ -57,6 +57,9 @@ def audit_of(card: str) -> str:
     Returns:
       The section; empty where there is none.
     """
-    _, begin, rest = card.partition(BEGIN)
-    section, end, _ = rest.partition(END)
-    return begin + section + end + "\n" if end else ""
+    # The last pair: a mark alone, which somebody else may have written, is left as it is.
+    end = card.rfind(END)
+    begin = card.rfind(BEGIN, 0, max(end, 0))
+    if end < 0 or begin < 0:
+        return ""
+    return card[begin : end + len(END)] + "\n"

@@ -26,3 +26,10 @@ def test_a_section_can_be_read_back():
     assert with_audit(CARD, "") == CARD
     # A section without an end is no section.
     assert audit_of(FIRST.replace("<!-- audit: end -->", "")) == ""
+
+
+def test_text_after_a_mark_alone_stays():
+    card = CARD + "\n<!-- audit: begin -->\nmy notes\n"
+    twice = with_audit(with_audit(card, FIRST), SECOND)
+    assert "my notes" in twice and twice.count("## What fine-tuning changed") == 1
+    assert "| KL | 0 | 3.4 |" in twice

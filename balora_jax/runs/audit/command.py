@@ -96,7 +96,7 @@ def _find(
     """The findings on the run of a language model."""
     subjects = language_models.of_run(
         run,
-        options.checkpoint,
+        str(step),
         baseline=True,
         batch_tokens=options.batch_tokens,
         console=console,
@@ -115,7 +115,7 @@ def _find_classifier(
     console: Console,
 ) -> ClassifierFindings:
     """The findings on the run of a classifier."""
-    subjects = classifiers.of_run(run, options.checkpoint, baseline=True, console=console)
+    subjects = classifiers.of_run(run, str(step), baseline=True, console=console)
     return find_classifier(name, config, step, *subjects, templates, options.limit)
 
 
