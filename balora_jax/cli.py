@@ -263,8 +263,9 @@ def _run(arguments: Sequence[str]) -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # orbax's threads log the exceptions that they also raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # So does asyncio, of their tasks that fail after the first one.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # So do these, of orbax's tasks that fail after the first one.
+    for name_of_logger in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name_of_logger).setLevel(logging.CRITICAL)
     if name not in COMMANDS:
         raise BadInput(f"there is no command {name[:100]!r}; accepted: {', '.join(COMMANDS)}")
     from balora_jax.config.plugins import load_plugins
