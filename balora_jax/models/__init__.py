@@ -3,6 +3,7 @@
 from balora_jax.models.base import CausalLM
 from balora_jax.models.head import Head, head
 from balora_jax.models.hf.classifier_head import head_modules, head_params, head_tensors
+from balora_jax.models.hf.files import is_model_file
 from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
@@ -33,6 +34,7 @@ __all__ = [
     "head_params",
     "head_tensors",
     "init_params",
+    "is_model_file",
     "load_checkpoint",
     "load_model",
     "load_pretrained",

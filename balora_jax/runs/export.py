@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from balora_jax import adapters, data, models
 from balora_jax.adapters import peft_format
 from balora_jax.config import RunConfig
-from balora_jax.errors import BadInput, OutputError, system_reason
+from balora_jax.errors import BadInput, OutputError, listed, system_reason
 from balora_jax.reporting import plots
 from balora_jax.reporting.audit_section import audit_of, with_audit
 from balora_jax.reporting.model_card import CARD_FILE, CardResults, model_card, read_card
@@ -34,6 +35,8 @@ from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 Tree = Any
+# The files of adapter/ besides those of a model.
+ADAPTER_FILES = (CARD_FILE, "adapter_config.json")
 
 
 def write_all(
@@ -304,8 +307,9 @@ def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
-    """The folder to write to; --out must be new or empty."""
+    """The folder to write to; --out must be new or empty, the run's own hold nothing of others."""
     if out is None:
+        check_own(default)
         return default
     path = pathlib.Path(out).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -314,6 +318,32 @@ def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
         # The folder is replaced as a whole, and the command's place would be gone.
         raise BadInput(f"--out {path} is the folder that the command runs in; accepted: another")
     return path
+
+
+def check_own(path: pathlib.Path) -> None:
+    """Check that a folder of a run, which is replaced as a whole, holds only what a run writes.
+
+    Args:
+      path: adapter/ or merged/ of a run.
+
+    Raises:
+      BadInput: it is a file, or holds something else.
+    """
+    accepted = "accepted: --out with another folder, or move that away"
+    if not path.is_dir():
+        if os.path.lexists(path):
+            raise BadInput(f"{path} is no folder, and would be replaced; {accepted}")
+        return
+    foreign = [
+        entry.name
+        for entry in sorted(path.iterdir())
+        if entry.name not in ADAPTER_FILES and not models.is_model_file(entry)
+    ]
+    if foreign:
+        raise BadInput(
+            f"{path} holds {listed(foreign)}, which the run did not write, and would be replaced; "
+            f"{accepted}"
+        )
 
 
 def _on_host(tree: Tree) -> Tree:

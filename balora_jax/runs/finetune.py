@@ -157,6 +157,9 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         checkpoints have been set aside.
     """
     config = run.config
+    if run.resumes:
+        export.check_own(run.folder.adapter)
+        export.check_own(run.folder.merged)
     probe = make_probe_evaluator(config.data, run.tokenizer)
     loaded = load_checked(run, console)
     inputs = fingerprints(run)

@@ -274,3 +274,32 @@ def test_a_reader_beside_a_running_writer_disturbs_nothing(run_arguments, tmp_pa
     assert writer.wait() == 0, writer.communicate()
     assert reads
     _equal(_adapter(alone), _adapter(together))
+
+
+@pytest.mark.parametrize("command", ["export", "merge", "train"])
+@pytest.mark.parametrize("kind", ["notes.txt", "folder", "file"])
+def test_nothing_of_others_is_replaced(run, capsys, command, kind):
+    folder, resume = run
+    target = folder / ("merged" if command == "merge" else "adapter")
+    shutil.rmtree(target, ignore_errors=True)
+    if kind == "file":
+        target.write_text("mine")
+    elif kind == "folder":
+        (target / "mine").mkdir(parents=True)
+    else:
+        target.mkdir()
+        (target / kind).write_text("mine")
+        (target / "adapter_model.safetensors").write_text("the run's")
+    before = sorted(folder.rglob("*"))
+    arguments = resume if command == "train" else [command, "--run", str(folder)]
+    sentence = _refusal(arguments, capsys)
+    assert str(target) in sentence
+    assert ("is no folder" if kind == "file" else "did not write") in sentence
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("inside", ["adapter", "merged"])
+def test_nothing_is_written_into_what_a_run_replaces(run, capsys, inside):
+    folder, _ = run
+    sentence = _refusal(["export", "--run", str(folder), "--out", f"{folder}/{inside}/x"], capsys)
+    assert f"is in {inside}/ of a run" in sentence

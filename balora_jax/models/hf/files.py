@@ -100,6 +100,19 @@ def copied_files(folder: Path) -> list[str]:
     return names
 
 
+def is_model_file(path: Path) -> bool:
+    """Return True if an entry of a folder is of a saved model, by its name and kind.
+
+    Args:
+      path: a file or folder in a Hugging Face folder.
+    """
+    if path.name == CHAT_TEMPLATES:
+        return path.is_dir() and all(entry.suffix == ".jinja" for entry in path.iterdir())
+    names = ("config.json", *COPIED_FILES)
+    endings = (".safetensors", ".safetensors.index.json")
+    return path.is_file() and (path.name in names or path.name.endswith(endings))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a Hugging Face folder.
 
