@@ -10,10 +10,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from balora_jax.errors import BadInput, Diverged, OutputError, reason_of
+from balora_jax.errors import BadInput, Diverged, OutputError, reason_of, shown
 
 # The system refused to write: no space, no quota, too large, read only, or the device fails.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+# A path leads where nothing can be read or written: no permission, a folder for a file, and so on.
+PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+)
 # XLA's name for memory that a device lacks, within the messages of its exceptions.
 DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
 INTERRUPTED = 130
@@ -242,6 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MemoryError:
         _end(1, _memory_sentence("this machine's memory"))
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename:
+            _end(2, _path_sentence(error))
         _end(1, _failure(error))
 
 
@@ -349,11 +355,21 @@ def _disk_sentence(error: OSError) -> str:
     )
 
 
+def _path_sentence(error: OSError) -> str:
+    """The sentence on a path that nothing could check before it was used."""
+    name = shown(os.fsdecode(error.filename))
+    return (
+        f"{name} cannot be read or written ({error.strerror}); accepted: files and folders that "
+        "are this user's to read and write"
+    )
+
+
 def _memory_sentence(memory: str) -> str:
     return (
         f"{memory} is full; reduce training.batch_size (or raise training.accumulation), "
         "data.max_length or the size of the model, or set training.remat full; for generate, "
-        "reduce --batch_size or --max_new_tokens; --output.resume goes on from a run's checkpoint"
+        "reduce --batch_size or --max_new_tokens; for evaluate and audit, reduce --batch_tokens; "
+        "--output.resume goes on from a run's checkpoint"
     )
 
 

@@ -1,6 +1,7 @@
 """The rows of a data set: a local jsonl, json, csv or parquet file, or a set on the hub."""
 
 import contextlib
+import glob
 import itertools
 import os
 import re
@@ -167,7 +168,9 @@ def _load_file(path: Path, limit: int | None) -> Rows:
         return _numbered_rows(path, columns, numbered)
     if path.suffix == ".parquet":
         _check_parquet(path)
-        return _load_table(str(path), limit, path="parquet", data_files=str(path), split="train")
+        # `datasets` takes brackets and stars in a path for patterns.
+        file = glob.escape(str(path))
+        return _load_table(str(path), limit, path="parquet", data_files=file, split="train")
     raise BadInput(f"{path} ends in none of the known suffixes; accepted: {ACCEPTED}")
 
 
@@ -200,7 +203,7 @@ def _check_parquet(path: Path) -> None:
 def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
     import datasets
 
-    with _quiet():
+    with quiet():
         try:
             table = datasets.load_dataset(**arguments)
             # Images and sound are no text, and reading a row would decode them.
@@ -208,9 +211,7 @@ def _load_table(source: str, limit: int | None, **arguments: Any) -> Rows:
             table = table.remove_columns(coded)
         # `datasets` lets through whatever pyarrow, pandas or the network raise.
         except Exception as error:
-            cause = error
-            if isinstance(error, datasets.exceptions.DatasetGenerationError):
-                cause = error.__cause__
+            cause = cause_of(error)
             if "corresponds to no data" in str(cause):
                 raise BadInput(
                     f"{source} has no rows; accepted: a data set with at least one"
@@ -228,8 +229,19 @@ def _is_coded(kind: Any) -> bool:
     return hasattr(kind, "decode_example")
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what an error of `datasets` was raised for: the deepest cause.
+
+    Args:
+      error: of `datasets`, which wraps the errors of its readers.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the progress bars and the log of `datasets`."""
     import datasets
 

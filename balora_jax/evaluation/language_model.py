@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, shown
 from balora_jax.generation import generate, pad_prompts, stream
 from balora_jax.generation.scoring import BATCH_TOKENS, Score, next_log_probs, score
 
@@ -121,7 +121,19 @@ class LanguageModel:
 
         Returns:
           The tokens of each; those of an empty context are BOS.
+
+        Raises:
+          BadInput: the continuation alone is longer than the model reads.
         """
+        before, after = self._divide(context, continuation)
+        if len(after) > self.max_length:
+            raise BadInput(
+                f"the answer {shown(continuation)} has {len(after)} tokens, and the model reads "
+                f"{self.max_length}; accepted: shorter answers, or a model with more positions"
+            )
+        return before, after
+
+    def _divide(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         stripped = context.rstrip()
         if not stripped:
             ids = self.encode(context + continuation, special=False)

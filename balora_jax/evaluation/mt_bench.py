@@ -75,7 +75,7 @@ def read_questions(path: pathlib.Path) -> list[Question]:
         number = _field(row, "question_id", int, where, "a whole number")
         category = _field(row, "category", str, where, "text")
         turns = _field(row, "turns", list, where, "a list of texts")
-        if not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
+        if not turns or not all(_is_text(turn) for turn in turns):
             raise BadInput(f"{where}: turns is {shown(turns)}; accepted: a list of texts")
         if number in questions:
             raise BadInput(f"{where}: question_id {number} is there twice; accepted: each once")
@@ -92,6 +92,13 @@ def _field(row: dict[str, Any], name: str, kind: type, where: str, accepted: str
     if not isinstance(value, kind) or isinstance(value, bool):
         raise BadInput(f"{where}: {name} is {shown(value)}; accepted: {accepted}")
     return value
+
+
+def _is_text(turn: Any) -> bool:
+    """False also for half a character, which no tokenizer reads."""
+    if not isinstance(turn, str) or not turn.strip():
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in turn)
 
 
 def answer_questions(

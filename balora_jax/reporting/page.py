@@ -92,13 +92,14 @@ def draw(figure: Figure) -> str:
     return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), count=1, flags=re.DOTALL)
 
 
-def render(title: str, intro: str, sections: tuple[Section, ...]) -> str:
+def render(title: str, intro: str, sections: tuple[Section, ...], generator: str) -> str:
     """Render a page.
 
     Args:
       title: the title.
       intro: the text below it.
       sections: in order.
+      generator: the command that writes the page, which its header names.
 
     Returns:
       The HTML. All texts are escaped.
@@ -108,4 +109,4 @@ def render(title: str, intro: str, sections: tuple[Section, ...]) -> str:
     environment.tests["table"] = lambda part: isinstance(part, Table)
     environment.tests["picture"] = lambda part: isinstance(part, Picture)
     template = environment.get_template(TEMPLATE)
-    return template.render(title=title, intro=intro, sections=sections)
+    return template.render(title=title, intro=intro, sections=sections, generator=generator)

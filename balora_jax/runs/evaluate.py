@@ -14,6 +14,8 @@ from rich.table import Table
 
 from balora_jax import models
 from balora_jax.config.evaluate import EvaluateOptions
+from balora_jax.config.paths import check_output
+from balora_jax.data.chat import check_chat_template
 from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items
 from balora_jax.evaluation.mt_bench import answer_questions, read_questions
@@ -25,10 +27,12 @@ from balora_jax.reporting.console import plain_console
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate_classifier import evaluate_classifier, evaluate_encoder
 from balora_jax.runs.language_models import Subject, of_model, of_run
+from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
 RESULTS = "results.json"
+WRITER = "balora evaluate"
 WIDEST = 400
 TEMPLATES = "templates"
 MT_BENCH = "mt_bench"
@@ -65,6 +69,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     """
     console = console or plain_console()
     folder = _folder(options)
+    check_replaceable(folder / RESULTS, WRITER)
     if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
         return _report(*evaluate_classifier(options, console), folder, console)
     if options.model is not None and options.names == ("seat",) and _is_encoder(options.model):
@@ -77,9 +82,11 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     if work.harness is not None and work.harness.of_programs():
         console.print(isolation(), highlight=False, soft_wrap=True)
     subjects = _subjects(options, console)
+    language_model = subjects[0].language_model
+    if options.chat:
+        _check_chat(language_model.tokenizer)
     if work.harness is not None:
-        work.harness.check_room(subjects[0].language_model.max_length)
-    folder.mkdir(parents=True, exist_ok=True)
+        work.harness.check_room(language_model.max_length)
     results = []
     bias: dict[str, dict[str, Any]] = {task: {} for task in work.bias}
     asked = {}
@@ -162,9 +169,8 @@ def _load_harness(
 
 
 def _folder(options: EvaluateOptions) -> pathlib.Path:
-    if options.out is not None:
-        return pathlib.Path(options.out).expanduser()
-    return RunFolder(options.run).path / "evaluation"
+    default = "" if options.run is None else str(RunFolder(options.run).path / "evaluation")
+    return check_output("--out", default if options.out is None else options.out)
 
 
 def _subjects(options: EvaluateOptions, console: Console) -> list[Subject]:
@@ -177,6 +183,15 @@ def _subjects(options: EvaluateOptions, console: Console) -> list[Subject]:
         batch_tokens=options.batch_tokens,
         console=console,
     )
+
+
+def _check_chat(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise BadInput(
+            "--chat renders prompts by the tokenizer's chat template, and it has none; "
+            "accepted: a model with a chat template, or no --chat"
+        )
+    check_chat_template(tokenizer)
 
 
 class _Bar:
@@ -230,6 +245,7 @@ def _answer_questions(
 ) -> None:
     """Write the answers to MT-Bench, for a judge elsewhere."""
     model = subject.language_model
+    folder.mkdir(parents=True, exist_ok=True)
     bar.extend(len(questions))
     answer_questions(
         model,
@@ -291,7 +307,11 @@ def _report(
     """Write results.json and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS
-    content = {"models": fingerprints, "tasks": [result.to_json() for result in results]}
+    content = {
+        WRITTEN_BY: WRITER,
+        "models": fingerprints,
+        "tasks": [result.to_json() for result in results],
+    }
     write_whole(path, json.dumps(content, indent=2) + "\n")
     # A file is as wide as the table.
     wide = console if console.is_terminal else plain_console(file=console.file, width=WIDEST)

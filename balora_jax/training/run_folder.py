@@ -108,7 +108,6 @@ class RunFolder:
                 "--output.resume to resume that run, or --output.overwrite to delete it"
             )
         self._check_same(config)
-        self._check_kinds()
         return True
 
     def check_config_file(self, file: str) -> None:
@@ -182,13 +181,15 @@ class RunFolder:
         """Read the configuration of the run in the folder.
 
         Raises:
-          BadInput: the folder holds no run, or its configuration is damaged or has changed.
+          BadInput: the folder holds no run, its configuration is damaged or has changed, or one
+            of its files is a folder, a named pipe or the like.
         """
         if not self.config.is_file():
             raise BadInput(
                 f"{self.path} is no run's folder: it has no {CONFIG}; "
                 "accepted: the output.dir of a run"
             )
+        self._check_kinds()
         self._recorded()
         return read_config(["--config", str(self.config)])
 

@@ -125,7 +125,7 @@ class SavedCheckpoints:
                 restored = checkpointer.restore(self._folder / str(step), args=items)
             leaves = [restored["state"][name] for name in named_arrays(like)]
         except Exception as error:  # orbax and its storage raise anything for a damaged file
-            if check.checked:
+            if check.checked and self.check(step).fault is None:
                 # The files are as they were written: the fault is another, such as full memory.
                 raise
             raise DamagedCheckpoint(f"it cannot be read ({reason_of(error)})") from error

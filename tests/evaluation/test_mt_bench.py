@@ -168,6 +168,7 @@ BAD = {
     '{"question_id": true, "category": "math", "turns": ["a"]}': "line 1: question_id is True",
     '{"question_id": 1, "category": 2, "turns": ["a"]}': "line 1: category is 2",
     '{"question_id": 1, "category": "math", "turns": []}': "line 1: turns is ",
+    '{"question_id": 1, "category": "math", "turns": ["a \\ud83d"]}': "line 1: turns is ",
     '{"question_id": 1, "category": "math", "turns": ["a", 2]}': "line 1: turns is ",
     '{"question_id": 1, "category": "math", "turns": [" "]}': "line 1: turns is ",
     '{"question_id": 1,': "line 1, column",

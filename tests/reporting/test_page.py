@@ -17,7 +17,8 @@ def _page():
     plt.close(figure)
     table = Table(("name", HOSTILE), (("a", HOSTILE), ("b", "2")), note=HOSTILE)
     parts = (table, picture, Passages(HOSTILE, (Passage(HOSTILE, HOSTILE),)))
-    return render(HOSTILE, HOSTILE, (Section(HOSTILE, HOSTILE, parts), Section("more", "text")))
+    sections = (Section(HOSTILE, HOSTILE, parts), Section("more", "text"))
+    return render(HOSTILE, HOSTILE, sections, HOSTILE)
 
 
 class _Reader(html.parser.HTMLParser):

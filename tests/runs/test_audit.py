@@ -170,6 +170,12 @@ BAD = {
     "a limit": (["--run", "{slow}", "--limit", "0"], "--limit is 0; accepted"),
     "a checkpoint": (["--run", "{slow}", "--checkpoint", "7"], "has no checkpoint '7'"),
     "templates": (["--run", "{slow}", "--templates", "{empty}"], "empty.txt .*accepted"),
+    "a later row": (["--run", "{slow}", "--text", "{rows}"], "line 2.*: text is no text; accepted"),
+    "zero bytes": (["--run", "{slow}", "--text", "{zero}"], "zero.txt has bytes of zero"),
+    "a page of others": (
+        ["--run", "{slow}", "--out", "{foreign}"],
+        "audit.html was not written by balora audit, and would be replaced; accepted: --out",
+    ),
     "an option": (["--run", "{slow}", "--texts", "x"], "no option texts; accepted"),
 }
 
@@ -180,7 +186,17 @@ def test_an_audit_is_refused(runs, tmp_path, capsys, arguments, match):
     empty.write_text("\n\n")
     half = tmp_path / "half.jsonl"
     half.write_text('{"text": "a \\ud83d"}\n')
-    places = {"{slow}": runs / "slow", "{runs}": runs, "{empty}": empty, "{half}": half}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n{"txt": "b"}\n')
+    zero = tmp_path / "zero.txt"
+    zero.write_bytes(b"a\0b\n")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "audit.html").write_text("<title>mine</title>")
+    places = {
+        "{slow}": runs / "slow", "{runs}": runs, "{empty}": empty, "{half}": half, "{rows}": rows,
+        "{zero}": zero, "{foreign}": foreign,
+    }  # fmt: skip
     for name, place in places.items():
         arguments = [argument.replace(name, str(place)) for argument in arguments]
     before = sorted(runs.rglob("*"))

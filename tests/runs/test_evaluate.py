@@ -202,6 +202,25 @@ BAD = {
          "--allow-code-execution"],
         "--chat would put alpaca_humaneval's prompts into a second template",
     ),
+    "no chat template": (
+        ["--run", "{run}", "--tasks", "piqa", "--data-dir", "{files}", "--chat"],
+        "--chat renders .* chat template, and it has none; accepted",
+    ),
+    "a file for a folder": (
+        ["--run", "{run}", "--tasks", "piqa", "--out", "{bare}"], "bare.txt' is a file; accepted"
+    ),
+    "a folder for a file": (
+        ["--run", "{run}", "--tasks", "piqa", "--out", "{taken}"],
+        "results.json is no regular file, and would be replaced; accepted: --out",
+    ),
+    "results of others": (
+        ["--run", "{run}", "--tasks", "piqa", "--out", "{foreign}"],
+        "results.json was not written by balora evaluate, and would be replaced; accepted",
+    ),
+    "answers of others": (
+        ["--run", "{run}", "--tasks", "piqa", "--data-dir", "{files}", "--out", "{notes}"],
+        "answers-adapter.jsonl cannot be read .it holds something else.; accepted",
+    ),
     "an unknown option": (["--run", "{run}", "--taskz", "x"], "no option taskz; accepted: tasks"),
 }  # fmt: skip
 
@@ -210,7 +229,18 @@ BAD = {
 def test_an_evaluation_is_refused(run, files, tmp_path, capsys, arguments, match):
     bare = tmp_path / "bare.txt"
     bare.write_text("no alternatives here\n")
-    places = {"{run}": run, "{tmp}": tmp_path, "{files}": files, "{bare}": bare}
+    taken = tmp_path / "taken"
+    (taken / "results.json").mkdir(parents=True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "results.json").write_text('{"models": "of another tool"}')
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "answers-adapter.jsonl").write_text("my notes")
+    places = {
+        "{run}": run, "{tmp}": tmp_path, "{files}": files, "{bare}": bare, "{taken}": taken,
+        "{foreign}": foreign, "{notes}": notes,
+    }  # fmt: skip
     for name, place in places.items():
         arguments = [argument.replace(name, str(place)) for argument in arguments]
     before = sorted(run.rglob("*")), sorted(tmp_path.rglob("*"))

@@ -1,6 +1,8 @@
 """A run's folder under damage, with two writers, and with other inputs than before."""
 
+import errno
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import load_file
 
@@ -274,6 +277,44 @@ def test_a_reader_beside_a_running_writer_disturbs_nothing(run_arguments, tmp_pa
     assert writer.wait() == 0, writer.communicate()
     assert reads
     _equal(_adapter(alone), _adapter(together))
+
+
+def test_checkpoints_that_go_while_they_are_read(run, tmp_path, monkeypatch):
+    """A run that keeps one checkpoint deletes it as soon as it has written the next."""
+    folder, _ = run
+    restore = ocp.Checkpointer.restore
+    left = [folder / "checkpoints" / "6"]
+
+    def slow_restore(self, directory, *arguments, **options):
+        if left and str(directory) == str(left[-1]):
+            shutil.rmtree(left.pop())
+        return restore(self, directory, *arguments, **options)
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", slow_restore)
+    main(["export", "--run", str(folder), "--out", str(tmp_path / "out")])
+    assert not left
+    assert "| updates | 4 of " in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["export", "audit"])
+def test_a_named_pipe_is_not_waited_for(run, capsys, command):
+    folder, _ = run
+    (folder / "metrics.jsonl").unlink()
+    os.mkfifo(folder / "metrics.jsonl")
+    sentence = _refusal([command, "--run", str(folder)], capsys)
+    assert "metrics.jsonl is no file; accepted: a file" in sentence
+
+
+def test_a_folder_without_permission_is_one_sentence(run, capsys, monkeypatch):
+    """Tests may run as root, whom nothing is refused."""
+    folder, _ = run
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "adapter"))
+
+    monkeypatch.setattr("balora_jax.runs.export.replacing", refuse)
+    sentence = _refusal(["export", "--run", str(folder)], capsys)
+    assert "adapter' cannot be read or written (Permission denied); accepted" in sentence
 
 
 @pytest.mark.parametrize("command", ["export", "merge", "train"])

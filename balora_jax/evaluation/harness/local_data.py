@@ -38,6 +38,11 @@ def local_options(
         return None
     files = {_stem(path): path for path in sorted(place.iterdir()) if _reader(path)}
     scored = config.get("test_split") or config.get("validation_split")
+    if scored is None:
+        raise BadInput(
+            f"task {config['task']} names no split that a file could take the place of; accepted: "
+            f"its data from the hub, without {place}"
+        )
     if scored not in files and len(files) == 1:
         files = {scored: next(iter(files.values()))}
     if scored not in files:

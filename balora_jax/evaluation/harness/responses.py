@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import pathlib
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TextIO
 
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.training.replacing import write_whole
@@ -14,47 +16,60 @@ MODEL = "model"
 class Responses:
     """A file with a line for each answered request; the first line names the model.
 
-    A context: the file is closed at its end.
+    A context: the file is closed at its end. Nothing is written before the first answer.
     """
 
     def __init__(self, path: pathlib.Path, model: str) -> None:
-        """Open the file, or begin it.
+        """Read the answers, if there are any.
 
         Args:
-          path: the file; its folder exists.
+          path: the file, which need not exist.
           model: the fingerprint of the model's weights and tokenizer.
 
         Raises:
           BadInput: the file holds the answers of another model, or something else.
         """
         self._path = path
+        self._file: TextIO | None = None
+        self._lines = self._complete_lines() or [json.dumps({MODEL: model}) + "\n"]
+        first, *others = self._lines
+        if self._parse(1, first, lambda row: row[MODEL]) != model:
+            raise BadInput(
+                f"{self._path} holds the answers of another model; "
+                "accepted: the same model and checkpoint, or another --out"
+            )
         self._answers: dict[str, Any] = {}
-        lines = self._complete_lines()
-        if not lines:
-            lines = [json.dumps({MODEL: model}) + "\n"]
-        self._read(lines, model)
-        # Without the incomplete line that a killed process may have left.
-        write_whole(path, "".join(lines))
-        self._file = path.open("a", encoding="utf-8")
+        for number, line in enumerate(others, start=2):
+            request, answer, check = self._parse(
+                number, line, lambda row: (row["request"], row["answer"], row["check"])
+            )
+            if check != _check(request, answer):
+                raise self._refusal(f"line {number} has changed since it was written")
+            self._answers[request] = answer
 
     def _complete_lines(self) -> list[str]:
+        """The lines of the file, without one that a killed process has left incomplete."""
+        if not os.path.lexists(self._path):
+            return []
+        # A named pipe would wait for a writer.
+        if not self._path.is_file():
+            raise self._refusal("it is no file")
         try:
-            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+            text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise self._refusal(reason_of(error)) from error
-        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        # The first line is written whole; only a later one may be cut.
+        if text and not lines:
+            raise self._refusal("it holds something else")
+        return lines
 
-    def _read(self, lines: list[str], model: str) -> None:
+    def _parse(self, number: int, line: str, read: Callable[[Any], Any]) -> Any:
+        """The values that a function reads from a line's JSON."""
         try:
-            first, *others = [json.loads(line) for line in lines]
-            if first[MODEL] != model:
-                raise BadInput(
-                    f"{self._path} holds the answers of another model; "
-                    "accepted: the same model and checkpoint, or another --out"
-                )
-            self._answers = {line["request"]: line["answer"] for line in others}
+            return read(json.loads(line))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self._refusal(reason_of(error)) from error
+            raise self._refusal(f"line {number}: {reason_of(error)}") from error
 
     def _refusal(self, reason: str) -> BadInput:
         return BadInput(
@@ -68,7 +83,8 @@ class Responses:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __contains__(self, request: str) -> bool:
         """Return True if a request has been answered."""
@@ -86,8 +102,17 @@ class Responses:
           answer: what JSON can hold.
         """
         self._answers[request] = answer
-        self._file.write(json.dumps({"request": request, "answer": answer}) + "\n")
+        row = {"request": request, "answer": answer, "check": _check(request, answer)}
+        if self._file is None:
+            self._file = self._begin()
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+
+    def _begin(self) -> TextIO:
+        """Open the file behind its complete lines."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._path, "".join(self._lines))
+        return self._path.open("a", encoding="utf-8")
 
 
 def request_key(kind: str, arguments: Any, occurrence: int = 0) -> str:
@@ -100,3 +125,8 @@ def request_key(kind: str, arguments: Any, occurrence: int = 0) -> str:
     """
     text = json.dumps([kind, arguments, occurrence], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check(request: str, answer: Any) -> str:
+    """The hash of an answer, by which a line that has changed on disk is found."""
+    return hashlib.sha256(json.dumps([request, answer]).encode()).hexdigest()[:16]

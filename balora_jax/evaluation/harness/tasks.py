@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import glob
 import logging
 import pathlib
 import tempfile
@@ -14,7 +15,8 @@ import lm_eval
 import yaml
 from lm_eval.tasks import TaskManager
 
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.data.sources import cause_of, quiet
+from balora_jax.errors import BadInput, listed, reason_of, shown
 from balora_jax.evaluation.harness.local_data import local_options
 from balora_jax.evaluation.harness.model import MAX_NEW_TOKENS, HarnessModel
 from balora_jax.evaluation.tasks.code import EXECUTES_CODE
@@ -97,9 +99,10 @@ def load_tasks(
         for name in names:
             for kind, items in _load(manager, name, sources).items():
                 loaded[kind] |= items
+    local = set(sources)
     for name, task in loaded["tasks"].items():
         sources.setdefault(name, str(task.config.dataset_path))
-        _check_fields(name, task, sources[name])
+        _check_rows(name, task, sources[name], every=name in local)
     return Tasks(tuple(names), manager, loaded, sources)
 
 
@@ -181,11 +184,15 @@ def _local_files(
                 options = None if data_dir is None else local_options(data_dir, config, fewshot)
                 if options is None:
                     continue
+                files = options["dataset_kwargs"]["data_files"]
+                sources[name] = " and ".join(files.values())
+                # `datasets` takes brackets and stars in a path for patterns.
+                escaped = {split: glob.escape(file) for split, file in files.items()}
+                options["dataset_kwargs"] = {"data_files": escaped}
                 path = pathlib.Path(folder) / f"{number}.yaml"
                 included = {"include": str(entry.yaml_path), "task": name}
                 path.write_text(yaml.safe_dump(included | options), encoding="utf-8")
                 index[name] = dataclasses.replace(entry, yaml_path=path)
-                sources[name] = " and ".join(options["dataset_kwargs"]["data_files"].values())
             yield sources
         finally:
             index.update(entries)
@@ -236,7 +243,8 @@ def _config_of(manager: TaskManager, name: str) -> dict[str, Any]:
 def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[str, Any]:
     """Load one task, group or tag with its data."""
     try:
-        return manager.load([name])
+        with quiet():
+            return manager.load([name])
     except BadInput:
         raise
     except ImportError as error:
@@ -246,14 +254,15 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
         ) from error
     # Tasks and `datasets` raise errors of any type for data that is missing or damaged.
     except Exception as error:
+        reason = reason_of(cause_of(error))
         files = [sources.get(member) for member in _members(manager.task_index, [name])]
         if all(files):
             raise BadInput(
-                f"task {name} cannot use {' and '.join(files)} ({reason_of(error)}); "
+                f"task {name} cannot use {' and '.join(files)} ({reason}); "
                 "accepted: files that can be read, with the fields of the set on the hub"
             ) from error
         raise BadInput(
-            f"the data of task {name} is not here ({reason_of(error)}); accepted: a network, or "
+            f"the data of task {name} is not here ({reason}); accepted: a network, or "
             "--data-dir with a folder of the task's name that has a file for each split"
         ) from error
 
@@ -268,21 +277,56 @@ def _check_runs_here(name: str, config: Mapping[str, Any]) -> None:
         raise BadInput(f"task {name} has images or sounds; accepted: a task of text")
 
 
-def _check_fields(name: str, task: Any, source: str) -> None:
-    """Make the first example of a task, which reads the fields that the task needs."""
+def _check_rows(name: str, task: Any, source: str, *, every: bool) -> None:
+    """Make the examples of a task, which reads the fields that it needs.
+
+    Args:
+      name: the task's.
+      task: lm-eval's.
+      source: its data set or local files.
+      every: True for every row, False for the first, of a set as its authors published it.
+    """
     docs = task.eval_docs
     if not len(docs):
         raise BadInput(f"{source} has no rows for task {name}; accepted: at least one")
-    try:
-        doc = docs[0]
-        task.doc_to_text(doc)
-        task.doc_to_target(doc)
-        if task.OUTPUT_TYPE == "multiple_choice":
-            task.doc_to_choice(doc)
-    # A task's own functions read the fields.
-    except Exception as error:
-        raise BadInput(
-            f"task {name} cannot use the rows of {source}, whose fields are "
-            f"{', '.join(map(str, docs.column_names))} ({reason_of(error)}); "
-            "accepted: the fields of the set on the hub"
-        ) from error
+    for number in range(len(docs) if every else 1):
+        try:
+            fault = _fault(task, docs[number])
+        # A task's own functions read the fields.
+        except Exception as error:
+            raise BadInput(
+                f"task {name} cannot use row {number + 1} of {source}, whose fields are "
+                f"{listed(docs.column_names)} ({reason_of(error)}); "
+                "accepted: the fields of the set on the hub"
+            ) from error
+        if fault:
+            raise BadInput(
+                f"row {number + 1} of {source} has {fault}, for task {name}; "
+                "accepted: the values of the set on the hub"
+            )
+
+
+def _fault(task: Any, doc: Mapping[str, Any]) -> str:
+    """What is wrong with an example, in words; empty if nothing is."""
+    text = task.doc_to_text(doc)
+    target = task.doc_to_target(doc)
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return "" if isinstance(text, str) else f"the prompt {shown(text)}, which is no text"
+    if task.config.process_results is not None:
+        # Scored by the task's own function, which gives answers a meaning of its own.
+        return ""
+    choices = task.doc_to_choice(doc)
+    if not choices or not all(isinstance(choice, str) for choice in choices):
+        return f"the choices {shown(choices)}, which are no texts"
+    # Tasks such as Winogrande have a prompt for each choice, and the right one's number as text.
+    right = text if task.multiple_input else target
+    rights = right if isinstance(right, list) else [right]
+    if not rights or not all(_is_choice(one, choices) for one in rights):
+        return f"the answer {shown(right)}, which is none of its {len(choices)} choices"
+    return ""
+
+
+def _is_choice(right: Any, choices: Sequence[str]) -> bool:
+    if isinstance(right, str):
+        return right in choices
+    return isinstance(right, int) and 0 <= right < len(choices)

@@ -35,10 +35,11 @@ def read_passages(option: str, value: str, limit: int) -> list[str]:
         rows.require((FIELD,))
         texts = []
         for index, row in enumerate(rows):
-            if not isinstance(row[FIELD], str):
+            text = row.get(FIELD)
+            if not isinstance(text, str):
                 raise BadInput(f"{rows.where(index)}: {FIELD} is no text; accepted: {ACCEPTED}")
-            rows.require_unicode(index, FIELD, row[FIELD])
-            texts.append(row[FIELD])
+            rows.require_unicode(index, FIELD, text)
+            texts.append(text)
     passages = [text.strip() for text in texts if text.strip()][:limit]
     if not passages:
         raise BadInput(f"{option} {path} has no passage; accepted: {ACCEPTED}")
@@ -52,6 +53,8 @@ def _paragraphs(path: pathlib.Path) -> list[str]:
         if len(content) > LARGEST:
             raise BadInput(f"{path} has more than {LARGEST} bytes; accepted: {ACCEPTED}")
         text = content.decode("utf-8-sig")
+        if "\0" in text:
+            raise BadInput(f"{path} has bytes of zero and is no text; accepted: {ACCEPTED}")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"{path} cannot be read ({reason_of(error)}); accepted: {ACCEPTED}"

@@ -11,6 +11,7 @@ from rich.text import Text
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.config.audit import AuditOptions
+from balora_jax.config.paths import check_output
 from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.templates import read_templates
 from balora_jax.evaluation.inheritance.passages import read_passages
@@ -21,9 +22,10 @@ from balora_jax.runs import classifiers, language_models
 from balora_jax.runs.audit.card import add_to_card
 from balora_jax.runs.audit.classifier import ClassifierFindings, find_classifier
 from balora_jax.runs.audit.language_model import Findings, find
-from balora_jax.runs.audit.page import audit_page
+from balora_jax.runs.audit.page import WRITER, audit_page
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.fingerprints import tokenizer_fingerprint
+from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
@@ -46,6 +48,10 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
         different bases, or there is no general text.
     """
     console = console or plain_console()
+    default = str(RunFolder(options.run[0]).path / "audit")
+    folder = check_output("--out", default if options.out is None else options.out)
+    for name in (FINDINGS, PAGE):
+        check_replaceable(folder / name, WRITER)
     templates = () if options.templates is None else read_templates(options.templates)
     configs = {name: _config(run) for name, run in _names(options.run).items()}
     fingerprint = _check_one_base(options.run, list(configs.values()))
@@ -65,10 +71,10 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
             else:
                 found = _find(name, config, step, run, passages, templates, options, console)
             findings.append(found)
-    folder = _folder(options)
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(configs.values()))
     content = {
+        WRITTEN_BY: WRITER,
         "base": first.model.source,
         "fingerprint": fingerprint,
         "runs": [finding.to_json() for finding in findings],
@@ -160,9 +166,3 @@ def _passages(options: AuditOptions, configs: Mapping[str, RunConfig]) -> list[s
             "with a field text, that no run was trained on"
         )
     return tiny_world_passages(config.data, options.limit)
-
-
-def _folder(options: AuditOptions) -> pathlib.Path:
-    if options.out is not None:
-        return pathlib.Path(options.out).expanduser()
-    return RunFolder(options.run[0]).path / "audit"

@@ -11,6 +11,8 @@ from balora_jax.runs.audit.classifier import ClassifierFindings
 from balora_jax.runs.audit.language_model import Findings
 from balora_jax.runs.audit.pictures import layers_picture, rewind_picture, separation_picture
 
+# The page's own writer, by whom it may be replaced.
+WRITER = "balora audit"
 # Sections on what both kinds of runs have.
 AnyFindings = Findings | ClassifierFindings
 
@@ -38,7 +40,7 @@ def audit_page(source: str, findings: Sequence[AnyFindings]) -> str:
     if any(getattr(finding, "world", None) for finding in findings):
         sections.append(_world(findings))
     intro = intro.format(count=count, source=source)
-    return render("What did fine-tuning inherit?", intro, tuple(sections))
+    return render("What did fine-tuning inherit?", intro, tuple(sections), WRITER)
 
 
 def _moved(findings: Sequence[ClassifierFindings]) -> Section:

@@ -1,5 +1,7 @@
 """Answers on disk: found again, whole after a kill, and refused for another model."""
 
+import os
+
 import pytest
 
 from balora_jax.errors import BadInput
@@ -49,6 +51,38 @@ def test_other_files_are_refused_and_kept(tmp_path, content, reason):
     with pytest.raises(BadInput, match=f"answers.jsonl {reason}.*; accepted: .*another --out"):
         Responses(path, "model")
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("damage", [(b"-1.5", b"-1.6"), (b'"first"', b'"forst"'), (b"[", b"{")])
+def test_a_line_that_has_changed_is_named(tmp_path, damage):
+    path = tmp_path / "answers.jsonl"
+    with Responses(path, "model") as responses:
+        responses.add("second", "2")
+        responses.add("first", [-1.5, True])
+    path.write_bytes(path.read_bytes().replace(*damage))
+    with pytest.raises(BadInput, match=r"cannot be read \(line 3"):
+        Responses(path, "model")
+
+
+@pytest.mark.parametrize("kind", ["text without an end", "pipe", "folder"])
+def test_what_is_no_file_of_answers_is_refused(tmp_path, kind):
+    path = tmp_path / "answers.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("my notes")
+    with pytest.raises(BadInput, match=r"it is no file|it holds something else"):
+        Responses(path, "model")
+
+
+def test_nothing_is_written_before_the_first_answer(tmp_path):
+    path = tmp_path / "new" / "answers.jsonl"
+    with Responses(path, "model") as responses:
+        assert not path.parent.exists()
+        responses.add("first", 1)
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_requests_have_names_of_their_own():

@@ -219,6 +219,14 @@ def test_local_files_of_every_kind(tmp_path, ending):
     assert len(tasks.loaded["tasks"]["gsm8k"].eval_docs) == 12
 
 
+def test_a_folder_whose_name_is_a_pattern(tmp_path):
+    folder = tmp_path / "a[b]*"
+    write_rows(folder / "gsm8k" / "test.jsonl", SUMS)
+    tasks = load_tasks(["gsm8k"], folder, fewshot=0)
+    assert len(tasks.loaded["tasks"]["gsm8k"].eval_docs) == 12
+    assert tasks.sources["gsm8k"] == str(folder / "gsm8k" / "test.jsonl")
+
+
 def _config(**more):
     return {"task": "mine_en", "test_split": "test", "dataset_path": "org/set"} | more
 
@@ -247,6 +255,7 @@ def test_examples_for_prompts_must_have_a_file(tmp_path):
         load_tasks(["gsm8k"], tmp_path)
 
 
+PAIR = b'{"goal": "a", "sol1": "b", "sol2": "c", "label": %s}\n'
 BAD = {
     "a slip": (["gsm8q"], {}, "--tasks has 'gsm8q'; accepted: .*gsm8k"),
     "nothing like it": (["§§§§"], {}, "'§§§§'; accepted: a task of lm-eval or of ours$"),
@@ -263,6 +272,28 @@ BAD = {
     "no rows": (["gsm8k"], {"gsm8k/test.jsonl": b""}, "gsm8k"),
     "broken json": (["gsm8k"], {"gsm8k/test.jsonl": b"{"}, "task gsm8k cannot use .*test.jsonl"),
     "binary": (["gsm8k"], {"gsm8k/test.jsonl": b"\xff\x00\xfe"}, "gsm8k cannot use .*test.jsonl"),
+    "an answer that is no choice": (
+        ["piqa"], {"piqa/validation.jsonl": PAIR % b"1" + PAIR % b"2"},
+        "row 2 of .*validation.jsonl has the answer 2, which is none of its 2 choices, for task",
+    ),
+    "a negative answer": (
+        ["piqa"], {"piqa/validation.jsonl": PAIR % b"-1"}, "row 1 of .* has the answer -1, which",
+    ),
+    "answers in words": (
+        ["piqa"], {"piqa/validation.jsonl": PAIR % b'"first"'}, "row 1 .* the answer 'first', w",
+    ),
+    "answers of floats": (
+        ["piqa"], {"piqa/validation.jsonl": PAIR % b"0.5"}, "row 1 of .* has the answer 0.5, which",
+    ),
+    "choices that are lists": (
+        ["piqa"],
+        {"piqa/validation.jsonl": b'{"goal": "a", "sol1": ["b"], "sol2": ["c"], "label": 0}\n'},
+        "row 1 of .* has the choices .*, which are no texts",
+    ),
+    "a task of code": (
+        ["squadv2"], {"squadv2/validation.jsonl": b'{"question": "a"}\n'},
+        "task squadv2 names no split that a file could take the place of; accepted",
+    ),
     "kinds": (
         ["piqa"],
         {"piqa/validation.jsonl": b"{}\n", "piqa/train.csv": b"a\n1\n", "piqa/test.csv": b"a\n1\n"},
