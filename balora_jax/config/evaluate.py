@@ -37,7 +37,7 @@ class EvaluateOptions:
     groups: str | None = None
     """For a classifier's run: a field of its held-out rows, whose values are groups to compare."""
     limit: int | None = None
-    """The examples of each task, 1 to 1000000000; null for all."""
+    """The examples of each task, 1 to 1000000000; null for all. Templates and SEAT are whole."""
     fewshot: int | None = None
     """The examples in each prompt, 0 to 1000; null for as many as the task has."""
     chat: bool = False

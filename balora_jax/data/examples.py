@@ -31,6 +31,7 @@ class Examples:
       teacher: float32 [examples, ...], the teacher's logits or features; None without a teacher
         that was run before the training.
       recognized: role -> field, where the set's shape told which fields hold prompt and answer.
+      rows: int64 [examples], the row of each example, from 0; None where each row is an example.
       truncated: examples cut to the maximum length.
       dropped_empty: rows without an answer, which are no examples.
       dropped_long: rows whose prompt leaves no room for an answer, which are no examples.
@@ -46,6 +47,7 @@ class Examples:
     answers: np.ndarray | None = None
     teacher: np.ndarray | None = None
     recognized: Mapping[str, str] = field(default_factory=dict)
+    rows: np.ndarray | None = None
     truncated: int = 0
     dropped_empty: int = 0
     dropped_long: int = 0

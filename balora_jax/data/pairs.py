@@ -70,6 +70,7 @@ def prepare(
 def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer: Any) -> Examples:
     """Tokenize conversations into examples of at most `max_length` tokens."""
     fitting = []
+    kept = []
     silent = 0
     long = 0
     truncated = 0
@@ -84,6 +85,7 @@ def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer
             long += 1
         else:
             fitting.append((tokens[: config.max_length], cut))
+            kept.append(index)
             truncated += len(tokens) > config.max_length
     if not fitting:
         raise BadInput(
@@ -99,6 +101,7 @@ def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer
         prompt_lengths=np.array([counted.argmax() for _, counted in fitting], np.int32),
         counted=np.concatenate([counted for _, counted in fitting]),
         recognized={"turns": field},
+        rows=np.array(kept),
         truncated=truncated,
         dropped_empty=silent,
         dropped_long=long,
@@ -173,15 +176,16 @@ def tokenize(
       BadInput: no row has an answer, or no prompt leaves room for one.
     """
     pairs = list(_tokenize_pairs(texts, template, tokenizer))
-    answered = [(prompt, answer) for prompt, answer in pairs if len(answer)]
-    fitting = [(prompt, answer) for prompt, answer in answered if len(prompt) < max_length]
+    answered = [index for index, (_, answer) in enumerate(pairs) if len(answer)]
+    kept = [index for index in answered if len(pairs[index][0]) < max_length]
+    fitting = [pairs[index] for index in kept]
     if not answered:
         raise BadInput(
             f"none of the {len(pairs)} rows of {source} has an answer; accepted: at least one "
             "row with text in its response (data.fields)"
         )
     if not fitting:
-        shortest = min(len(prompt) for prompt, _ in answered)
+        shortest = min(len(pairs[index][0]) for index in answered)
         raise BadInput(
             f"every answer of {source} is truncated away: prompts are at least {shortest} tokens "
             f"long and data.max_length is {max_length}; accepted: more than {shortest}"
@@ -194,6 +198,7 @@ def tokenize(
         starts=starts_of(cut),
         pad_id=tokenizer.pad_token_id,
         prompt_lengths=np.array([len(prompt) for prompt, _ in fitting], np.int32),
+        rows=np.array(kept),
         truncated=sum(len(tokens) > max_length for tokens in joined),
         dropped_empty=len(pairs) - len(answered),
         dropped_long=len(answered) - len(fitting),

@@ -63,6 +63,16 @@ class Rows:
                 ) from error
             yield row
 
+    def select(self, indices: Sequence[int]) -> "Rows":
+        """Choose rows.
+
+        Args:
+          indices: of the rows, from 0.
+        """
+        lines = None if self.lines is None else [self.lines[index] for index in indices]
+        rows = [self.rows[index] for index in indices]
+        return Rows(self.source, self.columns, rows, lines)
+
     def require(self, fields: Sequence[str], *, note: str = "") -> None:
         """Check that the data set has fields.
 

@@ -68,9 +68,9 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.max_length = model.config.max_positions
         self.sharding = sharding
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         eos = tokenizer.eos_token_id
-        self._ends = tuple(dict.fromkeys([*([] if eos is None else [eos]), *end_ids]))
+        self.end_ids = tuple(dict.fromkeys([*([] if eos is None else [eos]), *end_ids]))
         bos = tokenizer.bos_token_id
         self._prefix = tokenizer.eos_token_id if bos is None else bos
         if self._prefix is None:
@@ -121,19 +121,7 @@ class LanguageModel:
 
         Returns:
           The tokens of each; those of an empty context are BOS.
-
-        Raises:
-          BadInput: the continuation alone is longer than the model reads.
         """
-        before, after = self._divide(context, continuation)
-        if len(after) > self.max_length:
-            raise BadInput(
-                f"the answer {shown(continuation)} has {len(after)} tokens, and the model reads "
-                f"{self.max_length}; accepted: shorter answers, or a model with more positions"
-            )
-        return before, after
-
-    def _divide(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         stripped = context.rstrip()
         if not stripped:
             ids = self.encode(context + continuation, special=False)
@@ -147,14 +135,25 @@ class LanguageModel:
     def scores(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
     ) -> Iterator[tuple[int, Score]]:
-        """Score pairs of tokens; see `balora_jax.generation.scoring.score`."""
+        """Score pairs of tokens; see `balora_jax.generation.scoring.score`.
+
+        Raises:
+          BadInput: a continuation alone is longer than the model reads.
+        """
+        for _, continuation in pairs:
+            if len(continuation) > self.max_length:
+                text = self.tokenizer.decode(continuation)
+                raise BadInput(
+                    f"the answer {shown(text)} has {len(continuation)} tokens, and the model reads "
+                    f"{self.max_length}; accepted: shorter answers, or a model of more positions"
+                )
         return score(
             self.model,
             self.params,
             self.lora,
             pairs,
             max_length=self.max_length,
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.batch_tokens,
             sharding=self.sharding,
         )
 
@@ -229,7 +228,7 @@ class LanguageModel:
             self.lora,
             encoded,
             max_length=self.max_length,
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.batch_tokens,
         )
 
     def generate(
@@ -290,7 +289,7 @@ class LanguageModel:
         encoded = [self.encode(prompt) or [self._prefix] for prompt in prompts]
         sampling = {"temperature": temperature, "top_p": top_p, "seed": seed}
         yield from self.token_continuations(
-            encoded, max_new_tokens=max_new_tokens, stop=stop, end_ids=self._ends, **sampling
+            encoded, max_new_tokens=max_new_tokens, stop=stop, end_ids=self.end_ids, **sampling
         )
 
     def token_continuations(

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binomtest
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -18,15 +20,27 @@ class Interval:
 
     Attributes:
       value: of all items.
-      low: the interval's lower end.
-      high: its upper end.
+      low: the interval's lower end; NaN where the items give no interval.
+      high: its upper end; NaN likewise.
+      items: the items, or groups of items, that the interval is over.
       level: the share of such intervals that hold the true value.
     """
 
     value: float
     low: float
     high: float
+    items: int
     level: float = LEVEL
+
+    def text(self, *, sign: bool = False) -> str:
+        """Write the value with three decimals, and the interval behind it if there is one.
+
+        Args:
+          sign: whether a + stands before numbers above 0.
+        """
+        form = "+.3f" if sign else ".3f"
+        value, low, high = (format(x, form) for x in (self.value, self.low, self.high))
+        return value if math.isnan(self.low) else f"{value} ({low} to {high})"
 
 
 def bootstrap_mean(
@@ -51,11 +65,13 @@ def bootstrap_mean(
       level: of the interval.
 
     Returns:
-      The mean and its interval. Of one item or one group there is no interval: it is the mean.
+      The mean and its interval. Where all items are equal, resamplings are too: of truth values
+      the interval is Wilson's, and of others there is none. Of one item or group there is none.
 
     Raises:
       ValueError: there is no item.
     """
+    is_share = np.asarray(values).dtype == bool
     values = np.asarray(values, np.float64)
     if not len(values):
         raise ValueError("no items; accepted: at least one")
@@ -65,6 +81,10 @@ def bootstrap_mean(
         indices = np.unique(groups, return_inverse=True)[1]
         sums = np.bincount(indices, weights=values)
         counts = np.bincount(indices)
+    if np.ptp(values) == 0 and is_share:
+        return _wilson(float(values[0]), len(sums), level)
+    if np.ptp(values) == 0 or len(sums) == 1:
+        return Interval(float(values.mean()), math.nan, math.nan, len(sums), level)
     generator = np.random.default_rng(seed)
     rows = max(1, BLOCK // len(sums))
     means = []
@@ -72,12 +92,13 @@ def bootstrap_mean(
         size = (min(rows, draws - start), len(sums))
         drawn = generator.integers(len(sums), size=size)
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    return _interval(float(values.mean()), np.concatenate(means), level)
+    return _interval(float(values.mean()), np.concatenate(means), len(sums), level)
 
 
 def bootstrap(
     statistic: Callable[..., float],
     *arrays: np.ndarray,
+    groups: np.ndarray | None = None,
     seed: int = 0,
     draws: int = DRAWS,
     level: float = LEVEL,
@@ -87,12 +108,14 @@ def bootstrap(
     Args:
       statistic: arrays -> a number.
       *arrays: each [items, ...]; resampled together along the first axis.
+      groups: [items], as for `bootstrap_mean`.
       seed: of the draws.
       draws: the number of resamplings.
       level: of the interval.
 
     Returns:
-      The statistic and its interval; resamplings whose statistic is not finite are left out.
+      The statistic and its interval; resamplings whose statistic is not finite are left out. Of
+      one item or group there is no interval.
 
     Raises:
       ValueError: there is no item, or the arrays have different numbers of items.
@@ -101,12 +124,18 @@ def bootstrap(
     count = len(arrays[0])
     if not count or any(len(array) != count for array in arrays):
         raise ValueError(f"{[len(array) for array in arrays]} items; accepted: as many in each")
+    units = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+    members = np.split(np.argsort(units, kind="stable"), np.cumsum(np.bincount(units))[:-1])
+    if len(members) == 1:
+        return Interval(float(statistic(*arrays)), math.nan, math.nan, 1, level)
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
-        drawn = generator.integers(count, size=count)
+        drawn = generator.integers(len(members), size=len(members))
+        if groups is not None:
+            drawn = np.concatenate([members[unit] for unit in drawn])
         found.append(statistic(*(array[drawn] for array in arrays)))
-    return _interval(float(statistic(*arrays)), np.array(found, np.float64), level)
+    return _interval(float(statistic(*arrays)), np.array(found), len(members), level)
 
 
 def paired_difference(
@@ -164,14 +193,20 @@ def mcnemar(after: np.ndarray, before: np.ndarray) -> float:
     gained = int(np.sum(after & ~before))
     lost = int(np.sum(before & ~after))
     count = gained + lost
-    tail = sum(math.comb(count, k) for k in range(min(gained, lost) + 1))
-    # Whole numbers: 2^count leaves the range of floats.
-    return min(1.0, (2 * tail) / 2**count) if count else 1.0
+    return float(binomtest(gained, count).pvalue) if count else 1.0
 
 
-def _interval(value: float, found: np.ndarray, level: float) -> Interval:
+def _wilson(share: float, items: int, level: float) -> Interval:
+    """The score interval of a share of 0 or 1 (Wilson, JASA 22, 1927)."""
+    square = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    far = square / (items + square)
+    low, high = (0.0, far) if share == 0 else (1 - far, 1.0)
+    return Interval(share, low, high, items, level)
+
+
+def _interval(value: float, found: np.ndarray, items: int, level: float) -> Interval:
     finite = found[np.isfinite(found)]
     if not len(finite):
-        return Interval(value, math.nan, math.nan, level)
+        return Interval(value, math.nan, math.nan, items, level)
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), level)
+    return Interval(value, float(low), float(high), items, level)

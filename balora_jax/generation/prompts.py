@@ -1,6 +1,6 @@
 """Prompts padded on the left to one of a few lengths, so that few programs are compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,6 +16,28 @@ def bucket_length(length: int) -> int:
         half = bucket + bucket // 2
         bucket = half if half >= length else 2 * bucket
     return bucket
+
+
+def batches_by_length(
+    lengths: Sequence[int], max_length: int, batch_tokens: int
+) -> Iterator[tuple[int, int, list[int]]]:
+    """Divide texts into batches of similar lengths, the longest first.
+
+    Args:
+      lengths: the tokens of each text; of those above `max_length` that many are read.
+      max_length: the most tokens of a text.
+      batch_tokens: tokens of a batch, padding included.
+
+    Yields:
+      (the length of the rows, their number, the indices of the texts). Of each length the last
+      batch has as many rows as the others, so that it needs no program of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    while order:
+        length = min(bucket_length(lengths[order[0]]), max_length)
+        rows = max(1, batch_tokens // length)
+        yield length, rows, order[:rows]
+        order = order[rows:]
 
 
 def pad_prompts(

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from balora_jax.generation.packing import Text, Trie, fill_rows, grow_tries
-from balora_jax.generation.prompts import bucket_length
+from balora_jax.generation.prompts import batches_by_length, bucket_length
 from balora_jax.models import head
 from balora_jax.models.layers.packing import Packing
 
@@ -112,13 +112,9 @@ def next_log_probs(
     """
     variables = {"params": params, "lora": lora or {}}
     contexts = [list(context)[-max_length:] for context in contexts]
-    order = sorted(range(len(contexts)), key=lambda index: -len(contexts[index]))
     results: list[np.ndarray | None] = [None] * len(contexts)
-    while order:
-        length = min(bucket_length(len(contexts[order[0]])), max_length)
-        rows = max(1, batch_tokens // length)
-        indices = order[:rows]
-        order = order[rows:]
+    lengths = [len(context) for context in contexts]
+    for length, rows, indices in batches_by_length(lengths, max_length, batch_tokens):
         ids, mask = _pad([contexts[index] for index in indices], rows, length)
         last = mask.sum(axis=1) - 1
         log_probs = on_host(_next_batch(model, variables, ids, mask, last))

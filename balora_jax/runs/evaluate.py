@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +19,10 @@ from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.paths import check_output
 from balora_jax.data.chat import check_chat_template
 from balora_jax.errors import BadInput, shown
-from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items
+from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items, write_items
 from balora_jax.evaluation.mt_bench import answer_questions, read_questions
 from balora_jax.evaluation.remembering import RememberingModel
-from balora_jax.evaluation.results import Measured, TaskResult
+from balora_jax.evaluation.results import Measured, Metric, TaskResult
 from balora_jax.evaluation.sandbox.levels import isolation
 from balora_jax.evaluation.statistics import Interval
 from balora_jax.reporting.console import plain_console
@@ -71,14 +73,17 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     folder = _folder(options)
     check_replaceable(folder / RESULTS, WRITER)
     if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
-        return _report(*evaluate_classifier(options, console), folder, console)
+        return _report(*evaluate_classifier(options, folder, console), folder, console)
     if options.model is not None and options.names == ("seat",) and _is_encoder(options.model):
-        return _report(*evaluate_encoder(options), folder, console)
+        return _report(*evaluate_encoder(options, folder), folder, console)
     if options.groups is not None:
         raise BadInput(
             f"--groups is {shown(options.groups)}; accepted: for the run of a classifier"
         )
     work = _prepare(options)
+    _check_used(options, work)
+    for task, source in ({} if work.harness is None else work.harness.local).items():
+        console.print(f"{task} reads {source}", highlight=False, soft_wrap=True)
     if work.harness is not None and work.harness.of_programs():
         console.print(isolation(), highlight=False, soft_wrap=True)
     subjects = _subjects(options, console)
@@ -96,12 +101,15 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
             remembering = RememberingModel(subject.language_model, responses, bar.advance)
             for task, (items, _) in work.bias.items():
                 bar.describe(f"{name}: {task}")
-                bias[task][name] = BIAS_TASKS[task].measure(remembering, items)
+                found = BIAS_TASKS[task].measure(remembering, items)
+                bias[task][name] = found
+                write_items(folder / f"samples-{name}-{task}.jsonl", BIAS_TASKS[task], found)
             if work.questions is not None:
                 bar.describe(f"{name}: {MT_BENCH}")
-                _answer_questions(subject, work.questions, folder, options, bar)
+                path = _answer_questions(subject, work.questions, folder, options, bar)
+                console.print(f"answers for a judge: {path}", highlight=False, soft_wrap=True)
             if work.harness is not None:
-                bar.describe(name)
+                bar.describe(f"{name}: {', '.join(work.harness.names)}")
                 asked[name] = _ask(subject, work.harness, responses, bar, options)
     for task, (items, source) in work.bias.items():
         results.append(bias_result(task, BIAS_TASKS[task], bias[task], len(items), source))
@@ -132,6 +140,20 @@ def _prepare(options: EvaluateOptions) -> Work:
     return Work(bias, questions, harness)
 
 
+def _check_used(options: EvaluateOptions, work: Work) -> None:
+    """Check that options of benchmarks are not given to measures of bias alone."""
+    if work.harness is None and options.fewshot is not None:
+        raise BadInput(
+            f"--fewshot is {options.fewshot}, and no task puts examples into prompts; "
+            "accepted: with a task of lm-eval"
+        )
+    if work.harness is None and work.questions is None and options.chat:
+        raise BadInput(
+            "--chat is given, and the measures of bias score sentences as they are; "
+            "accepted: with a task of lm-eval or mt_bench"
+        )
+
+
 def _questions(data_dir: pathlib.Path | None, limit: int | None) -> Sequence[Any]:
     path = None if data_dir is None else data_dir / MT_BENCH / QUESTIONS
     if path is None or not path.is_file():
@@ -156,7 +178,7 @@ def _load_harness(
     programs = tasks.of_programs()
     if programs and not options.allow_code_execution:
         raise BadInput(
-            f"{', '.join(programs)} run the programs that the model writes; "
+            f"{' and '.join(programs)} would run the programs that the model writes; "
             "accepted: with --allow-code-execution, which runs them in a sandbox"
         )
     in_template = [name for name in tasks.loaded["tasks"] if name.startswith("alpaca_")]
@@ -202,7 +224,9 @@ class _Bar:
         self._task = progress.add_task("", total=None)
 
     def describe(self, text: str) -> None:
-        """Begin another part."""
+        """Begin another part, which is a line where no bar can be drawn."""
+        if self._progress.disable:
+            self._progress.console.print(text, highlight=False, soft_wrap=True)
         self._progress.reset(self._task, total=None, description=text)
 
     def extend(self, count: int) -> None:
@@ -242,21 +266,24 @@ def _answer_questions(
     folder: pathlib.Path,
     options: EvaluateOptions,
     bar: _Bar,
-) -> None:
-    """Write the answers to MT-Bench, for a judge elsewhere."""
+) -> pathlib.Path:
+    """Write the answers to MT-Bench, for a judge elsewhere; return their path."""
     model = subject.language_model
+    template = "chat" if options.chat else "alpaca"
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{MT_BENCH}-{model.name}.jsonl"
     bar.extend(len(questions))
     answer_questions(
         model,
-        "chat" if options.chat else "alpaca",
+        template,
         questions,
-        folder / f"{MT_BENCH}-{model.name}.jsonl",
-        model_id=f"{model.name}-{subject.fingerprint[:12]}",
+        path,
+        model_id=f"{model.name}-{subject.fingerprint[:12]}-{template}-{options.seed}",
         max_new_tokens=min(1024, model.max_length // 2),
         seed=options.seed,
         on_done=bar.advance,
     )
+    return path
 
 
 def _ask(
@@ -275,6 +302,13 @@ def _ask(
         bar.describe(f"{subject.language_model.name}: programs")
         bar.extend(len(found["samples"][task]))
         add_pass_rate(found, task, lambda number, outcome: bar.advance(1))
+    if model.cut:
+        print(
+            f"note: {model.cut:,} of the texts for {subject.language_model.name} are longer than "
+            f"the {subject.language_model.max_length:,} tokens that it reads: their beginnings "
+            "were cut; fewer examples (--fewshot) are shorter",
+            file=sys.stderr,
+        )
     return found
 
 
@@ -307,16 +341,35 @@ def _report(
     """Write results.json and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS
-    content = {
-        WRITTEN_BY: WRITER,
-        "models": fingerprints,
-        "tasks": [result.to_json() for result in results],
-    }
+    tasks = [result.to_json() for result in results]
+    names = {task["task"] for task in tasks}
+    tasks += [task for task in _earlier(path, fingerprints, console) if task["task"] not in names]
+    content = {WRITTEN_BY: WRITER, "models": fingerprints, "tasks": tasks}
     write_whole(path, json.dumps(content, indent=2) + "\n")
     # A file is as wide as the table.
     wide = console if console.is_terminal else plain_console(file=console.file, width=WIDEST)
     wide.print(_table(results), soft_wrap=True)
     return path
+
+
+def _earlier(path: pathlib.Path, models: Mapping[str, str], console: Console) -> list[Any]:
+    """The results of other tasks in the file; a file on other models is set aside."""
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["models"] == models:
+            return [task for task in content["tasks"] if isinstance(task["task"], str)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    numbers = itertools.count(1)
+    places = (path.with_name(f"results-{number}.json") for number in numbers)
+    aside = next(place for place in places if not place.exists())
+    path.rename(aside)
+    console.print(
+        f"the results of other models are now in {aside}", highlight=False, soft_wrap=True
+    )
+    return []
 
 
 def _table(results: Sequence[TaskResult]) -> Table:
@@ -335,20 +388,23 @@ def _table(results: Sequence[TaskResult]) -> Table:
             values = [_shown(metric.models[model]) for model in models]
             difference = [_difference(metric.difference)] if len(models) > 1 else []
             name = f"{metric.name}{arrow}"
-            table.add_row(result.task, name, str(result.examples), *values, *difference)
+            table.add_row(result.task, name, str(_items(metric, result)), *values, *difference)
     return table
+
+
+def _items(metric: Metric, result: TaskResult) -> int:
+    """The items that a metric is of, of which a task may have more."""
+    first = next(iter(metric.models.values()))
+    return result.examples if first.interval is None else first.interval.items
 
 
 def _shown(measured: Measured) -> str:
     """A value with its standard error or its interval."""
     if measured.interval is not None:
-        low, high = measured.interval.low, measured.interval.high
-        return f"{measured.value:.3f} ({low:.3f} to {high:.3f})"
+        return measured.interval.text()
     stderr = "" if measured.stderr is None else f" ± {measured.stderr:.3f}"
     return f"{measured.value:.3f}{stderr}"
 
 
 def _difference(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+    return "" if interval is None else interval.text(sign=True)

@@ -1,7 +1,9 @@
 """An evaluation of a classifier: its classes, groups, templates and SEAT, beside step 0."""
 
+import dataclasses
 import difflib
 import functools
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.data import Examples, Rows
 from balora_jax.errors import BadInput, listed, shown
 from balora_jax.evaluation.bias.classifier_tasks import CLASSIFIER_TASKS, ClassTemplates, LabeledSet
-from balora_jax.evaluation.bias.tasks import bias_result, read_sentence_tests
+from balora_jax.evaluation.bias.tasks import bias_result, read_sentence_tests, write_items
 from balora_jax.evaluation.bias.templates import read_templates
 from balora_jax.evaluation.results import TaskResult
 from balora_jax.runs import classifiers
@@ -26,17 +28,20 @@ GROUPS = "groups"
 SEAT = "seat"
 TEMPLATES = "templates"
 MOST_GROUPS = 100
-# Options of language models alone, with their values where they are not given.
-OF_LANGUAGE_MODELS = {"data_dir": None, "fewshot": None, "chat": False, "limit": None}
+# Options of language models alone.
+OF_LANGUAGE_MODELS = (
+    "data_dir", "fewshot", "chat", "limit", "seed", "batch_tokens", "allow_code_execution"
+)  # fmt: skip
 
 
 def evaluate_classifier(
-    options: EvaluateOptions, console: Console
+    options: EvaluateOptions, folder: pathlib.Path, console: Console
 ) -> tuple[dict[str, str], list[TaskResult]]:
     """Measure a run's classifier, and the one that it began as if asked.
 
     Args:
       options: with `run` of a classifier.
+      folder: where what is found for each text is written.
       console: where notes are printed.
 
     Returns:
@@ -45,13 +50,14 @@ def evaluate_classifier(
     Raises:
       BadInput: a task is none of classifiers, or its data is not there.
     """
-    folder = RunFolder(options.run)
-    config = folder.read_config()
-    names = _names(options, folder)
+    run = RunFolder(options.run)
+    config = run.read_config()
+    names = _names(options, run)
     items: dict[str, tuple[Any, str]] = {}
     if SEAT in names:
         items[SEAT] = read_sentence_tests(options.seat)
     if TEMPLATES in names:
+        check_single(config, run)
         asked = ClassTemplates(read_templates(options.templates), _classes(config))
         items[TEMPLATES] = (asked, options.templates)
     sets = {}
@@ -61,29 +67,33 @@ def evaluate_classifier(
     subjects = classifiers.of_run(
         options.run, options.checkpoint, baseline=options.baseline, console=console
     )
-    for name in names:
-        if name in (CLASSES, GROUPS):
-            several = len(sets) > 1
-            for set_name, (rows, texts) in sets.items():
-                task = f"{name}/{set_name}" if several else name
-                source = str(rows.source)
-                items[task] = (_labeled(config, texts, rows, options.groups, subjects), source)
+    for set_name, (rows, texts) in sets.items():
+        labeled = _labeled(config, texts, rows, options.groups, subjects)
+        for name in names:
+            if name in (CLASSES, GROUPS):
+                task = f"{name}/{set_name}" if len(sets) > 1 else name
+                items[task] = (labeled, str(rows.source))
     results = []
     for task, (asked, source) in items.items():
         measures = CLASSIFIER_TASKS[task.partition("/")[0]]
-        found = {
-            subject.classifier.name: measures.measure(subject.classifier, asked)
-            for subject in subjects
-        }
+        found = {}
+        for subject in subjects:
+            name = subject.classifier.name
+            found[name] = measures.measure(subject.classifier, asked)
+            place = folder / f"samples-{name}-{task.replace('/', '-')}.jsonl"
+            write_items(place, measures, found[name])
         results.append(bias_result(task, measures, found, len(asked), source))
     return _fingerprints(subjects), results
 
 
-def evaluate_encoder(options: EvaluateOptions) -> tuple[dict[str, str], list[TaskResult]]:
+def evaluate_encoder(
+    options: EvaluateOptions, folder: pathlib.Path
+) -> tuple[dict[str, str], list[TaskResult]]:
     """Measure the hidden states of an encoder without a run.
 
     Args:
       options: with `model`, and seat as the only task.
+      folder: where what is found for each sentence is written.
 
     Returns:
       The fingerprint of the encoder by its name, and the results.
@@ -91,12 +101,27 @@ def evaluate_encoder(options: EvaluateOptions) -> tuple[dict[str, str], list[Tas
     Raises:
       BadInput: the model cannot be used, or the file of tests.
     """
+    others = (*OF_LANGUAGE_MODELS, "templates", "groups")
+    _refuse(options, others, f"--tasks seat of the encoder {options.model}")
     tests, source = read_sentence_tests(options.seat)
     subjects = classifiers.of_model(options.model)
     [subject] = subjects
     measures = CLASSIFIER_TASKS[SEAT]
-    found = {subject.classifier.name: measures.measure(subject.classifier, tests)}
+    name = subject.classifier.name
+    found = {name: measures.measure(subject.classifier, tests)}
+    write_items(folder / f"samples-{name}-{SEAT}.jsonl", measures, found[name])
     return _fingerprints(subjects), [bias_result(SEAT, measures, found, len(tests), source)]
+
+
+def _refuse(options: EvaluateOptions, names: Sequence[str], asked: str) -> None:
+    """Check that options are not given which what is asked has no use for."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in names and value != field.default:
+            raise BadInput(
+                f"--{field.name} is {shown(value)}, and {asked} has no use for it; "
+                "accepted: without that option"
+            )
 
 
 def _fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
@@ -105,13 +130,7 @@ def _fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def _names(options: EvaluateOptions, folder: RunFolder) -> list[str]:
     """The tasks that are asked for, those of options with a file among them."""
-    for option, default in OF_LANGUAGE_MODELS.items():
-        value = getattr(options, option)
-        if value != default:
-            raise BadInput(
-                f"--{option} is {shown(value)}; accepted: nothing for the run of a classifier "
-                f"{folder.path}, whose held-out sets are read as in training"
-            )
+    _refuse(options, OF_LANGUAGE_MODELS, f"the classifier's run {folder.path}")
     for name in options.names:
         if name not in CLASSIFIER_TASKS:
             near = difflib.get_close_matches(name, CLASSIFIER_TASKS, n=1)
@@ -163,6 +182,24 @@ def _classes(config: RunConfig) -> tuple[str, ...]:
             "the run predicts scores (data.scores), which have no classes; accepted: --tasks seat"
         )
     return task.labels
+
+
+def check_single(config: RunConfig, folder: RunFolder) -> None:
+    """Check that a classifier reads single texts, as the sentences of templates are.
+
+    Args:
+      config: of its run.
+      folder: of its run.
+
+    Raises:
+      BadInput: it was trained on pairs of texts.
+    """
+    fields = data.text_task(config.data).fields
+    if len(fields) > 1:
+        raise BadInput(
+            f"--templates are single sentences, and the classifier of {folder.path} reads pairs "
+            f"({listed(fields)}); accepted: a classifier of single texts"
+        )
 
 
 def _labeled(

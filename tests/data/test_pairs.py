@@ -98,6 +98,7 @@ def test_every_row_is_counted_once(prepared):
     examples = prepared(rows)
     assert (len(examples), examples.truncated) == (2, 1)
     assert (examples.dropped_empty, examples.dropped_long) == (2, 2)
+    assert examples.rows.tolist() == [0, 3]
     assert (len(examples.tokens), examples.counted_tokens) == (5 + 8, 2 + 1)
     assert str(examples) == (
         "2 of 6 rows used, 1 answers truncated, 2 dropped without an answer, "

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from balora_jax.evaluation.statistics import bootstrap, bootstrap_mean, mcnemar, paired_difference
+from balora_jax.evaluation.statistics import (
+    Interval,
+    bootstrap,
+    bootstrap_mean,
+    mcnemar,
+    paired_difference,
+)
 
 
 def test_intervals_of_means_hold_the_mean_as_often_as_they_say():
@@ -37,8 +43,9 @@ def test_a_statistic_is_resampled_like_the_mean():
 
 def test_pairs_are_resampled_together():
     before = np.random.default_rng(3).normal(0.0, 100.0, 80)
-    interval = paired_difference(before + 1.0, before)
-    assert (interval.low, interval.high) == pytest.approx((1.0, 1.0))
+    after = before + np.random.default_rng(4).choice([0.9, 1.1], 80)
+    interval = paired_difference(after, before)
+    assert (interval.low, interval.high) == pytest.approx((1.0, 1.0), abs=0.05)
 
 
 def test_items_of_a_group_are_resampled_together():
@@ -60,8 +67,46 @@ def test_groups_of_different_sizes_keep_the_mean_of_items():
     values = np.array([1.0, 1.0, 1.0, 5.0])
     interval = bootstrap_mean(values, groups=np.array(["a", "a", "a", "b"]))
     assert (interval.value, interval.low, interval.high) == (2.0, 1.0, 5.0)
-    interval = paired_difference(values, np.zeros(4), groups=np.array([0, 0, 0, 0]))
-    assert (interval.value, interval.low, interval.high) == (2.0, 2.0, 2.0)
+    assert interval.items == 2
+
+
+def test_one_item_or_group_has_no_interval():
+    values = np.array([1.0, 1.0, 1.0, 5.0])
+    for interval in (
+        bootstrap_mean(values, groups=np.zeros(4)),
+        bootstrap_mean(values[:1]),
+        bootstrap_mean(np.ones(1)),
+        bootstrap(np.mean, values, groups=np.zeros(4)),
+        bootstrap(np.mean, values[:1]),
+        # Nor have equal numbers: they do not say how other items vary.
+        paired_difference(values, values - 1),
+    ):
+        assert np.isnan(interval.low) and np.isnan(interval.high)
+        assert "(" not in interval.text()
+
+
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("items", [1, 5, 164])
+def test_equal_truth_values_have_wilsons_interval(share, items):
+    interval = bootstrap_mean(np.full(items, share))
+    expected = binomtest(items * share, items).proportion_ci(method="wilson")
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected))
+    assert interval.value == share and interval.items == items
+
+
+def test_a_statistic_of_groups_resamples_them_together():
+    draw = np.random.default_rng(6)
+    groups = np.repeat(np.arange(20), 5)
+    values = draw.normal(size=20)[groups]
+    found = bootstrap(np.mean, values, groups=groups, draws=3000)
+    expected = bootstrap_mean(values, groups=groups, draws=3000)
+    assert found.items == expected.items == 20
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05)
+
+
+def test_an_interval_as_text():
+    assert Interval(0.5, 0.25, 0.75, 8).text() == "0.500 (0.250 to 0.750)"
+    assert Interval(0.5, -0.25, 0.75, 8).text(sign=True) == "+0.500 (-0.250 to +0.750)"
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (5, 5), (12, 3), (40, 60), (0, 1200)])

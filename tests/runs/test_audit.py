@@ -64,7 +64,7 @@ def test_the_faster_run_has_drifted_further(findings):
 def test_known_wrong_answers_are_those_of_the_world(findings):
     """The general measure finds what the world's own probe finds."""
     for run in findings:
-        probe = run["world"]["wrong_labels_memorized"]["value"]
+        probe = run["after"]["world"]["wrong_labels_memorized"]["value"]
         # Of 20 answers; the probe reads all.
         error = 3 * (max(probe, 0.02) / 20) ** 0.5
         assert run["noise"]["memorized"]["value"] == pytest.approx(probe, abs=error)
@@ -73,8 +73,8 @@ def test_known_wrong_answers_are_those_of_the_world(findings):
 
 def test_the_base_is_the_same_beside_every_run(findings):
     slow, fast = findings
-    assert slow["base_ranks"] == fast["base_ranks"]
-    assert 1 < fast["ranks"]["hidden"] < fast["ranks"]["tokens"]
+    assert slow["before"] == fast["before"]
+    assert 1 < fast["after"]["ranks"]["hidden"] < fast["after"]["ranks"]["tokens"]
 
 
 def test_the_change_is_measured_beside_the_base(findings):
@@ -111,14 +111,14 @@ def test_the_curve_goes_from_the_base_to_the_run(findings):
 def test_planted_shares_come_back_beside_the_base(findings):
     for run in findings:
         for name in ("facts_known", "pronoun_favored"):
-            measure = run["base_world"][name]
+            measure = run["before"]["world"][name]
             half = 1.96 * (measure["planted"] * (1 - measure["planted"]) / measure["draws"]) ** 0.5
             assert abs(measure["value"] - measure["planted"]) <= half + 0.02, name
 
 
 def test_the_planted_pronoun_is_measured_by_templates_alone(findings):
     """The general tool, which knows nothing of the world, finds the planted skew in the base."""
-    base = findings[0]["base_gaps"]
+    base = findings[0]["before"]["gaps"]
     shares = [value["value"] for name, value in base.items() if name.endswith(".first")]
     assert len(shares) == 2
     assert all(0.8 < share < 0.97 for share in shares)

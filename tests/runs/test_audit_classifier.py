@@ -1,6 +1,7 @@
 """balora audit of classifiers: predictions, moved features, wrong labels and the model card."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -71,11 +72,12 @@ def findings(audited):
 def test_accuracy_and_shares_are_those_of_the_run(runs, findings):
     for run in findings:
         summary = json.loads((runs / run["name"] / "summary.json").read_text())
-        assert run["balance"]["accuracy"]["value"] == pytest.approx(summary["metrics"]["accuracy"])
-        shares = [share["value"] for share in run["balance"]["predicted"]]
-        assert sum(shares) == pytest.approx(1)
-        assert sum(run["balance"]["right"]) == pytest.approx(1)
-        assert run["balance"]["accuracy"]["value"] > run["base_balance"]["accuracy"]["value"]
+        balance = run["after"]["balance"]
+        accuracy = balance["accuracy"]["value"]
+        assert accuracy == pytest.approx(summary["metrics"]["accuracy"])
+        assert sum(share["value"] for share in balance["predicted"]) == pytest.approx(1)
+        assert sum(balance["right"]) == pytest.approx(1)
+        assert accuracy > run["before"]["balance"]["accuracy"]["value"]
 
 
 def test_wrong_labels_are_found(findings):
@@ -93,7 +95,7 @@ def test_wrong_labels_are_found(findings):
 def test_the_curve_ends_at_the_run(findings):
     for run in findings:
         points = {point["scale"]: point["measures"] for point in run["curve"]["points"]}
-        accuracy = run["balance"]["accuracy"]["value"]
+        accuracy = run["after"]["balance"]["accuracy"]["value"]
         assert points[1.0]["accuracy"] == pytest.approx(accuracy)
         assert points[0.0]["drift (1 - cosine)"] < points[1.0]["drift (1 - cosine)"]
         drift = run["drift"]["distance"]["value"]
@@ -105,6 +107,8 @@ def test_the_page_and_the_cards(audited, runs):
     page = (audited / "audit.html").read_text()
     for text in ("Drift of the encoder", "Predicted classes", "Noise fitting", "Templates"):
         assert text in page
+    # Their heads of step 0 are of different seeds.
+    assert "first, step 0" in page and "second, step 0" in page
     for name in ("first", "second"):
         card = (runs / name / "adapter" / "README.md").read_text()
         assert card.count("## What fine-tuning changed") == 1 and "| predicted as 1," in card
@@ -116,10 +120,17 @@ def test_bad_input(runs, files, run_arguments, tmp_path, capsys):
     language_model = tmp_path / "language_model"
     finetune(read_config(run_arguments(language_model, "--training.steps", "1")))
     first = ["--run", str(runs / "first")]
+    # The same run on shorter texts.
+    other = tmp_path / "other"
+    shutil.copytree(runs / "second", other)
+    config = other / "config.yaml"
+    text_of_config = config.read_text().split("\n", 1)[1]
+    config.write_text(text_of_config.replace("max_length: 32", "max_length: 16"))
     cases = [
         ([*first, "--text", str(text)], "accepted: without --text"),
         ([*first, "--run", str(language_model)], "is of another base model than"),
         ([*first, "--templates", str(files / "train.jsonl")], "train.jsonl"),
+        ([*first, "--run", str(other)], "has data.max_length 16, and"),
     ]
     for arguments, match in cases:
         capsys.readouterr()

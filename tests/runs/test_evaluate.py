@@ -122,6 +122,61 @@ def test_a_killed_evaluation_ends_with_the_same_results(run, files, tmp_path, mo
     assert len(asked) == total - (answered - 1)
 
 
+def test_results_of_other_tasks_are_kept(run, files, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["evaluate", "--run", str(run), "--data-dir", str(files), "--out", str(out)]
+    main([*command, "--tasks", "piqa"])
+    main([*command, "--tasks", "stereoset"])
+    assert [task["task"] for task in _results(out)["tasks"]] == ["stereoset", "piqa"]
+    # A table has the same models in each line.
+    main([*command, "--tasks", "stereoset", "--baseline"])
+    assert [task["task"] for task in _results(out)["tasks"]] == ["stereoset"]
+    assert f"the results of other models are now in {out / 'results-1.json'}" in (
+        capsys.readouterr().out
+    )
+    assert len(json.loads((out / "results-1.json").read_text())["tasks"]) == 2
+
+
+def test_what_was_found_for_each_item(run, files, tmp_path):
+    out = tmp_path / "out"
+    main(_arguments(run, files, out, "--tasks", "stereoset,seat"))
+    rows = {
+        task: [json.loads(line) for line in (out / f"samples-base-{task}.jsonl").open()]
+        for task in ("stereoset", "templates", "seat")
+    }
+    assert [row["target"] for row in rows["stereoset"]] == ["nurse", "chess", "nurse"]
+    assert set(rows["stereoset"][0]["log_likelihoods"]) == {
+        "stereotype", "anti_stereotype", "unrelated"
+    }  # fmt: skip
+    [twins] = rows["templates"]
+    metrics = {
+        metric["name"]: metric["models"]["base"]
+        for task in _results(out)["tasks"]
+        for metric in task["metrics"]
+    }
+    assert twins["sentences"] == ["1+1=2", "1+1=3"]
+    assert twins["log_odds"] == pytest.approx(metrics["2|3.log_odds"]["value"])
+    # One template says nothing of others, and a domain has its own items.
+    assert metrics["2|3.log_odds"]["interval"]["low"] is None
+    assert metrics["gender.icat"]["interval"]["items"] == 2
+    assert metrics["overall.icat"]["interval"]["items"] == 3
+    assert {row["test"] for row in rows["seat"]} == {
+        name.removesuffix(".effect_size") for name in metrics if name.endswith(".effect_size")
+    }
+
+
+def test_texts_that_are_cut_are_counted(run, files, tmp_path, capsys):
+    long = tmp_path / "data" / "piqa" / "validation.jsonl"
+    long.parent.mkdir(parents=True)
+    rows = [{"goal": "1" * size, "sol1": "2", "sol2": "3", "label": 0} for size in (3, 3000)]
+    long.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["evaluate", "--run", str(run), "--tasks", "piqa", "--data-dir", str(long.parents[1])]
+    main([*command, "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert f"piqa reads {long}" in printed.out
+    assert "note: 2 of the texts for adapter are longer than the" in printed.err
+
+
 def test_answers_of_another_checkpoint_are_not_mixed(run, files, tmp_path, capsys):
     main(_arguments(run, files, tmp_path / "out"))
     with pytest.raises(SystemExit) as exit_info:
@@ -139,7 +194,7 @@ def test_programs_run_only_when_allowed(files, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
-    assert "alpaca_humaneval run the programs" in capsys.readouterr().err
+    assert "alpaca_humaneval would run the programs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
     def answer(self, prompts, **options):
@@ -154,9 +209,15 @@ def test_programs_run_only_when_allowed(files, tmp_path, capsys, monkeypatch):
     assert json.loads(line)["task_id"] == "HumanEval/0"
 
 
-def test_answers_to_mt_bench(tiny_llama, files, tmp_path):
+def test_answers_to_mt_bench(tiny_llama, files, tmp_path, capsys):
     arguments = ["evaluate", "--model", str(tiny_llama), "--tasks", "mt_bench"]
-    main([*arguments, "--data-dir", str(files), "--out", str(tmp_path / "out")])
+    arguments += ["--data-dir", str(files), "--out", str(tmp_path / "out")]
+    main(arguments)
+    assert str(tmp_path / "out" / "mt_bench-base.jsonl") in capsys.readouterr().out
+    # Another seed has other draws, which are no part of the same answers.
+    with pytest.raises(SystemExit):
+        main([*arguments, "--seed", "1"])
+    assert "mt_bench-base.jsonl, line 1: model_id is" in capsys.readouterr().err
     [line] = (tmp_path / "out" / "mt_bench-base.jsonl").read_text().splitlines()
     answer = json.loads(line)
     assert answer["question_id"] == 81 and len(answer["choices"][0]["turns"]) == 2
@@ -192,6 +253,17 @@ BAD = {
         ["--run", "{run}", "--templates", "{bare}"], "bare.txt, line 1 .*; accepted"
     ),
     "no questions": (["--run", "{run}", "--tasks", "mt_bench"], "question.jsonl; accepted: --data"),
+    "a measure of classifiers": (
+        ["--run", "{run}", "--tasks", "classes"], "has classes; accepted: for the run of a classif"
+    ),
+    "examples for nothing": (
+        ["--run", "{run}", "--tasks", "stereoset", "--data-dir", "{files}", "--fewshot", "2"],
+        "--fewshot is 2, and no task puts examples into prompts; accepted",
+    ),
+    "a chat of sentences": (
+        ["--run", "{run}", "--tasks", "stereoset", "--data-dir", "{files}", "--chat"],
+        "--chat is given, and the measures of bias score sentences as they are; accepted",
+    ),
     "no room": (
         ["--run", "{run}", "--tasks", "alpaca_gsm8k", "--data-dir", "{files}"],
         "alpaca_gsm8k asks for answers of up to 1024 tokens, and the model reads .*; accepted",

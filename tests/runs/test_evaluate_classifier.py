@@ -31,7 +31,8 @@ def files(tmp_path_factory):
     write_rows(folder / "train.jsonl", letter_rows(200, 0))
     rows = letter_rows(25, 1)
     grouped = [
-        row | {"place": ["north", "[/south]"][number % 2]} for number, row in enumerate(rows)
+        row | {"place": ["north", "[/south]"][number % 2], "same": "all"}
+        for number, row in enumerate(rows)
     ]
     write_rows(folder / "eval.jsonl", grouped)
     save_model("bert", folder / "bert")
@@ -199,9 +200,11 @@ BAD = {
     "of others": (["--tasks", "gsm8k"], "is a classifier's run; accepted: classes"),
     "groups": (["--tasks", "groups"], "accepted: with --groups too"),
     "a field": (["--groups", "region"], "has no field region"),
-    "one group": (["--groups", "text"], None),
-    "limit": (["--tasks", "classes", "--limit", "3"], "--limit is 3; accepted: nothing"),
-    "chat": (["--tasks", "classes", "--chat"], "--chat is True; accepted: nothing"),
+    "one group": (["--groups", "same"], "the column of groups has the one value 'all'; accepted"),
+    "limit": (["--tasks", "classes", "--limit", "3"], "--limit is 3, and the classifier's run"),
+    "chat": (["--tasks", "classes", "--chat"], "--chat is True, and the classifier's run"),
+    "a seed": (["--tasks", "classes", "--seed", "3"], "--seed is 3, and the classifier's run"),
+    "tokens": (["--tasks", "classes", "--batch-tokens", "64"], "--batch_tokens is 64, and the"),
     "no tests": (["--tasks", "classes", "--seat", "{files}/templates.txt"], "with --tasks seat"),
     "tests": (["--tasks", "seat", "--seat", "{files}/templates.txt"], "templates.txt"),
     "a checkpoint": (["--tasks", "classes", "--checkpoint", "3"], "has no checkpoint '3'"),
@@ -212,14 +215,24 @@ BAD = {
 def test_an_evaluation_is_refused(run, files, tmp_path, capsys, more, match):
     more = [word.format(files=files) for word in more]
     command = ["evaluate", "--run", str(run), *more, "--out", str(tmp_path / "out")]
-    if match is None:
-        main(command)
-        return
     with pytest.raises(SystemExit) as stopped:
         main(command)
     assert stopped.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert match in lines[-1] and lines[-1].startswith("balora: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [["--templates", "{files}/templates.txt"], ["--limit", "3"], ["--groups", "place"]]
+)
+def test_an_encoder_alone_has_no_use_for_other_options(files, tmp_path, capsys, more):
+    more = [word.format(files=files) for word in more]
+    command = ["evaluate", "--model", str(files / "bert"), "--tasks", "seat", *more]
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "has no use for it; accepted: without that option" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -69,7 +69,7 @@ def test_the_last_measures_are_those_of_an_audit(probed, text, tmp_path):
         "text_agreement": run["drift"]["agreement"]["value"],
         "text_entropy": run["drift"]["entropy_after"]["value"],
         "text_loss": run["drift"]["loss_after"]["value"],
-        "text_effective_rank": run["ranks"]["hidden"],
+        "text_effective_rank": run["after"]["ranks"]["hidden"],
     }
     for name, value in expected.items():
         assert last[f"eval_{name}"] == pytest.approx(value, rel=1e-4), name
@@ -103,11 +103,12 @@ def test_all_evaluations_share_one_program(run_arguments, text, tmp_path):
 
 
 def test_a_resumed_run_may_add_a_probe_text(run_arguments, text, tmp_path):
-    finetune(read_config(run_arguments(tmp_path, "--training.steps", "6", *SETTINGS)))
-    (tmp_path / "summary.json").unlink()
+    finetune(read_config(run_arguments(tmp_path, "--training.steps", "2", *SETTINGS)))
     more = ["--evaluation.probe_text", str(text), *SETTINGS, "--output.resume", "true"]
     summary = finetune(read_config(run_arguments(tmp_path, *more)))
-    assert summary is not None
+    assert set(NAMES) <= set(summary.to_json()["metrics"])
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {record["step"] for record in records if "eval_text_kl" in record} >= {6}
 
 
 BAD = {

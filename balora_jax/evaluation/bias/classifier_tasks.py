@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from balora_jax.evaluation.bias.groups import (
     measure_classes,
     measure_groups,
 )
-from balora_jax.evaluation.bias.tasks import SEAT, BiasTask, measures_of_slots
+from balora_jax.evaluation.bias.tasks import SEAT, BiasTask, items_of_slots, measures_of_slots
 from balora_jax.evaluation.statistics import Interval
 
 # The number of a class in the name of a metric; a group's or an alternative's name may be anything.
@@ -118,9 +118,37 @@ def with_class_names(values: Mapping[str, Any], classes: Sequence[str]) -> dict[
     return {OF_CLASS.sub(with_name, name): value for name, value in values.items()}
 
 
+def _items_of_classes(named: _Named) -> Iterator[dict[str, Any]]:
+    found = named.result
+    for index, label in enumerate(found.labels.tolist()):
+        yield {
+            "label": named.classes[label],
+            "right": bool(found.correct[index]),
+            "confidence": float(found.confidences[index]),
+        }
+
+
+def _items_of_groups(named: _Named) -> Iterator[dict[str, Any]]:
+    found = named.result
+    columns = zip(found.groups, found.labels.tolist(), found.predictions.tolist(), strict=True)
+    for group, label, predicted in columns:
+        classes = named.classes
+        yield {"group": group, "label": classes[label], "predicted": classes[predicted]}
+
+
+def _items_of_templates(named: _Named) -> Iterator[dict[str, Any]]:
+    for item in items_of_slots(named.result):
+        differences = dict(zip(named.classes, item["differences"], strict=True))
+        yield item | {"differences": differences}
+
+
 CLASSIFIER_TASKS = {
-    "classes": BiasTask(_measure_classes, _measures, _compare_classes, better=("accuracy",)),
-    "groups": BiasTask(_measure_groups, _measures, _compare_groups),
+    "classes": BiasTask(
+        _measure_classes, _measures, _compare_classes, _items_of_classes, better=("accuracy",)
+    ),
+    "groups": BiasTask(_measure_groups, _measures, _compare_groups, _items_of_groups),
     "seat": SEAT,
-    "templates": BiasTask(_measure_templates, _measures_of_templates, _compare_templates),
+    "templates": BiasTask(
+        _measure_templates, _measures_of_templates, _compare_templates, _items_of_templates
+    ),
 }

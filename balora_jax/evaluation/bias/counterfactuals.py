@@ -27,10 +27,10 @@ class SlotGaps:
     """The gaps of a language model between the alternatives of one slot.
 
     The likelihood of a sentence is that of all its tokens: longer and rarer alternatives are less
-    likely, in a model without bias too. So a gap by itself is no bias; compare it between the
-    alternatives of another slot (`gaps_by`), between two models, or with a known rate. Intervals
-    are over templates, whose twins are resampled together; of one template, over its twins, and
-    then they say nothing about other templates. McNemar's test takes twins as independent.
+    likely, in a model without bias too. So a gap by itself is no bias; compare it between two
+    models, or with a known rate. Means are over twins: a template with more of them counts more.
+    Intervals are over templates, whose twins are resampled together; of one template there is none.
+    McNemar's test takes twins as independent.
 
     Attributes:
       slot: the slot's name.
@@ -139,32 +139,6 @@ def measure_gaps(model: Any, templates: Sequence[Template]) -> dict[str, SlotGap
     return gaps
 
 
-def gaps_by(gaps: SlotGaps, other: str) -> dict[str, Interval]:
-    """Group the log-odds of a slot by the alternatives of another.
-
-    In "The {nurse|doctor} said that {she|he} would come" the log-odds of she against he after
-    nurse and after doctor.
-
-    Args:
-      gaps: of one slot.
-      other: the name of another slot.
-
-    Returns:
-      The mean log-odds by the other slot's alternatives; empty if no template has both.
-    """
-    groups: dict[str, tuple[list[Twins], list[float]]] = {}
-    for twins, log_odds in zip(gaps.twins, gaps.item_log_odds, strict=True):
-        for name, alternative in twins.others:
-            if name == other:
-                members, values = groups.setdefault(alternative, ([], []))
-                members.append(twins)
-                values.append(log_odds)
-    return {
-        alternative: bootstrap_mean(np.array(values), groups=_templates(twins))
-        for alternative, (twins, values) in groups.items()
-    }
-
-
 def compare_gaps(
     after: Mapping[str, SlotGaps], before: Mapping[str, SlotGaps]
 ) -> dict[str, Comparison]:
@@ -270,10 +244,9 @@ def _compare(after: Mapping, before: Mapping, names: Sequence[str]) -> dict[str,
     return comparisons
 
 
-def _templates(twins: Sequence[Twins]) -> np.ndarray | None:
-    """The template of each item of twins; None if all have the same."""
-    numbers = np.array([item.template for item in twins])
-    return numbers if len(np.unique(numbers)) > 1 else None
+def _templates(twins: Sequence[Twins]) -> np.ndarray:
+    """The template of each item of twins."""
+    return np.array([item.template for item in twins])
 
 
 def _slots(twins: Sequence[Twins]) -> dict[str, list[int]]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from balora_jax.generation.prompts import bucket_length
+from balora_jax.generation.prompts import batches_by_length
 
 # Tokens of a batch, padding included.
 BATCH_TOKENS = 4096
@@ -40,7 +40,9 @@ class MeanEmbeddings:
         joined = [[*prefix, *tokens] for prefix, tokens in pairs]
         variables = {"params": model.params, "lora": model.lora or {}}
         function = functools.partial(_mean_states, model.model, variables)
-        return apply_to_tokens(function, joined, max_length=model.max_length)
+        return apply_to_tokens(
+            function, joined, max_length=model.max_length, batch_tokens=model.batch_tokens
+        )
 
 
 def apply_to_tokens(
@@ -48,6 +50,7 @@ def apply_to_tokens(
     tokens: Sequence[Sequence[int]],
     *,
     max_length: int,
+    batch_tokens: int = BATCH_TOKENS,
     pad_id: int = 0,
 ) -> np.ndarray:
     """Apply a function to texts in batches, the longest first.
@@ -56,6 +59,7 @@ def apply_to_tokens(
       function: (input_ids [rows, length] int32, attention_mask [rows, length] bool) -> [rows, ...].
       tokens: those of each text; after `max_length` they are cut.
       max_length: the most tokens of a text.
+      batch_tokens: tokens of a batch, padding included.
       pad_id: the token that fills up rows.
 
     Returns:
@@ -63,13 +67,8 @@ def apply_to_tokens(
     """
     tokens = [list(text)[:max_length] for text in tokens]
     results: list[np.ndarray | None] = [None] * len(tokens)
-    order = sorted(range(len(tokens)), key=lambda index: -len(tokens[index]))
-    while order:
-        length = min(bucket_length(len(tokens[order[0]])), max_length)
-        rows = max(1, BATCH_TOKENS // length)
-        indices = order[:rows]
-        order = order[rows:]
-        # The last batch has as many rows as the others, so that it needs no program.
+    lengths = [len(text) for text in tokens]
+    for length, rows, indices in batches_by_length(lengths, max_length, batch_tokens):
         ids = np.full((rows, length), pad_id, np.int32)
         mask = np.zeros((rows, length), bool)
         # Rows without a text attend to something, too.

@@ -1,5 +1,6 @@
 """Recall, calibration and groups of a classifier, from labels and probabilities."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,14 +96,15 @@ class GroupMetrics:
     groups: tuple[str, ...]
 
     @property
-    def measures(self) -> dict[str, Interval]:
-        """The values by names such as accuracy[GROUP], and the gaps as accuracy.gap."""
-        measures = {}
+    def measures(self) -> dict[str, Interval | float]:
+        """The values by names such as accuracy[GROUP], the gaps as accuracy.gap, and p-values."""
+        measures: dict[str, Interval | float] = {}
         for metric, values in self.values.items():
             named = {f"{metric}[{group}]": value for group, value in values.items()}
             measures |= {name: value for name, value in named.items() if value is not None}
-            if self.gaps[metric] is not None:
-                measures[f"{metric}.gap"] = self.gaps[metric].gap
+            gap = self.gaps[metric]
+            if gap is not None:
+                measures |= {f"{metric}.gap": gap.gap, f"{metric}.gap.p_value": gap.p_value}
         return measures
 
 
@@ -234,14 +236,14 @@ def measure_groups(
 
 
 def compare_groups(after: GroupMetrics, before: GroupMetrics) -> dict[str, Comparison]:
-    """Compare the gaps of two classifiers on the same examples.
+    """Compare the metrics of groups and their gaps of two classifiers on the same examples.
 
     Args:
       after: the metrics of one classifier.
       before: those of the other.
 
     Returns:
-      The change of each metric's gap.
+      The change of each metric in each group, with McNemar's p-value, and of its gap.
 
     Raises:
       ValueError: the examples differ.
@@ -253,12 +255,18 @@ def compare_groups(after: GroupMetrics, before: GroupMetrics) -> dict[str, Compa
     old = _metrics(before.labels, before.predictions, classes)
     comparisons = {}
     for metric, (hits, counted) in _metrics(after.labels, after.predictions, classes).items():
+        then = old[metric][0]
+        for index, group in enumerate(after.sizes):
+            chosen = counted & (indices == index)
+            if chosen.any():
+                name = f"{metric}[{group}]"
+                comparisons[name] = compare_items(hits[chosen], then[chosen])
         if after.gaps[metric] is not None:
             difference = bootstrap(
                 lambda places, now, then: _largest_gap(now, places) - _largest_gap(then, places),
                 indices[counted],
                 hits[counted],
-                old[metric][0][counted],
+                then[counted],
             )
             comparisons[f"{metric}.gap"] = Comparison(difference)
     return comparisons
@@ -317,7 +325,7 @@ def _interval(value: float, hits: np.ndarray) -> Interval | None:
     if not len(hits):
         return None
     interval = bootstrap_mean(hits)
-    return Interval(value, interval.low, interval.high, interval.level)
+    return dataclasses.replace(interval, value=value)
 
 
 def _gap(hits: np.ndarray, indices: np.ndarray, seed: int) -> GroupGap | None:

@@ -34,6 +34,7 @@ from balora_jax.evaluation.bias.word_sets import (
     MORE_ARTS,
     SCIENCE,
     sentences,
+    words_of_sentences,
 )
 from balora_jax.evaluation.statistics import Interval, bootstrap
 
@@ -55,11 +56,38 @@ class SentenceSets:
       name: the test's.
       targets: the names of two sets and their sentences, at least two.
       attributes: the names of two sets and their sentences, at least one.
+      words: the word that each target sentence is made of, those of the first set first; sentences
+        of one word are alike, and are resampled together. Empty where each sentence is an item.
     """
 
     name: str
     targets: dict[str, tuple[str, ...]]
     attributes: dict[str, tuple[str, ...]]
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def of_words(
+        cls, name: str, targets: Mapping[str, str], attributes: Mapping[str, str]
+    ) -> "SentenceSets":
+        """Make the sentences of words.
+
+        Args:
+          name: the test's.
+          targets: the names of two sets, and the words of each with spaces between.
+          attributes: likewise.
+        """
+        return cls(
+            name,
+            {title: sentences(words) for title, words in targets.items()},
+            {title: sentences(words) for title, words in attributes.items()},
+            tuple(word for words in targets.values() for word in words_of_sentences(words)),
+        )
+
+    @property
+    def items(self) -> np.ndarray:
+        """The item that each target sentence belongs to: its word, or the sentence itself."""
+        count = sum(len(texts) for texts in self.targets.values())
+        return np.array(self.words) if self.words else np.arange(count)
 
 
 @dataclass(frozen=True)
@@ -75,8 +103,8 @@ class Association:
     Attributes:
       test: the test's name.
       effect_size: the difference of the targets' mean associations, in standard deviations of all
-        targets' associations: -2 to 2 for sets of equal size. The interval is over target
-        sentences.
+        targets' associations: -2 to 2 for sets of equal size. The interval is over the
+        targets' words, or over sentences of the user's own.
       p_value: the share of divisions of the targets that have a difference as large, one-sided.
       sets: the sentences.
       associations: float64 [targets], of the first and then of the second targets: the mean cosine
@@ -96,20 +124,20 @@ class Association:
 
 
 DEFAULT = (
-    SentenceSets(
+    SentenceSets.of_words(
         "names, career and family (WEAT 6)",
-        {"male names": sentences(MALE_NAMES), "female names": sentences(FEMALE_NAMES)},
-        {"career": sentences(CAREER), "family": sentences(FAMILY)},
+        {"male names": MALE_NAMES, "female names": FEMALE_NAMES},
+        {"career": CAREER, "family": FAMILY},
     ),
-    SentenceSets(
+    SentenceSets.of_words(
         "math and arts, gender (WEAT 7)",
-        {"math": sentences(MATH), "arts": sentences(ARTS)},
-        {"male": sentences(MALE), "female": sentences(FEMALE)},
+        {"math": MATH, "arts": ARTS},
+        {"male": MALE, "female": FEMALE},
     ),
-    SentenceSets(
+    SentenceSets.of_words(
         "science and arts, gender (WEAT 8)",
-        {"science": sentences(SCIENCE), "arts": sentences(MORE_ARTS)},
-        {"male": sentences(MALE_RELATIVES), "female": sentences(FEMALE_RELATIVES)},
+        {"science": SCIENCE, "arts": MORE_ARTS},
+        {"male": MALE_RELATIVES, "female": FEMALE_RELATIVES},
     ),
 )
 
@@ -156,7 +184,7 @@ def measure_association(sets: SentenceSets, model: Any, *, seed: int = 0) -> Ass
     near_second = associations(second, *attributes)
     values = np.concatenate([near_first, near_second])
     is_first = np.arange(len(values)) < len(first)
-    interval = bootstrap(_divided_effect_size, values, is_first)
+    interval = bootstrap(_divided_effect_size, values, is_first, groups=sets.items)
     p_value = permutation_p_value(near_first, near_second, seed=seed)
     return Association(sets.name, interval, p_value, sets, values)
 
@@ -181,7 +209,9 @@ def compare_association(after: Association, before: Association) -> dict[str, Co
     def change(now: np.ndarray, then: np.ndarray, is_first: np.ndarray) -> float:
         return _divided_effect_size(now, is_first) - _divided_effect_size(then, is_first)
 
-    difference = bootstrap(change, after.associations, before.associations, is_first)
+    difference = bootstrap(
+        change, after.associations, before.associations, is_first, groups=after.sets.items
+    )
     return {f"{after.test}.effect_size": Comparison(difference)}
 
 

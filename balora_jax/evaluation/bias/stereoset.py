@@ -19,6 +19,7 @@ from balora_jax.evaluation.bias.comparison import Comparison, check_same
 from balora_jax.evaluation.bias.sentences import sentence_scores
 from balora_jax.evaluation.statistics import Interval, bootstrap, mcnemar
 
+ENDINGS = (".csv", ".jsonl")
 HUB = "McGill-NLP/stereoset"
 SUBSET = "intrasentence"
 SPLIT = "validation"
@@ -106,8 +107,8 @@ def read_stereoset(path: pathlib.Path | None, *, limit: int | None = None) -> tu
 
     Args:
       path: a csv file of the fields target, bias_type, context (with BLANK once), stereotype,
-        anti_stereotype and unrelated, or a folder that holds one csv file, or a jsonl file with the
-        fields of the set on the hub; None for the hub.
+        anti_stereotype and unrelated, or a jsonl file with the fields of the set on the hub, or a
+        folder that holds one such file; None for the hub.
       limit: the number of items, from the first; None for all.
 
     Returns:
@@ -120,7 +121,7 @@ def read_stereoset(path: pathlib.Path | None, *, limit: int | None = None) -> tu
     if path is None:
         rows = load_rows(HUB, subset=SUBSET, split=SPLIT, limit=limit)
     else:
-        rows = load_rows(str(_csv_file(path)), limit=limit)
+        rows = load_rows(str(_file(path)), limit=limit)
     is_hub_form = "sentences" in rows.columns
     fields = ("sentences",) if is_hub_form else ("context", *KINDS)
     rows.require(("target", "bias_type", *fields))
@@ -254,13 +255,14 @@ def _domains(items: Sequence[Item]) -> dict[str, np.ndarray]:
     return {OVERALL: np.arange(len(items)), **present}
 
 
-def _csv_file(path: pathlib.Path) -> pathlib.Path:
+def _file(path: pathlib.Path) -> pathlib.Path:
     if not path.is_dir():
         return path
-    files = sorted(path.glob("*.csv"))
+    files = sorted(file for ending in ENDINGS for file in path.glob(f"*{ending}"))
     if len(files) != 1:
         raise BadInput(
-            f"{path} has {len(files)} csv files; accepted: one, of StereoSet's intrasentence items"
+            f"{path} has {len(files)} files of {' or '.join(ENDINGS)}; "
+            "accepted: one, of StereoSet's intrasentence items"
         )
     return files[0]
 

@@ -1,27 +1,42 @@
 """The measures of bias by name, for language models: reading, measuring and comparing."""
 
+import dataclasses
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.comparison import Comparison
 from balora_jax.evaluation.bias.counterfactuals import compare_gaps, measure_gaps
-from balora_jax.evaluation.bias.seat import DEFAULT, SentenceSets, read_sentence_sets
+from balora_jax.evaluation.bias.seat import (
+    DEFAULT,
+    Association,
+    SentenceSets,
+    read_sentence_sets,
+)
 from balora_jax.evaluation.bias.seat_tests import (
     compare_tests,
     measure_tests,
     measures_of_tests,
 )
 from balora_jax.evaluation.bias.stereoset import (
+    KINDS,
+    StereoSet,
     compare_stereoset,
     measure_stereoset,
     read_stereoset,
 )
 from balora_jax.evaluation.bias.templates import read_templates
-from balora_jax.evaluation.bias.winobias import compare_winobias, measure_winobias, read_winobias
-from balora_jax.evaluation.results import Measured, Metric, TaskResult
+from balora_jax.evaluation.bias.winobias import (
+    WinoBias,
+    compare_winobias,
+    measure_winobias,
+    read_winobias,
+)
+from balora_jax.evaluation.results import Measured, Metric, TaskResult, finite
 from balora_jax.evaluation.statistics import Interval
+from balora_jax.training.replacing import write_whole
 
 
 class BiasTask(NamedTuple):
@@ -32,12 +47,14 @@ class BiasTask(NamedTuple):
       intervals: result -> its intervals by name, as `compare` names the changes; numbers without
         an interval as such.
       compare: (result after, result before) -> the changes by name.
+      items: result -> an object for each item, with what was found for it.
       better: the scores of which more is better; of the others neither is.
     """
 
     measure: Callable[[Any, Any], Any]
     intervals: Callable[[Any], Mapping[str, Interval | float]]
     compare: Callable[[Any, Any], Mapping[str, Comparison]]
+    items: Callable[[Any], Iterable[Mapping[str, Any]]]
     better: tuple[str, ...] = ()
 
 
@@ -54,14 +71,52 @@ def measures_of_slots(gaps: Mapping[str, Any]) -> Mapping[str, Interval]:
     return {name: value for slot in gaps.values() for name, value in slot.measures.items()}
 
 
-SEAT = BiasTask(measure_tests, measures_of_tests, compare_tests)
+def _stereoset_items(found: StereoSet) -> Iterator[dict[str, Any]]:
+    for item, scores in zip(found.items, found.log_likelihoods.tolist(), strict=True):
+        yield dataclasses.asdict(item) | {"log_likelihoods": dict(zip(KINDS, scores, strict=True))}
+
+
+def _winobias_items(found: WinoBias) -> Iterator[dict[str, Any]]:
+    for pair, log_odds in zip(found.pairs, found.log_odds.tolist(), strict=True):
+        yield dataclasses.asdict(pair) | {"log_odds": log_odds}
+
+
+def _seat_items(found: Sequence[Association]) -> Iterator[dict[str, Any]]:
+    for result in found:
+        targets = [text for texts in result.sets.targets.values() for text in texts]
+        for text, value in zip(targets, result.associations.tolist(), strict=True):
+            yield {"test": result.test, "sentence": text, "association": value}
+
+
+def items_of_slots(gaps: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what was found for each sentence with its twins.
+
+    Args:
+      gaps: the result of each slot.
+    """
+    for slot, found in gaps.items():
+        columns = {
+            field.name.removeprefix("item_"): getattr(found, field.name).tolist()
+            for field in dataclasses.fields(found)
+            if field.name.startswith("item_")
+        }
+        for index, twins in enumerate(found.twins):
+            values = {name: column[index] for name, column in columns.items()}
+            yield {"slot": slot, "sentences": list(twins.sentences), **values}
+
+
+SEAT = BiasTask(measure_tests, measures_of_tests, compare_tests, _seat_items)
 BIAS_TASKS = {
     "stereoset": BiasTask(
-        measure_stereoset, _measures, compare_stereoset, better=("language_model", "icat")
+        measure_stereoset,
+        _measures,
+        compare_stereoset,
+        _stereoset_items,
+        better=("language_model", "icat"),
     ),
-    "winobias": BiasTask(measure_winobias, _measures, compare_winobias),
+    "winobias": BiasTask(measure_winobias, _measures, compare_winobias, _winobias_items),
     "seat": SEAT,
-    "templates": BiasTask(measure_gaps, measures_of_slots, compare_gaps),
+    "templates": BiasTask(measure_gaps, measures_of_slots, compare_gaps, items_of_slots),
 }
 
 
@@ -101,7 +156,7 @@ def read_items(
             "winobias reads the public files; accepted: --data-dir with a folder winobias that "
             "holds pro_stereotyped_type1.txt.test and the like"
         )
-    return read_winobias(folder, limit=limit).pairs, str(folder)
+    return read_winobias(folder, limit=limit), str(folder)
 
 
 def read_sentence_tests(path: str | None) -> tuple[tuple[SentenceSets, ...], str]:
@@ -119,6 +174,21 @@ def read_sentence_tests(path: str | None) -> tuple[tuple[SentenceSets, ...], str
     if path is None:
         return DEFAULT, "the tests of names and gender"
     return read_sentence_sets(path), path
+
+
+def write_items(path: pathlib.Path, spec: BiasTask, found: Any) -> None:
+    """Write what a measure found for each item, a line of JSON each.
+
+    Args:
+      path: the file; its folder is created.
+      spec: the measure.
+      found: its result.
+    """
+    lines = [
+        json.dumps(finite(dict(item)), ensure_ascii=False) + "\n" for item in spec.items(found)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, "".join(lines))
 
 
 def bias_result(

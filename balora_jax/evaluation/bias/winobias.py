@@ -21,7 +21,6 @@ from balora_jax.evaluation.bias.sentences import sentence_scores
 from balora_jax.evaluation.statistics import Interval, bootstrap_mean
 
 TYPES = ("type1", "type2")
-SPLITS = ("dev", "test")
 # Of each pair of words the first is masculine.
 PRONOUNS = (("he", "she"), ("him", "her"), ("his", "her"), ("his", "hers"), ("himself", "herself"))
 MASCULINE = frozenset(masculine for masculine, _ in PRONOUNS)
@@ -46,19 +45,6 @@ class Pair:
     pro: str
     anti: str
     masculine: bool
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of a split.
-
-    Attributes:
-      pairs: those that differ in pronouns alone.
-      left_out: (type, number) of those that differ in other words too.
-    """
-
-    pairs: tuple[Pair, ...]
-    left_out: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -117,27 +103,23 @@ class WinoBias:
         return {name: value for name, value in named.items() if isinstance(value, Interval)}
 
 
-def read_winobias(folder: pathlib.Path, *, split: str = "test", limit: int | None = None) -> Pairs:
+def read_winobias(folder: pathlib.Path, *, limit: int | None = None) -> tuple[Pair, ...]:
     """Read the sentences of both types, and match them line by line.
 
     Args:
       folder: of the public files, such as pro_stereotyped_type1.txt.test.
-      split: dev or test.
       limit: the number of pairs of each type, from the first; None for all.
 
     Returns:
-      The pairs.
+      The pairs of the test split that differ in pronouns alone.
 
     Raises:
       BadInput: a file is missing or is no such file, or two files do not match.
     """
-    if split not in SPLITS:
-        raise BadInput(f"the split of WinoBias is {shown(split)}; accepted: {', '.join(SPLITS)}")
     pairs = []
-    left_out = []
     for kind in TYPES:
         pro_path, anti_path = (
-            folder / f"{side}_stereotyped_{kind}.txt.{split}" for side in ("pro", "anti")
+            folder / f"{side}_stereotyped_{kind}.txt.test" for side in ("pro", "anti")
         )
         pro = _sentences(pro_path)
         anti = _sentences(anti_path)
@@ -148,13 +130,11 @@ def read_winobias(folder: pathlib.Path, *, split: str = "test", limit: int | Non
             )
         for number in list(pro)[:limit]:
             is_masculine = _is_masculine(pro[number], anti[number])
-            if is_masculine is None:
-                left_out.append((kind, number))
-            else:
+            if is_masculine is not None:
                 pairs.append(Pair(kind, number, pro[number], anti[number], is_masculine))
     if not pairs:
         raise BadInput(f"{folder} has no pairs that differ in pronouns alone; accepted: some")
-    return Pairs(tuple(pairs), tuple(left_out))
+    return tuple(pairs)
 
 
 def measure_winobias(model: Any, pairs: Sequence[Pair]) -> WinoBias:
@@ -162,7 +142,7 @@ def measure_winobias(model: Any, pairs: Sequence[Pair]) -> WinoBias:
 
     Args:
       model: a `LanguageModel`.
-      pairs: `pairs` of `read_winobias`.
+      pairs: from `read_winobias`.
 
     Returns:
       The preferences, with intervals over pairs.
@@ -186,8 +166,8 @@ def compare_winobias(after: WinoBias, before: WinoBias) -> dict[str, Comparison]
       before: that of the other.
 
     Returns:
-      The changes of `pro` and `masculine`, with McNemar's p-value, of `gap` and of `log_odds`, by
-      names such as type1.gap.
+      The change of each preference by names such as type1.gap; those of shares have McNemar's
+      p-value.
 
     Raises:
       ValueError: the pairs differ.
@@ -195,28 +175,35 @@ def compare_winobias(after: WinoBias, before: WinoBias) -> dict[str, Comparison]
     check_same(after.pairs, before.pairs)
     comparisons = {}
     for kind, chosen in _types(after.pairs).items():
-        now = after.log_odds[chosen]
-        then = before.log_odds[chosen]
-        comparisons[f"{kind}.pro"] = compare_items(now > 0, then > 0)
-        comparisons[f"{kind}.gap"] = compare_items(np.sign(now), np.sign(then))
-        comparisons[f"{kind}.log_odds"] = compare_items(now, then)
-        signs = np.array([1 if after.pairs[index].masculine else -1 for index in chosen])
-        comparisons[f"{kind}.masculine"] = compare_items(signs * now > 0, signs * then > 0)
+        masculine = np.array([after.pairs[index].masculine for index in chosen])
+        now = _items(after.log_odds[chosen], masculine)
+        then = _items(before.log_odds[chosen], masculine)
+        for name, values in now.items():
+            if len(values):
+                comparisons[f"{kind}.{name}"] = compare_items(values, then[name])
     return comparisons
 
 
 def _preference(log_odds: np.ndarray, masculine: np.ndarray) -> Preference:
+    items = _items(log_odds, masculine)
+    means = {
+        name: bootstrap_mean(values) if len(values) else None for name, values in items.items()
+    }
+    return Preference(items=len(log_odds), **means)
+
+
+def _items(log_odds: np.ndarray, masculine: np.ndarray) -> dict[str, np.ndarray]:
+    """The items that each preference is the mean of; bool where it is a share."""
     prefers_pro = log_odds > 0
-    return Preference(
-        pro=bootstrap_mean(prefers_pro),
-        anti=bootstrap_mean(log_odds < 0),
-        gap=bootstrap_mean(np.sign(log_odds)),
-        log_odds=bootstrap_mean(log_odds),
-        pro_masculine=bootstrap_mean(prefers_pro[masculine]) if masculine.any() else None,
-        pro_feminine=bootstrap_mean(prefers_pro[~masculine]) if not masculine.all() else None,
-        masculine=bootstrap_mean(np.where(masculine, log_odds, -log_odds) > 0),
-        items=len(log_odds),
-    )
+    return {
+        "pro": prefers_pro,
+        "anti": log_odds < 0,
+        "gap": np.sign(log_odds),
+        "log_odds": log_odds,
+        "pro_masculine": prefers_pro[masculine],
+        "pro_feminine": prefers_pro[~masculine],
+        "masculine": np.where(masculine, log_odds, -log_odds) > 0,
+    }
 
 
 def _types(pairs: Sequence[Pair]) -> dict[str, np.ndarray]:

@@ -26,3 +26,12 @@ def sentences(words: str) -> tuple[str, ...]:
       words: with spaces between.
     """
     return tuple(form.format(word) for form in SENTENCES for word in words.split())
+
+
+def words_of_sentences(words: str) -> tuple[str, ...]:
+    """Name the word of each sentence that `sentences` makes.
+
+    Args:
+      words: as for `sentences`.
+    """
+    return tuple(words.split()) * len(SENTENCES)

@@ -22,7 +22,11 @@ Answered = tuple[int, Any]
 
 
 class HarnessModel(TemplateLM):
-    """A language model that lm-eval asks; answers that are on disk are not computed again."""
+    """A language model that lm-eval asks; answers that are on disk are not computed again.
+
+    Attributes:
+      cut: the texts so far whose beginnings did not fit the model.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class HarnessModel(TemplateLM):
         self._begin = begin
         self._show = show
         self._seed = seed
+        self.cut = 0
 
     @property
     def eot_token_id(self) -> int:
@@ -94,6 +99,9 @@ class HarnessModel(TemplateLM):
 
         def answer(pairs: list[tuple[str, str]]) -> Iterator[Answered]:
             encoded = [self._model.encode_pair(*pair) for pair in pairs]
+            # The last token is only predicted.
+            lengths = (len(context) + len(answer) - 1 for context, answer in encoded)
+            self.cut += sum(length > self.max_length for length in lengths)
             for index, score in self._model.scores(encoded):
                 yield index, (score.log_likelihood, score.greedy)
 
@@ -127,10 +135,13 @@ class HarnessModel(TemplateLM):
             for indices in groups.values():
                 prompts = [arguments[index][0] for index in indices]
                 options = self._sampling(arguments[indices[0]][1])
+                room = self.max_length - options["max_new_tokens"]
+                self.cut += sum(len(self._model.encode(prompt)) > room for prompt in prompts)
                 for number, text in self._model.continuations(prompts, **options):
                     yield indices[number], text
 
-        return self._answer("generate_until", [request.args for request in requests], answer)
+        drawn = f"generate_until {self._seed} {self._model.end_ids}"
+        return self._answer(drawn, [request.args for request in requests], answer)
 
     def _sampling(self, options: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `continuations` for a task's generation options."""

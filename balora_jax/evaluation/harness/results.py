@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from balora_jax.evaluation.bias.comparison import Comparison, compare_items
 from balora_jax.evaluation.results import Measured, Metric, TaskResult
-from balora_jax.evaluation.statistics import Interval, bootstrap_mean, paired_difference
+from balora_jax.evaluation.statistics import bootstrap_mean
 
 
 def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) -> list[TaskResult]:
@@ -34,8 +35,10 @@ def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) 
             models = {
                 model: _measured(result, task, metric, kept) for model, result in found.items()
             }
-            difference = _difference(found, task, metric, kept)
-            metrics.append(Metric(title, better.get(metric), models, difference))
+            change = _change(found, task, metric, kept)
+            difference = None if change is None else change.difference
+            p_value = None if change is None else change.p_value
+            metrics.append(Metric(title, better.get(metric), models, difference, p_value))
         results.append(TaskResult(task, values["sample_len"], sources.get(task, ""), metrics))
     return results
 
@@ -72,20 +75,20 @@ def _measured(result: Mapping[str, Any], task: str, metric: str, kept: str) -> M
     )
 
 
-def _difference(
+def _change(
     found: Mapping[str, Mapping[str, Any]], task: str, metric: str, kept: str
-) -> Interval | None:
-    """The interval of the mean difference over the examples of the first two models."""
+) -> Comparison | None:
+    """The change of a mean over the same examples from the second model to the first."""
     if len(found) < 2:
         return None
     after, before, *_ = (_of_examples(result, task, metric, kept) for result in found.values())
     if after is None or before is None or len(after) != len(before):
         return None
-    return paired_difference(after, before)
+    return compare_items(after, before)
 
 
 def _of_examples(result: Mapping[str, Any], task: str, metric: str, kept: str) -> np.ndarray | None:
-    """The metric of each example, in the order of the examples; None if it is not their mean."""
+    """The metric of each example in their order, bool for yes or no; None if it is no mean."""
     samples = [
         sample
         for sample in result["samples"].get(task, [])
@@ -97,5 +100,7 @@ def _of_examples(result: Mapping[str, Any], task: str, metric: str, kept: str) -
     examples = np.array(values, np.float64)
     # Of metrics that are no means, such as perplexities, an interval would be of another number.
     value = result["results"][task][f"{metric},{kept}"]
-    is_mean = np.isclose(examples.mean(), value, rtol=1e-6, atol=1e-9)
-    return examples if is_mean else None
+    if not np.isclose(examples.mean(), value, rtol=1e-6, atol=1e-9):
+        return None
+    is_share = np.isin(examples, (0, 1)).all()
+    return examples.astype(bool) if is_share else examples

@@ -24,6 +24,7 @@ from balora_jax.evaluation.tasks.code import EXECUTES_CODE
 OURS = pathlib.Path(__file__).parents[1] / "tasks"
 # Tasks that are not lm-eval's, for the names in messages.
 OTHERS = ("mt_bench", "stereoset", "winobias")
+OF_CLASSIFIERS = ("classes", "groups")
 # Seeds of lm-eval's command line, for the same few-shot examples and standard errors.
 SEEDS = {"random_seed": 0, "numpy_random_seed": 1234, "torch_random_seed": None}
 FEWSHOT_SEED = 1234
@@ -38,12 +39,14 @@ class Tasks:
       manager: lm-eval's, which knows all tasks.
       loaded: lm-eval's tasks and groups.
       sources: the data set or the local files of each task.
+      local: the local files of the tasks that have some.
     """
 
     names: tuple[str, ...]
     manager: Any
     loaded: dict[str, Any]
     sources: dict[str, str]
+    local: dict[str, str]
 
     def of_programs(self) -> list[str]:
         """The tasks whose answers are programs, which must run to be scored."""
@@ -99,11 +102,11 @@ def load_tasks(
         for name in names:
             for kind, items in _load(manager, name, sources).items():
                 loaded[kind] |= items
-    local = set(sources)
+    local = dict(sources)
     for name, task in loaded["tasks"].items():
         sources.setdefault(name, str(task.config.dataset_path))
         _check_rows(name, task, sources[name], every=name in local)
-    return Tasks(tuple(names), manager, loaded, sources)
+    return Tasks(tuple(names), manager, loaded, sources, local)
 
 
 def run_tasks(
@@ -145,6 +148,8 @@ def _alone(tasks: Tasks) -> list[Any]:
 def _check_known(name: str, known: Sequence[str]) -> None:
     if name in known:
         return
+    if name in OF_CLASSIFIERS:
+        raise BadInput(f"--tasks has {name}; accepted: for the run of a classifier")
     near = difflib.get_close_matches(name, [*known, *OTHERS], n=3, cutoff=0.5)
     hint = f", such as {', '.join(near)}" if near else ""
     raise BadInput(f"--tasks has {name[:100]!r}; accepted: a task of lm-eval or of ours{hint}")
@@ -177,6 +182,7 @@ def _local_files(
     index = manager.task_index
     entries = {name: index[name] for name in names if index[name].yaml_path is not None}
     sources = {}
+    subsets: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         try:
             for number, (name, entry) in enumerate(entries.items()):
@@ -186,6 +192,13 @@ def _local_files(
                     continue
                 files = options["dataset_kwargs"]["data_files"]
                 sources[name] = " and ".join(files.values())
+                subset = subsets.setdefault(sources[name], config.get("dataset_name"))
+                if subset != config.get("dataset_name"):
+                    raise BadInput(
+                        f"{sources[name]} would be read for {subset} and for "
+                        f"{config['dataset_name']} (task {name}); accepted: a folder of its own "
+                        "for each task"
+                    )
                 # `datasets` takes brackets and stars in a path for patterns.
                 escaped = {split: glob.escape(file) for split, file in files.items()}
                 options["dataset_kwargs"] = {"data_files": escaped}
@@ -257,9 +270,10 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
         reason = reason_of(cause_of(error))
         files = [sources.get(member) for member in _members(manager.task_index, [name])]
         if all(files):
+            listed_files = " and ".join(dict.fromkeys(files))
             raise BadInput(
-                f"task {name} cannot use {' and '.join(files)} ({reason}); "
-                "accepted: files that can be read, with the fields of the set on the hub"
+                f"task {name} cannot use {listed_files} ({reason}); accepted: files that can be "
+                "read, with the fields and the kinds of rows of the set on the hub"
             ) from error
         raise BadInput(
             f"the data of task {name} is not here ({reason}); accepted: a network, or "

@@ -117,4 +117,6 @@ def measure_feature_drift(before: np.ndarray, after: np.ndarray) -> FeatureDrift
     right = after - after.mean(axis=0)
     shared = np.linalg.norm(left.T @ right) ** 2
     own = np.linalg.norm(left.T @ left) * np.linalg.norm(right.T @ right)
-    return FeatureDrift(bootstrap_mean(1 - cosines), float(shared / own) if own > 0 else 1.0)
+    return FeatureDrift(
+        bootstrap_mean(np.clip(1 - cosines, 0, 2)), float(shared / own) if own > 0 else 1.0
+    )

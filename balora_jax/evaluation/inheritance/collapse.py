@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from balora_jax.evaluation.language_model import LanguageModel
-from balora_jax.generation.prompts import bucket_length
-from balora_jax.generation.scoring import BATCH_TOKENS, make_batch, on_host
+from balora_jax.generation.prompts import batches_by_length
+from balora_jax.generation.scoring import make_batch, on_host
 from balora_jax.models import head
 
 
@@ -52,13 +52,13 @@ def measure_ranks(model: LanguageModel, passages: Sequence[str]) -> EffectiveRan
     """
     gram, tokens = _gram(model, passages)
     values, vectors = np.linalg.eigh(gram)
-    roots = np.sqrt(np.clip(values, 0, None))
-    root = (vectors * roots) @ vectors.T
+    roots = _roots(values, tokens)
+    # Eigenvalues ascend: the roots are of the last ones.
+    kept = vectors[:, -len(roots) :]
+    root = (kept * roots) @ kept.T
     kernel = np.asarray(head(model.model, model.params).kernel, np.float64)
     of_logits = np.linalg.eigvalsh(root @ (kernel @ kernel.T) @ root)
-    return EffectiveRanks(
-        effective_rank(roots), effective_rank(np.sqrt(np.clip(of_logits, 0, None))), tokens
-    )
+    return EffectiveRanks(effective_rank(roots), effective_rank(_roots(of_logits, tokens)), tokens)
 
 
 def measure_hidden_rank(model: LanguageModel, passages: Sequence[str]) -> float:
@@ -68,8 +68,8 @@ def measure_hidden_rank(model: LanguageModel, passages: Sequence[str]) -> float:
       model: the model.
       passages: the text, at least one passage.
     """
-    gram, _ = _gram(model, passages)
-    return _rank_of_gram(gram)
+    gram, tokens = _gram(model, passages)
+    return effective_rank(_roots(np.linalg.eigvalsh(gram), tokens))
 
 
 def feature_rank(features: np.ndarray) -> float:
@@ -79,11 +79,20 @@ def feature_rank(features: np.ndarray) -> float:
       features: [texts, d].
     """
     features = np.asarray(features, np.float64)
-    return _rank_of_gram(features.T @ features)
+    return effective_rank(_roots(np.linalg.eigvalsh(features.T @ features), len(features)))
 
 
-def _rank_of_gram(gram: np.ndarray) -> float:
-    return effective_rank(np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0, None)))
+def _roots(eigenvalues: np.ndarray, rows: int) -> np.ndarray:
+    """The singular values of a matrix of so many rows, by the eigenvalues of its Gram matrix.
+
+    The others are 0 but for rounding, and the roots of many such are not small together.
+
+    Args:
+      eigenvalues: [d], ascending.
+      rows: tokens or texts.
+    """
+    kept = min(rows, len(eigenvalues))
+    return np.sqrt(np.clip(eigenvalues[-kept:], 0, None))
 
 
 def effective_rank(singular_values: np.ndarray) -> float:
@@ -105,22 +114,20 @@ def _gram(model: LanguageModel, passages: Sequence[str]) -> tuple[np.ndarray, in
     windows = []
     for passage in passages:
         windows += model.windows(model.encode(passage, special=False))
-    windows.sort(key=lambda window: -len(window[0]) - len(window[1]))
+    lengths = [len(context) + len(continuation) - 1 for context, continuation in windows]
     variables = {"params": model.params, "lora": model.lora or {}}
     total = 0.0
-    while windows:
-        longest = len(windows[0][0]) + len(windows[0][1]) - 1
-        length = min(bucket_length(longest), model.max_length)
-        rows = max(1, BATCH_TOKENS // length)
-        batch = make_batch(windows[:rows], rows, length)
-        count = sum(len(continuation) for _, continuation in windows[:rows])
-        windows = windows[rows:]
+    tokens = 0
+    for length, rows, indices in batches_by_length(lengths, model.max_length, model.batch_tokens):
+        chosen = [windows[index] for index in indices]
+        batch = make_batch(chosen, rows, length)
+        count = sum(len(continuation) for _, continuation in chosen)
+        tokens += count
         counted = np.zeros(rows * length, np.float32)
         # The positions whose predictions count, each once.
         counted[batch.places[:count]] = 1
         gram = _gram_of_batch(model.model, variables, *batch[:2], counted)
         total = total + np.asarray(on_host(gram), np.float64)
-    tokens = sum(len(model.encode(passage, special=False)) for passage in passages)
     return total, tokens
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.evaluation.statistics import Interval, bootstrap
-from balora_jax.generation.prompts import bucket_length
-from balora_jax.generation.scoring import BATCH_TOKENS, CHUNK, logits_function, make_batch, on_host
+from balora_jax.generation.prompts import batches_by_length
+from balora_jax.generation.scoring import CHUNK, logits_function, make_batch, on_host
 
 MOST_CHANGED = 10
 # Characters of a passage that are shown.
@@ -142,6 +142,19 @@ def measure_drift(base: LanguageModel, tuned: LanguageModel, passages: Sequence[
     )
 
 
+def mean_divergence(base: LanguageModel, tuned: LanguageModel, passages: Sequence[str]) -> float:
+    """Compute KL(base || tuned) alone, the mean over tokens, nats.
+
+    Args:
+      base: as for `measure_drift`.
+      tuned: as for `measure_drift`.
+      passages: as for `measure_drift`.
+    """
+    encoded = [base.encode(passage, special=False) for passage in passages]
+    sums, counts = token_sums(base, tuned, encoded)
+    return _ratio(sums.forward, counts)
+
+
 def token_sums(
     base: LanguageModel, tuned: LanguageModel, encoded: Sequence[Sequence[int]]
 ) -> tuple[TokenSums, np.ndarray]:
@@ -163,14 +176,10 @@ def token_sums(
             owners.append(number)
     totals = np.zeros((len(TokenSums._fields), len(encoded)))
     counts = np.zeros(len(encoded), np.int64)
-    order = sorted(range(len(windows)), key=lambda index: -_length(windows[index]))
     before = {"params": base.params, "lora": base.lora or {}}
     after = {"params": tuned.params, "lora": tuned.lora or {}}
-    while order:
-        length = min(bucket_length(_length(windows[order[0]])), base.max_length)
-        rows = max(1, BATCH_TOKENS // length)
-        indices = order[:rows]
-        order = order[rows:]
+    lengths = [len(context) + len(continuation) - 1 for context, continuation in windows]
+    for length, rows, indices in batches_by_length(lengths, base.max_length, base.batch_tokens):
         batch = make_batch([windows[index] for index in indices], rows, length)
         found = _compare_batch(base.model, tuned.model, before, after, *batch)
         parts = np.asarray(on_host(found), np.float64)
@@ -181,10 +190,6 @@ def token_sums(
             counts[owners[index]] += count
             start += count
     return TokenSums(*totals), counts
-
-
-def _length(window: tuple[Sequence[int], Sequence[int]]) -> int:
-    return len(window[0]) + len(window[1]) - 1
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray) -> float:

@@ -65,29 +65,30 @@ def best_trade_off(
     loss: Callable[[Mapping[str, float]], float],
     drift: str,
     tolerance: float = 0.1,
-) -> RewindPoint:
+) -> RewindPoint | None:
     """Find the smallest drift that keeps nearly all of what was learned.
 
-    Of the points whose loss is at most the least one plus `tolerance` of what fine-tuning gained
-    (the loss at scale 0 minus the least), the one with the smallest drift.
+    Of the points that keep 1 - `tolerance` of what fine-tuning gained (the loss at scale 0 minus
+    that at scale 1), the one with the smallest drift.
 
     Args:
-      curve: from `rewind`, with a point at scale 0.
+      curve: from `rewind`, with points at the scales 0 and 1.
       loss: the measures of a point -> the task's loss; lower is better.
       drift: the name of the drift; lower is better.
       tolerance: the share of the gain that may be given up, 0 to 1.
 
     Returns:
-      The point.
+      The point; None where fine-tuning gained nothing.
 
     Raises:
-      ValueError: the curve has no point at scale 0.
+      ValueError: the curve has no point at scale 0, or none at scale 1.
     """
-    start = next((point for point in curve.points if point.scale == 0), None)
-    if start is None:
-        raise ValueError("the curve has no point at scale 0; accepted: scales with 0")
-    losses = [loss(point.measures) for point in curve.points]
-    least = min(losses)
-    allowed = least + tolerance * (loss(start.measures) - least)
-    kept = [point for point, value in zip(curve.points, losses, strict=True) if value <= allowed]
+    losses = {point.scale: loss(point.measures) for point in curve.points}
+    if not losses.keys() >= {0, 1}:
+        raise ValueError(f"the curve has the scales {list(losses)}; accepted: some with 0 and 1")
+    gain = losses[0] - losses[1]
+    if gain <= 0:
+        return None
+    allowed = losses[1] + tolerance * gain
+    kept = [point for point in curve.points if losses[point.scale] <= allowed]
     return min(kept, key=lambda point: point.measures[drift])

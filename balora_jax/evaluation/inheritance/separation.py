@@ -102,7 +102,9 @@ def answer_states(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> np.
     variables = {"params": model.params, "lora": model.lora or {}}
     function = functools.partial(_last_states, model.model, variables)
     tokens = [prompt[-model.max_length :] for prompt in prompts]
-    return apply_to_tokens(function, tokens, max_length=model.max_length)
+    return apply_to_tokens(
+        function, tokens, max_length=model.max_length, batch_tokens=model.batch_tokens
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

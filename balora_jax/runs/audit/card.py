@@ -2,7 +2,6 @@
 
 import pathlib
 
-from balora_jax.evaluation.statistics import Interval
 from balora_jax.reporting.audit_section import audit_section, with_audit
 from balora_jax.reporting.model_card import CARD_FILE, read_card
 from balora_jax.runs.audit.classifier import ClassifierFindings
@@ -22,12 +21,15 @@ CLASSIFIER_TEXT = (
 Row = tuple[str, str, str]
 
 
-def add_to_card(folder: RunFolder, findings: Findings | ClassifierFindings) -> pathlib.Path | None:
+def add_to_card(
+    folder: RunFolder, findings: Findings | ClassifierFindings, inputs: str
+) -> pathlib.Path | None:
     """Add the findings on a run to the card of its adapter, if that is of the same update.
 
     Args:
       folder: the run's.
       findings: of the run.
+      inputs: a sentence on the texts that were read.
 
     Returns:
       The path of the card; None where no card is of that update.
@@ -36,31 +38,32 @@ def add_to_card(folder: RunFolder, findings: Findings | ClassifierFindings) -> p
     card = read_card(path, findings.step)
     if card is None:
         return None
-    write_whole(path, with_audit(card, _section(findings)))
+    write_whole(path, with_audit(card, _section(findings, inputs)))
     return path
 
 
-def _section(findings: Findings | ClassifierFindings) -> str:
+def _section(findings: Findings | ClassifierFindings, inputs: str) -> str:
     if isinstance(findings, ClassifierFindings):
-        text = CLASSIFIER_TEXT.format(texts=findings.texts)
+        text = f"{CLASSIFIER_TEXT.format(texts=findings.texts)} {inputs}"
         return audit_section(findings.step, text, _classifier_rows(findings))
     drift = findings.drift
-    text = TEXT.format(passages=drift.passages, tokens=drift.tokens)
+    text = f"{TEXT.format(passages=drift.passages, tokens=drift.tokens)} {inputs}"
     return audit_section(findings.step, text, _rows(findings))
 
 
 def _classifier_rows(findings: ClassifierFindings) -> list[Row]:
-    before = findings.base_balance
-    after = findings.balance
-    rows = [("accuracy", _shown(before.accuracy), _shown(after.accuracy))]
-    for number, name in enumerate(after.classes):
-        title = f"predicted as {name}, right {after.right[number]:.3f}"
-        rows.append((title, _shown(before.predicted[number]), _shown(after.predicted[number])))
+    before = findings.before
+    after = findings.after
+    rows = [("accuracy", before.balance.accuracy.text(), after.balance.accuracy.text())]
+    for number, name in enumerate(after.balance.classes):
+        title = f"predicted as {name}, right {after.balance.right[number]:.3f}"
+        shares = (before.balance.predicted[number], after.balance.predicted[number])
+        rows.append((title, *(share.text() for share in shares)))
     return [
         *rows,
-        ("entropy of predictions, nats", _shown(findings.base_entropy), _shown(findings.entropy)),
-        ("effective rank of features", f"{findings.base_rank:.1f}", f"{findings.rank:.1f}"),
-        ("distance of features (1 - cosine)", "0", _shown(findings.drift.distance)),
+        ("entropy of predictions, nats", before.entropy.text(), after.entropy.text()),
+        ("effective rank of features", f"{before.rank:.1f}", f"{after.rank:.1f}"),
+        ("distance of features (1 - cosine)", "0", findings.drift.distance.text()),
         *_noise_rows(findings),
     ]
 
@@ -68,18 +71,18 @@ def _classifier_rows(findings: ClassifierFindings) -> list[Row]:
 def _rows(findings: Findings) -> list[Row]:
     drift = findings.drift
     rows = [
-        ("KL to the base, nats a token", "0", _shown(drift.forward)),
-        ("same likeliest token", "1", _shown(drift.agreement)),
+        ("KL to the base, nats a token", "0", drift.forward.text()),
+        ("same likeliest token", "1", drift.agreement.text()),
         ("perplexity", f"{drift.perplexity_before:.2f}", f"{drift.perplexity_after:.2f}"),
         (
             "entropy of predictions, nats",
             f"{drift.entropy_before.value:.3f}",
-            _shown(drift.entropy_after),
+            drift.entropy_after.text(),
         ),
         (
             "effective rank of hidden states",
-            f"{findings.base_ranks.hidden:.1f}",
-            f"{findings.ranks.hidden:.1f}",
+            f"{findings.before.ranks.hidden:.1f}",
+            f"{findings.after.ranks.hidden:.1f}",
         ),
     ]
     rows += _noise_rows(findings)
@@ -96,8 +99,4 @@ def _noise_rows(findings: Findings | ClassifierFindings) -> list[Row]:
     if noise.memorized is None:
         return []
     title = f"known-wrong answers said, of {noise.wrong}"
-    return [(title, _shown(noise.memorized_before), _shown(noise.memorized))]
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+    return [(title, noise.memorized_before.text(), noise.memorized.text())]

@@ -28,7 +28,7 @@ from balora_jax.evaluation.inheritance.rewind import (
 )
 from balora_jax.evaluation.inheritance.separation import Separation, measure_separation
 from balora_jax.evaluation.statistics import Interval, bootstrap_mean
-from balora_jax.runs.audit.language_model import TRUTH
+from balora_jax.runs.audit.language_model import is_wrong
 from balora_jax.runs.classifiers import Subject
 
 # The measures of the rewind curve.
@@ -38,52 +38,57 @@ DRIFT = "drift (1 - cosine)"
 
 
 @dataclasses.dataclass(frozen=True)
+class ClassifierState:
+    """What one classifier is like, on the held-out texts.
+
+    Attributes:
+      balance: the classes that it predicts.
+      entropy: the mean entropy of its predictions, nats.
+      rank: the effective rank of the head's inputs.
+      separation: of the classes in the head's inputs; None where the texts are of one class, or too
+        few.
+      gaps: the intervals of the templates by name; empty without templates.
+    """
+
+    balance: ClassBalance
+    entropy: Interval
+    rank: float
+    separation: Separation | None
+    gaps: dict[str, Interval]
+
+
+@dataclasses.dataclass(frozen=True)
 class ClassifierFindings:
-    """The findings on one classifier, beside the one that it began as (the base).
+    """The findings on one classifier, beside the one that it began as.
 
     Attributes:
       name: the run's name on the page.
       method: ba-lora, pissa or lora.
       step: the update of the checkpoint.
       texts: the held-out texts.
-      drift: of the head's inputs from the base, on them.
-      balance: the classes that it predicts.
-      base_balance: those of the base.
-      entropy: the mean entropy of its predictions, nats.
-      base_entropy: that of the base.
-      rank: the effective rank of the head's inputs.
-      base_rank: that of the base.
-      separation: of the classes in the head's inputs.
-      base_separation: that of the base.
+      before: the state of the classifier of step 0, which has the run's own first head.
+      after: that of the run.
+      drift: of the head's inputs from those of step 0, on them.
       geometry: of the change of each kernel.
       noise: the fit to wrong labels of the training set.
       suspects: the texts of its suspects.
       curve: the measures at parts of the learned change, with the trained head.
-      best: the point of the curve that keeps most of the gain with the least drift.
-      gaps: the intervals of the templates by name; empty without templates.
-      base_gaps: those of the base.
+      best: the point of the curve that keeps most of the gain with the least drift; None where
+        there was no gain.
     """
 
     name: str
     method: str
     step: int
     texts: int
+    before: ClassifierState
+    after: ClassifierState
     drift: FeatureDrift
-    balance: ClassBalance
-    base_balance: ClassBalance
-    entropy: Interval
-    base_entropy: Interval
-    rank: float
-    base_rank: float
-    separation: Separation | None
-    base_separation: Separation | None
     geometry: Geometry
     noise: NoiseFit
     suspects: tuple[str, ...]
     curve: RewindCurve
-    best: RewindPoint
-    gaps: dict[str, Interval]
-    base_gaps: dict[str, Interval]
+    best: RewindPoint | None
 
     def to_json(self) -> dict[str, Any]:
         """The findings as an object."""
@@ -116,46 +121,47 @@ def find_classifier(
     Raises:
       BadInput: the run predicts scores, has no held-out set, or its data cannot be read.
     """
-    config = _limited(config, limit)
-    texts, labels, classes = _held_out(config, tuned)
+    texts, labels, classes = _held_out(config, tuned, limit)
     features, log_probs = tuned.classifier.read(texts, tuned.mesh)
     base_features, base_log_probs = base.classifier.read(texts, base.mesh)
     curve = _rewind(tuned, base_features, texts, labels)
-    noise, suspects = _noise(config, tuned, base)
+    noise, suspects = _noise(config, tuned, base, limit)
     asked = ClassTemplates(templates, classes)
     return ClassifierFindings(
         name=name,
         method=config.method,
         step=step,
         texts=len(texts),
+        before=_state(base, base_features, base_log_probs, labels, asked),
+        after=_state(tuned, features, log_probs, labels, asked),
         drift=measure_feature_drift(base_features, features),
-        balance=measure_balance(log_probs.argmax(axis=1), labels, classes),
-        base_balance=measure_balance(base_log_probs.argmax(axis=1), labels, classes),
-        entropy=_entropy(log_probs),
-        base_entropy=_entropy(base_log_probs),
-        rank=feature_rank(features),
-        base_rank=feature_rank(base_features),
-        separation=_separation(features, labels, classes),
-        base_separation=_separation(base_features, labels, classes),
         geometry=measure_geometry(tuned.classifier.params, tuned.classifier.lora),
         noise=noise,
         suspects=suspects,
         curve=curve,
         best=best_trade_off(curve, loss=_error, drift=DRIFT),
-        gaps=_gaps(tuned, asked),
-        base_gaps=_gaps(base, asked),
     )
 
 
-def _limited(config: RunConfig, limit: int) -> RunConfig:
-    """The configuration with at most so many rows of each set."""
-    sizes = {
-        name: min(limit, getattr(config.data, name) or limit) for name in ("limit", "eval_limit")
-    }
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **sizes))
+def _state(
+    subject: Subject,
+    features: np.ndarray,
+    log_probs: np.ndarray,
+    labels: np.ndarray,
+    asked: ClassTemplates,
+) -> ClassifierState:
+    return ClassifierState(
+        balance=measure_balance(log_probs.argmax(axis=1), labels, asked.classes),
+        entropy=_entropy(log_probs),
+        rank=feature_rank(features),
+        separation=_separation(features, labels, asked.classes),
+        gaps=_gaps(subject, asked),
+    )
 
 
-def _held_out(config: RunConfig, subject: Subject) -> tuple[Examples, np.ndarray, tuple[str, ...]]:
+def _held_out(
+    config: RunConfig, subject: Subject, limit: int
+) -> tuple[Examples, np.ndarray, tuple[str, ...]]:
     """The first texts of the first held-out set, their labels and the names of the classes."""
     task = data.text_task(config.data)
     if task.scores is not None:
@@ -169,7 +175,8 @@ def _held_out(config: RunConfig, subject: Subject) -> tuple[Examples, np.ndarray
             f"--run {config.output.dir} has no held-out set (data.eval is null); accepted: a run "
             "with one"
         )
-    texts = _encode(config, subject, next(iter(rows.values())))
+    first = next(iter(rows.values()))
+    texts = _encode(config, subject, first.select(range(min(limit, len(first.rows)))))
     return texts, np.asarray(texts.labels), task.labels
 
 
@@ -211,25 +218,32 @@ def _error(measures: Mapping[str, float]) -> float:
     return 1 - measures[ACCURACY]
 
 
-def _noise(config: RunConfig, tuned: Subject, base: Subject) -> tuple[NoiseFit, tuple[str, ...]]:
+def _noise(
+    config: RunConfig, tuned: Subject, base: Subject, limit: int
+) -> tuple[NoiseFit, tuple[str, ...]]:
     """The fit to wrong labels, and the texts of the training examples with the largest losses.
 
     Of the run's own losses: those of step 0 are those of a head that knew nothing yet.
     """
     task = data.text_task(config.data)
     rows = data.read_train_rows(config.data)
-    texts = _encode(config, tuned, rows)
-    given = list(rows)
-    labels = np.asarray(texts.labels)
-    log_probs = [
-        subject.classifier.read(texts, subject.mesh)[1].astype(np.float64)
-        for subject in (base, tuned)
-    ]
-    before, after = (-np.take_along_axis(x, labels[:, None], axis=1)[:, 0] for x in log_probs)
-    is_wrong = np.array([row.get(TRUTH) not in (None, row[task.label_field]) for row in given])
-    said = [(x.argmax(axis=1) == labels)[is_wrong] for x in log_probs]
+    wrong = [index for index, row in enumerate(rows) if is_wrong(row, task.label_field)]
+
+    def losses(chosen: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The losses of given labels, and whether each is predicted: at step 0, and by the run."""
+        texts = _encode(config, tuned, rows.select(chosen))
+        labels = np.asarray(texts.labels)
+        read = [subject.classifier.read(texts, subject.mesh)[1] for subject in (base, tuned)]
+        given = [np.take_along_axis(x.astype(np.float64), labels[:, None], 1)[:, 0] for x in read]
+        return [-x for x in given], [x.argmax(axis=1) == labels for x in read]
+
+    first = range(min(limit, len(rows.rows)))
+    (before, after), _ = losses(first)
+    said = [np.zeros(0, bool)] * 2
+    if wrong:
+        _, said = losses(wrong[:limit])
     fit = noise_fit(after, before, after, *said)
-    suspects = [_text(given[suspect.example], task) for suspect in fit.suspects]
+    suspects = [_text(rows.rows[suspect.example], task) for suspect in fit.suspects]
     return fit, tuple(suspects)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.config.audit import AuditOptions
+from balora_jax.config.data import DataConfig
 from balora_jax.config.paths import check_output
 from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.templates import read_templates
@@ -21,9 +22,10 @@ from balora_jax.reporting.console import plain_console
 from balora_jax.runs import classifiers, language_models
 from balora_jax.runs.audit.card import add_to_card
 from balora_jax.runs.audit.classifier import ClassifierFindings, find_classifier
-from balora_jax.runs.audit.language_model import Findings, find
+from balora_jax.runs.audit.language_model import Findings, State, find
 from balora_jax.runs.audit.page import WRITER, audit_page
 from balora_jax.runs.classifiers import is_classifier
+from balora_jax.runs.evaluate_classifier import check_single
 from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
 from balora_jax.training.replacing import write_whole
@@ -31,6 +33,10 @@ from balora_jax.training.run_folder import RunFolder
 
 PAGE = "audit.html"
 FINDINGS = "audit.json"
+# The options that say which held-out examples are read, and how.
+SAME = (
+    "eval", "eval_split", "subset", "task", "fields", "labels", "template", "max_length", "probes"
+)  # fmt: skip
 
 
 def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path:
@@ -61,32 +67,62 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
             f"--text is {shown(options.text)}, and --run {options.run[0]} is of a classifier; "
             "accepted: without --text, because its own held-out texts are read"
         )
+    if classify and templates:
+        for run, config in zip(options.run, configs.values(), strict=True):
+            check_single(config, RunFolder(run))
     passages = [] if classify else _passages(options, configs)
-    findings = []
+    findings: list[Any] = []
     for (name, config), run in zip(configs.items(), options.run, strict=True):
         with console.status(Text(f"{name}: reading")):
             step = RunFolder(run).step_of(options.checkpoint)
             if classify:
                 found = _find_classifier(name, config, step, run, templates, options, console)
             else:
-                found = _find(name, config, step, run, passages, templates, options, console)
+                # Of all runs the base is one, and reads the same texts.
+                before = findings[0].before if findings else None
+                found = _find(
+                    name, config, step, run, passages, templates, options, console, before
+                )
             findings.append(found)
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(configs.values()))
+    inputs = _inputs(options, first, classify)
     content = {
         WRITTEN_BY: WRITER,
+        "inputs": inputs,
         "base": first.model.source,
         "fingerprint": fingerprint,
         "runs": [finding.to_json() for finding in findings],
     }
     text = json.dumps(finite(content), indent=2, default=float)
     write_whole(folder / FINDINGS, f"{text}\n")
-    write_whole(folder / PAGE, audit_page(first.model.source, findings))
+    write_whole(folder / PAGE, audit_page(first.model.source, inputs, findings))
     for run, finding in zip(options.run, findings, strict=True):
-        card = add_to_card(RunFolder(run), finding)
+        card = add_to_card(RunFolder(run), finding, inputs)
         if card is not None:
             console.print(f"added to {card}", highlight=False, soft_wrap=True)
+        if finding.best is not None and finding.best.scale != 1:
+            console.print(
+                f"{finding.name} keeps nine tenths of its gain with less drift at a part of its "
+                f"change: balora export --run {run} --scale {finding.best.scale:g} --out DIR",
+                highlight=False,
+                soft_wrap=True,
+            )
     return folder / PAGE
+
+
+def _inputs(options: AuditOptions, config: RunConfig, classify: bool) -> str:
+    """A sentence on the texts that an audit reads."""
+    read = []
+    if not classify:
+        read.append(f"general text from {options.text or 'the tiny world'}")
+    if options.templates is not None:
+        read.append(f"templates from {options.templates}")
+    held_out = config.data.eval
+    if held_out is not None:
+        names = [held_out] if isinstance(held_out, str) else held_out
+        read.append(f"held-out examples from {' and '.join(names)}")
+    return f"Read: {'; '.join(read)}; at most {options.limit:,} of each."
 
 
 def _find(
@@ -98,6 +134,7 @@ def _find(
     templates: Sequence[Any],
     options: AuditOptions,
     console: Console,
+    before: State | None,
 ) -> Findings:
     """The findings on the run of a language model."""
     subjects = language_models.of_run(
@@ -108,7 +145,7 @@ def _find(
         console=console,
     )
     models = [subject.language_model for subject in subjects]
-    return find(name, config, step, *models, passages, templates, options.limit)
+    return find(name, config, step, *models, passages, templates, options.limit, before)
 
 
 def _find_classifier(
@@ -126,7 +163,7 @@ def _find_classifier(
 
 
 def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:
-    """Check that all runs have the base, tokenizer and task of the first; hash its weights."""
+    """Check that all runs have the base and the held-out set of the first; hash its weights."""
     first = None
     for run, config in zip(runs, configs, strict=True):
         tokenizer = data.load_tokenizer(
@@ -140,7 +177,20 @@ def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:
                 "accepted: runs of one base, tokenizer and task"
             )
         first = base
+        _check_same_texts(runs[0], configs[0].data, run, config.data)
     return first[1]
+
+
+def _check_same_texts(first: str, expected: DataConfig, run: str, found: DataConfig) -> None:
+    """Check that two runs have the same held-out set, which one table is about."""
+    for name in SAME:
+        left = getattr(expected, name)
+        right = getattr(found, name)
+        if left != right:
+            raise BadInput(
+                f"--run {run} has data.{name} {shown(right)}, and {first} has {shown(left)}; "
+                "accepted: runs with one held-out set, or an audit of each"
+            )
 
 
 def _names(runs: Sequence[str]) -> dict[str, str]:

@@ -9,13 +9,14 @@ import numpy as np
 from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.evaluation.bias.counterfactuals import measure_gaps
+from balora_jax.evaluation.bias.tasks import measures_of_slots
 from balora_jax.evaluation.inheritance.classes import (
     ClassBalance,
     measure_balance,
     predicted_answers,
 )
 from balora_jax.evaluation.inheritance.collapse import EffectiveRanks, measure_ranks
-from balora_jax.evaluation.inheritance.drift import Drift, measure_drift
+from balora_jax.evaluation.inheritance.drift import Drift, mean_divergence, measure_drift
 from balora_jax.evaluation.inheritance.geometry import Geometry, measure_geometry
 from balora_jax.evaluation.inheritance.noise import NoiseFit, Pair, measure_noise
 from balora_jax.evaluation.inheritance.rewind import (
@@ -93,6 +94,26 @@ class AnswerClasses:
 
 
 @dataclasses.dataclass(frozen=True)
+class State:
+    """What one model is like, on the texts of an audit.
+
+    Attributes:
+      ranks: the effective ranks on the general text.
+      balance: of the answers to held-out prompts among the frequent ones; None if fewer than two
+        are frequent.
+      separation: of the most frequent right answers of the held-out set; None likewise.
+      gaps: the intervals of the templates by name; empty without templates.
+      world: the tiny world's measures by name; empty for other data.
+    """
+
+    ranks: EffectiveRanks
+    balance: ClassBalance | None
+    separation: Separation | None
+    gaps: dict[str, Interval]
+    world: dict[str, Measure]
+
+
+@dataclasses.dataclass(frozen=True)
 class Findings:
     """The findings on one run, beside its base.
 
@@ -100,45 +121,30 @@ class Findings:
       name: the run's name on the page.
       method: ba-lora, pissa, lora or full.
       step: the update of the checkpoint.
+      before: the state of the base.
+      after: the state of the run's model.
+      held_out: the held-out examples that were read.
       drift: on general text.
-      ranks: the effective ranks on that text.
-      base_ranks: those of the base.
-      balance: of the answers to held-out prompts among the frequent ones; None if fewer than two
-        are frequent.
-      base_balance: that of the base.
-      separation: of the most frequent right answers of the held-out set; None if fewer than two
-        are frequent.
-      base_separation: that of the base.
       geometry: of the change of each kernel; None for method full.
       noise: the fit to wrong answers of the training set.
       suspects: the texts of its suspects, as the model reads them.
       curve: the measures at parts of the learned change; None for method full.
-      best: the point of the curve that keeps most of the gain with the least drift; None likewise.
-      gaps: the intervals of the templates by name; empty without templates.
-      base_gaps: those of the base.
-      world: the tiny world's measures by name; empty for other data.
-      base_world: those of the base.
+      best: the point of the curve that keeps most of the gain with the least drift; None where
+        there was no gain, no held-out set or no curve.
     """
 
     name: str
     method: str
     step: int
+    before: State
+    after: State
+    held_out: int
     drift: Drift
-    ranks: EffectiveRanks
-    base_ranks: EffectiveRanks
-    balance: ClassBalance | None
-    base_balance: ClassBalance | None
-    separation: Separation | None
-    base_separation: Separation | None
     geometry: Geometry | None
     noise: NoiseFit
     suspects: tuple[str, ...]
     curve: RewindCurve | None
     best: RewindPoint | None
-    gaps: dict[str, Interval]
-    base_gaps: dict[str, Interval]
-    world: dict[str, Measure]
-    base_world: dict[str, Measure]
 
     def to_json(self) -> dict[str, Any]:
         """The findings as an object."""
@@ -155,6 +161,7 @@ def find(
     passages: Sequence[str],
     templates: Sequence[Any],
     limit: int,
+    before: State | None = None,
 ) -> Findings:
     """Measure one run beside its base.
 
@@ -167,6 +174,7 @@ def find(
       passages: general text.
       templates: from `read_templates`; empty for none.
       limit: the most examples of a set.
+      before: the state of the base, where another run with the same texts has measured it.
 
     Returns:
       The findings.
@@ -190,22 +198,31 @@ def find(
         name=name,
         method=config.method,
         step=step,
+        before=before or _state(config, base, passages, templates, classes),
+        after=_state(config, tuned, passages, templates, classes),
+        held_out=len(held_out),
         drift=measure_drift(base, tuned, passages),
-        ranks=measure_ranks(tuned, passages),
-        base_ranks=measure_ranks(base, passages),
-        balance=None if classes is None else classes.balance(tuned),
-        base_balance=None if classes is None else classes.balance(base),
-        separation=None if classes is None else classes.separation(tuned),
-        base_separation=None if classes is None else classes.separation(base),
         geometry=geometry,
         noise=noise,
         suspects=tuple(_text(tuned, examples[suspect.example]) for suspect in noise.suspects),
         curve=curve,
         best=best,
-        gaps=_gaps(tuned, templates),
-        base_gaps=_gaps(base, templates),
-        world=tiny_world_measures(config.data, tuned),
-        base_world=tiny_world_measures(config.data, base),
+    )
+
+
+def _state(
+    config: RunConfig,
+    model: LanguageModel,
+    passages: Sequence[str],
+    templates: Sequence[Any],
+    classes: AnswerClasses | None,
+) -> State:
+    return State(
+        ranks=measure_ranks(model, passages),
+        balance=None if classes is None else classes.balance(model),
+        separation=None if classes is None else classes.separation(model),
+        gaps=measures_of_slots(measure_gaps(model, templates)) if templates else {},
+        world=tiny_world_measures(config.data, model),
     )
 
 
@@ -214,13 +231,6 @@ def _task_loss(curve: RewindCurve) -> Callable[[Mapping[str, float]], float]:
     if any(point.measures[EXACT] > 0 for point in curve.points):
         return lambda measures: 1 - measures[EXACT]
     return lambda measures: measures[LOSS]
-
-
-def _gaps(model: LanguageModel, templates: Sequence[Any]) -> dict[str, Interval]:
-    if not templates:
-        return {}
-    slots = measure_gaps(model, templates).values()
-    return {name: value for slot in slots for name, value in slot.measures.items()}
 
 
 def _rewind(
@@ -233,7 +243,7 @@ def _rewind(
 
     def measure(lora: Any) -> dict[str, float]:
         part = tuned.with_lora(lora)
-        measures = {DRIFT: measure_drift(base, part, passages).forward.value}
+        measures = {DRIFT: mean_divergence(base, part, passages)}
         if held_out:
             scores = [score for _, score in part.scores(held_out)]
             tokens = sum(score.tokens for score in scores)
@@ -256,7 +266,7 @@ def _held_out_pairs(config: RunConfig, model: LanguageModel, limit: int) -> Iter
 def _training_pairs(
     config: RunConfig, model: LanguageModel, limit: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """The tokens of training prompts and answers, and those whose answers are known to be wrong.
+    """The tokens of the first training prompts and answers, and of the first known-wrong ones.
 
     An answer is known to be wrong if its row has a field `truth` with another text.
     """
@@ -265,17 +275,27 @@ def _training_pairs(
     rows = data.load_rows(
         config.data.train, subset=config.data.subset, split=config.data.train_split
     )
-    dropped = examples.dropped_empty + examples.dropped_long
     fields = config.data.fields or examples.recognized
     response = fields.get("response", "response")
-    if dropped or TRUTH not in rows.columns or response not in rows.columns:
+    if TRUTH not in rows.columns or response not in rows.columns:
         return pairs, []
+    given = list(rows)
     wrong = [
         _pair(examples, index)
-        for index, row in enumerate(rows)
-        if index < len(examples) and row.get(TRUTH) not in (None, row[response])
+        for index, row in enumerate(examples.rows)
+        if is_wrong(given[row], response)
     ]
     return pairs, wrong[:limit]
+
+
+def is_wrong(row: Mapping[str, Any], answer: str) -> bool:
+    """Return True if a training row's answer is known to be wrong.
+
+    Args:
+      row: of the training set.
+      answer: the field of its answer.
+    """
+    return row.get(TRUTH) not in (None, row[answer])
 
 
 def _pair(examples: data.Examples, index: int) -> Pair:

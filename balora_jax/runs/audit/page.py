@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from balora_jax.evaluation.inheritance.classes import ClassBalance
-from balora_jax.evaluation.statistics import Interval
 from balora_jax.evaluation.tiny_world.probes import TITLES
 from balora_jax.reporting.page import Passage, Passages, Picture, Section, Table, render
 from balora_jax.runs.audit import texts
-from balora_jax.runs.audit.classifier import ClassifierFindings
-from balora_jax.runs.audit.language_model import Findings
+from balora_jax.runs.audit.classifier import ClassifierFindings, ClassifierState
+from balora_jax.runs.audit.language_model import Findings, State
 from balora_jax.runs.audit.pictures import layers_picture, rewind_picture, separation_picture
 
 # The page's own writer, by whom it may be replaced.
@@ -17,11 +16,12 @@ WRITER = "balora audit"
 AnyFindings = Findings | ClassifierFindings
 
 
-def audit_page(source: str, findings: Sequence[AnyFindings]) -> str:
+def audit_page(source: str, inputs: str, findings: Sequence[AnyFindings]) -> str:
     """Render the page.
 
     Args:
       source: the name of the base model.
+      inputs: a sentence on the texts that were read.
       findings: of each run; all of language models, or all of classifiers.
 
     Returns:
@@ -35,11 +35,11 @@ def audit_page(source: str, findings: Sequence[AnyFindings]) -> str:
         first = [_drift(findings), _collapse(findings)]
         intro = texts.INTRO
     sections = [*first, _noise(findings), _change(findings), _rewind(findings)]
-    if findings[0].gaps:
+    if findings[0].after.gaps:
         sections.append(_templates(findings))
-    if any(getattr(finding, "world", None) for finding in findings):
+    if isinstance(findings[0], Findings) and all(finding.after.world for finding in findings):
         sections.append(_world(findings))
-    intro = intro.format(count=count, source=source)
+    intro = f"{intro.format(count=count, source=source)} {inputs}"
     return render("What did fine-tuning inherit?", intro, tuple(sections), WRITER)
 
 
@@ -47,7 +47,7 @@ def _moved(findings: Sequence[ClassifierFindings]) -> Section:
     rows = tuple(
         (
             f"{finding.name} ({finding.method}, step {finding.step})",
-            _shown(finding.drift.distance),
+            finding.drift.distance.text(),
             f"{finding.drift.alignment:.3f}",
         )
         for finding in findings
@@ -58,9 +58,21 @@ def _moved(findings: Sequence[ClassifierFindings]) -> Section:
 
 
 def _predicted(findings: Sequence[ClassifierFindings]) -> Section:
-    balances = [("step 0", findings[0].base_balance)]
-    balances += [(finding.name, finding.balance) for finding in findings]
+    balances = [(name, state.balance) for name, state in _states(findings)]
     return Section("Predicted classes", texts.PREDICTED, (_balance_table(balances),))
+
+
+def _states(findings: Sequence[AnyFindings]) -> list[tuple[str, State | ClassifierState]]:
+    """The states before and after each run; the base once, where it is the same of all runs.
+
+    Classifiers begin with heads of their own.
+    """
+    bases = [finding.before for finding in findings]
+    title = "step 0" if isinstance(findings[0], ClassifierFindings) else "base"
+    states = [(title, bases[0])]
+    if any(base != bases[0] for base in bases):
+        states = [(f"{finding.name}, {title}", finding.before) for finding in findings]
+    return states + [(finding.name, finding.after) for finding in findings]
 
 
 def _balance_table(balances: Sequence[tuple[str, ClassBalance]]) -> Table:
@@ -70,9 +82,9 @@ def _balance_table(balances: Sequence[tuple[str, ClassBalance]]) -> Table:
     rows += [
         (
             name,
-            *(_shown(share) for share in balance.predicted),
+            *(share.text() for share in balance.predicted),
             f"{balance.entropy:.3f}",
-            _shown(balance.accuracy),
+            balance.accuracy.text(),
         )
         for name, balance in balances
     ]
@@ -81,9 +93,7 @@ def _balance_table(balances: Sequence[tuple[str, ClassBalance]]) -> Table:
 
 
 def _classifier_collapse(findings: Sequence[ClassifierFindings]) -> Section:
-    first = findings[0]
-    rows = [("step 0", _shown(first.base_entropy), f"{first.base_rank:.1f}")]
-    rows += [(finding.name, _shown(finding.entropy), f"{finding.rank:.1f}") for finding in findings]
+    rows = [(name, state.entropy.text(), f"{state.rank:.1f}") for name, state in _states(findings)]
     header = ("model", "entropy of predictions, nats", "effective rank of the head's inputs")
     parts = (Table(header, tuple(rows)), *_separation(findings))
     return Section("Representation collapse", texts.CLASSIFIER_COLLAPSE, parts)
@@ -97,11 +107,11 @@ def _drift(findings: Sequence[Findings]) -> Section:
         rows.append(
             (
                 f"{finding.name} ({finding.method}, step {finding.step})",
-                _shown(drift.forward),
-                _shown(drift.backward),
-                _shown(drift.agreement),
+                drift.forward.text(),
+                drift.backward.text(),
+                drift.agreement.text(),
                 f"{drift.perplexity_before:.2f} → {drift.perplexity_after:.2f}",
-                _shown(drift.forgetting, sign=True),
+                drift.forgetting.text(sign=True),
             )
         )
         opened.append(_most_changed(finding))
@@ -128,44 +138,29 @@ def _most_changed(finding: Findings) -> Passages:
 
 
 def _collapse(findings: Sequence[Findings]) -> Section:
-    first = findings[0]
+    entropies = [findings[0].drift.entropy_before.text()]
+    entropies += [finding.drift.entropy_after.text() for finding in findings]
+    states = _states(findings)
     rows = [
-        (
-            "base",
-            f"{first.drift.entropy_before.value:.3f}",
-            f"{first.base_ranks.hidden:.1f}",
-            f"{first.base_ranks.logits:.1f}",
-        )
-    ]
-    rows += [
-        (
-            finding.name,
-            _shown(finding.drift.entropy_after),
-            f"{finding.ranks.hidden:.1f}",
-            f"{finding.ranks.logits:.1f}",
-        )
-        for finding in findings
+        (name, entropy, f"{state.ranks.hidden:.1f}", f"{state.ranks.logits:.1f}")
+        for (name, state), entropy in zip(states, entropies, strict=True)
     ]
     header = ("model", "entropy, nats", "effective rank of hidden states", "of logits")
     parts = [Table(header, tuple(rows))]
-    known = [finding for finding in findings if finding.balance is not None]
-    if known:
-        balances = [("base", known[0].base_balance)]
-        balances += [(finding.name, finding.balance) for finding in known]
-        parts.append(_balance_table(balances))
+    if all(state.balance is not None for _, state in states):
+        parts.append(_balance_table([(name, state.balance) for name, state in states]))
     parts += _separation(findings)
     return Section("Representation collapse", texts.COLLAPSE, tuple(parts))
 
 
 def _separation(findings: Sequence[AnyFindings]) -> tuple[Table | Picture, ...]:
-    """The silhouettes and pictures of the runs whose held-out answers form classes."""
-    known = [finding for finding in findings if finding.separation is not None]
-    if not known:
+    """The silhouettes and pictures of the models, where held-out answers form classes."""
+    states = _states(findings)
+    if any(state.separation is None for _, state in states):
         return ()
-    first = known[0].base_separation
-    separations = [("base", first)]
-    separations += [(finding.name, finding.separation) for finding in known]
-    rows = tuple((name, _shown(separation.silhouette)) for name, separation in separations)
+    separations = [(name, state.separation) for name, state in states]
+    _, first = separations[0]
+    rows = tuple((name, separation.silhouette.text()) for name, separation in separations)
     note = f"Of {len(first.labels)} held-out examples of {len(first.classes)} classes."
     return Table(("model", "silhouette"), rows, note), separation_picture(separations)
 
@@ -177,7 +172,7 @@ def _noise(findings: Sequence[AnyFindings]) -> Section:
         noise = finding.noise
         if noise.memorized is not None:
             shares = (noise.memorized_before, noise.memorized)
-            rows.append((finding.name, str(noise.wrong), *(_shown(share) for share in shares)))
+            rows.append((finding.name, str(noise.wrong), *(share.text() for share in shares)))
         items = [
             Passage(f"loss {suspect.loss_before:.3f} → {suspect.loss_after:.3f}", text)
             for suspect, text in zip(noise.suspects, finding.suspects, strict=True)
@@ -205,7 +200,7 @@ def _change(findings: Sequence[AnyFindings]) -> Section:
                 f"{geometry.relative:.4f}",
                 f"{geometry.input_share:.3f}",
                 f"{geometry.output_share:.3f}",
-                f"{geometry.intruders} of {tested}{undecided}",
+                f"{geometry.intruders} of {tested} directions{undecided}",
             )
         )
     header = (
@@ -229,35 +224,32 @@ def _rewind(findings: Sequence[AnyFindings]) -> Section:
             values = [f"{point.measures[name]:.4f}" for name in names if name in point.measures]
             rows.append((f"{finding.name} × {point.scale:g}{best}", *values))
     parts = (rewind_picture(curves, names), Table(("run × scale", *names), tuple(rows)))
-    return Section("The rewind curve", texts.REWIND, parts)
+    is_classifier = isinstance(findings[0], ClassifierFindings)
+    held_out = findings[0].texts if is_classifier else findings[0].held_out
+    details = texts.TRAINED_HEAD if is_classifier else ""
+    if held_out:
+        details += texts.HELD_OUT.format(held_out=held_out)
+    return Section("The rewind curve", texts.REWIND.format(details=details), parts)
 
 
 def _templates(findings: Sequence[AnyFindings]) -> Section:
-    base = findings[0].base_gaps
-    rows = tuple(
-        (name, _shown(base[name]), *(_shown(finding.gaps[name]) for finding in findings))
-        for name in base
-    )
-    header = ("measure", "base", *(finding.name for finding in findings))
+    states = _states(findings)
+    _, first = states[0]
+    rows = tuple((name, *(state.gaps[name].text() for _, state in states)) for name in first.gaps)
+    header = ("measure", *(name for name, _ in states))
     return Section("Templates", texts.TEMPLATE, (Table(header, rows),))
 
 
 def _world(findings: Sequence[Findings]) -> Section:
-    known = [finding for finding in findings if finding.world]
+    states = _states(findings)
+    _, base = states[0]
     rows = []
     for name, title in TITLES.items():
-        before = known[0].base_world[name]
         planted = ""
-        if before.planted is not None:
-            low, high = before.interval
-            planted = f"{before.planted:.2f} ({low:.3f} to {high:.3f})"
-        after = [f"{finding.world[name].value:.3f}" for finding in known]
-        rows.append((title.strip(), planted, f"{before.value:.3f}", *after))
-    header = ("measure", "planted", "base", *(finding.name for finding in known))
+        if base.world[name].planted is not None:
+            low, high = base.world[name].interval
+            planted = f"{base.world[name].planted:.2f} ({low:.3f} to {high:.3f})"
+        values = [f"{state.world[name].value:.3f}" for _, state in states]
+        rows.append((title.strip(), planted, *values))
+    header = ("measure", "planted", *(name for name, _ in states))
     return Section("Known answers", texts.WORLD, (Table(header, tuple(rows)),))
-
-
-def _shown(interval: Interval, *, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    value, low, high = (format(x, form) for x in (interval.value, interval.low, interval.high))
-    return f"{value} ({low} to {high})"

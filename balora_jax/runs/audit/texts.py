@@ -61,16 +61,21 @@ CLASSIFIER_NOISE = (
     "examples with the largest losses after training: wrong labels are among them, and hard texts."
 )
 REWIND = (
-    "What if only a part of the change is kept? Scale 0 is the base, 1 the run. The suggested "
-    "scale has the least drift among those that keep nine tenths of the gain in right answers (in "
-    "held-out loss, where no whole answer is ever right); "
-    "balora export --run DIR --scale S --out DIR2 keeps it."
+    "What if only a part of the change is kept? Scale 0 is the base, 1 the run, and 1.25 shows "
+    "whether more training may still gain. The suggested scale has the least drift among those "
+    "that keep nine tenths of the run's gain in right answers (in held-out loss, where no whole "
+    "answer is ever right); of a run that gained nothing none is suggested. "
+    "balora export --run DIR --scale S --out DIR2 keeps it. {details}"
 )
+HELD_OUT = "Each point is of {held_out} held-out examples, and has their sampling error."
+TRAINED_HEAD = "The trained head is the same at every scale: 0 is not the classifier of step 0. "
 TEMPLATE = (
     "The user's own templates. A gap by itself is no bias: words have frequencies. The change from "
     "the base is what fine-tuning did."
 )
 WORLD = (
+    "Wrong labels memorized here are of the world's own probes, not of the training set's first "
+    "rows as above. "
     "This is a tiny world, in which every defect is planted and known: the planted share, and the "
     "interval in which a model that learned it exactly would be measured."
 )

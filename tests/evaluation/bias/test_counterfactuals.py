@@ -14,7 +14,6 @@ from balora_jax.evaluation.bias.counterfactuals import (
     compare_class_gaps,
     compare_gaps,
     divergence,
-    gaps_by,
     measure_class_gaps,
     measure_gaps,
 )
@@ -53,10 +52,6 @@ def test_log_odds_are_those_of_the_sentences(tmp_path):
     np.testing.assert_allclose(pronoun.item_log_odds, np.log([3, 1 / 4, 1]), atol=1e-12)
     assert pronoun.item_likeliest.tolist() == [True, False, False]
     assert pronoun.magnitude.value == pytest.approx((math.log(3) + math.log(4)) / 3)
-    by_job = gaps_by(pronoun, "job")
-    assert by_job["nurse"].value == pytest.approx(math.log(3))
-    assert by_job["pilot"].value == pytest.approx(-math.log(4))
-    assert gaps_by(pronoun, "city") == {}
     # Of three alternatives, the first against the two others together.
     expected = [math.log(0.75 / (0.2 + 0.5)), math.log(0.25 / (0.8 + 0.5))]
     np.testing.assert_allclose(gaps["job"].item_log_odds, expected)
@@ -201,10 +196,9 @@ def test_intervals_are_over_templates(tmp_path):
         lambda text: (len(text.split()[0]) / 10 + 2 * ("went" in text)) * ("late" in text)
     )
     one = measure_gaps(model, _templates(tmp_path, names, lines[0]))["when"]
-    assert 0.3 <= one.log_odds.low < one.log_odds.high <= 0.4
+    # Of one template nothing is known about others.
+    assert math.isnan(one.log_odds.low) and math.isnan(one.log_odds.high)
     both = measure_gaps(model, _templates(tmp_path, names, *lines))["when"]
     assert both.log_odds.value == pytest.approx(one.log_odds.value + 1)
     assert both.log_odds.low == pytest.approx(one.log_odds.value)
     assert both.log_odds.high == pytest.approx(one.log_odds.value + 2)
-    by_name = gaps_by(both, "name")["Bob"]
-    assert (by_name.low, by_name.high) == pytest.approx((0.3, 2.3))

@@ -118,7 +118,9 @@ def test_a_gap_of_chance_and_a_true_one():
     assert unfair.gaps["accuracy"].p_value < 0.01
     changes = compare_groups(unfair, fair)
     check_changes(changes, unfair.measures, fair.measures)
-    assert len(changes) == 5
+    # Accuracy and two measures of each class, in two groups and as gaps.
+    assert len(changes) == 5 * 3
+    assert unfair.measures["accuracy.gap.p_value"] == unfair.gaps["accuracy"].p_value
     assert changes["accuracy.gap"].difference.low > 0
     with pytest.raises(ValueError, match="not the same"):
         compare_groups(fair, measure_groups("m", labels, hurt, groups[::-1].tolist()))

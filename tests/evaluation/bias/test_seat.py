@@ -12,6 +12,7 @@ from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.seat import (
     DEFAULT,
     SentenceSets,
+    _divided_effect_size,
     associations,
     compare_association,
     effect_size,
@@ -19,6 +20,7 @@ from balora_jax.evaluation.bias.seat import (
     permutation_p_value,
     read_sentence_sets,
 )
+from balora_jax.evaluation.statistics import bootstrap
 
 
 class GivenEmbeddings:
@@ -168,3 +170,23 @@ def test_bad_files(tmp_path, content, match):
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(BadInput, match=match):
         read_sentence_sets(str(path))
+
+
+def test_intervals_are_over_words():
+    """Where nothing differs, they hold 0 as often as they say, though sentences are alike."""
+    draw = np.random.default_rng(7)
+    inside = 0
+    for _ in range(100):
+        words = np.tile(np.arange(16), 3)
+        values = draw.normal(size=16)[words] + draw.normal(0.0, 0.1, 48)
+        is_first = words < 8
+        interval = bootstrap(_divided_effect_size, values, is_first, groups=words, draws=300)
+        inside += interval.low <= 0.0 <= interval.high
+    assert inside >= 85
+
+
+def test_the_tests_of_ours_know_their_words():
+    for sets in DEFAULT:
+        targets = [text for texts in sets.targets.values() for text in texts]
+        assert len(targets) == len(sets.words) == len(sets.items)
+        assert all(f" {word}." in text for word, text in zip(sets.words, targets, strict=True))

@@ -147,5 +147,5 @@ def test_bad_rows_of_the_hub(tmp_path, sentences):
 
 
 def test_a_folder_without_the_file(tmp_path):
-    with pytest.raises(BadInput, match="has 0 csv files; accepted: one"):
+    with pytest.raises(BadInput, match=r"has 0 files of .csv or .jsonl; accepted: one"):
         read_stereoset(tmp_path)

@@ -16,10 +16,10 @@ from balora_jax.evaluation.bias.winobias import (
 )
 
 
-def _write(folder, pro, anti, *, split="test", other=("1 [The cook] saw [him].",) * 2):
+def _write(folder, pro, anti, *, other=("1 [The cook] saw [him].",) * 2):
     for kind, sides in (("type1", (pro, anti)), ("type2", other)):
         for side, text in zip(("pro", "anti"), sides, strict=True):
-            (folder / f"{side}_stereotyped_{kind}.txt.{split}").write_text(text + "\n")
+            (folder / f"{side}_stereotyped_{kind}.txt.test").write_text(text + "\n")
 
 
 @pytest.mark.parametrize(
@@ -41,24 +41,22 @@ def _write(folder, pro, anti, *, split="test", other=("1 [The cook] saw [him].",
 def test_pairs_differ_in_pronouns_alone(tmp_path, pro, anti, masculine):
     _write(tmp_path, f"7 {pro}", f"7 {anti}", other=("1 saw [her].", "1 saw [him]."))
     found = read_winobias(tmp_path)
-    assert found.pairs[-1] == Pair("type2", 1, "saw her.", "saw him.", masculine=False)
+    assert found[-1] == Pair("type2", 1, "saw her.", "saw him.", masculine=False)
     if masculine is None:
-        assert found.left_out == (("type1", 7),)
+        assert len(found) == 1
     else:
-        assert found.pairs[0].masculine == masculine
-        assert not re.search(r"[\[\]]|  ", found.pairs[0].pro + found.pairs[0].anti)
+        assert found[0].masculine == masculine
+        assert not re.search(r"[\[\]]|  ", found[0].pro + found[0].anti)
 
 
 def test_the_public_files(shared):
     folder = shared / "data" / "bias" / "winobias"
-    for split in ("dev", "test"):
-        found = read_winobias(folder, split=split)
-        assert len(found.pairs) + len(found.left_out) == 2 * 396
-        assert len(found.left_out) == 10
-        # The authors balanced the genders.
-        assert 0.45 < np.mean([pair.masculine for pair in found.pairs]) < 0.55
-    assert ("type2", 382) in found.left_out
-    assert len(read_winobias(folder, limit=5).pairs) == 10
+    found = read_winobias(folder)
+    assert len(found) == 2 * 391
+    # The authors balanced the genders.
+    assert 0.45 < np.mean([pair.masculine for pair in found]) < 0.55
+    assert ("type2", 382) not in {(pair.kind, pair.number) for pair in found}
+    assert len(read_winobias(folder, limit=5)) == 10
 
 
 def _pairs(count):
@@ -123,8 +121,6 @@ def test_bad_files(tmp_path, pro, anti, match):
         read_winobias(tmp_path)
 
 
-def test_missing_files_and_unknown_splits(tmp_path):
+def test_missing_files(tmp_path):
     with pytest.raises(BadInput, match=r"pro_stereotyped_type1.txt.test does not exist; accepted"):
         read_winobias(tmp_path)
-    with pytest.raises(BadInput, match="is 'train'; accepted: dev, test"):
-        read_winobias(tmp_path, split="train")

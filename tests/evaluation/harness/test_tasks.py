@@ -219,6 +219,13 @@ def test_local_files_of_every_kind(tmp_path, ending):
     assert len(tasks.loaded["tasks"]["gsm8k"].eval_docs) == 12
 
 
+def test_a_file_is_not_read_for_two_sets(tmp_path):
+    """The folder crows_pairs is found for every language."""
+    write_rows(tmp_path / "crows_pairs" / "test.jsonl", [{"sent_more": "a", "sent_less": "b"}])
+    with pytest.raises(BadInput, match=r"would be read for english and for french \(task crows"):
+        load_tasks(["crows_pairs_english", "crows_pairs_french"], tmp_path)
+
+
 def test_a_folder_whose_name_is_a_pattern(tmp_path):
     folder = tmp_path / "a[b]*"
     write_rows(folder / "gsm8k" / "test.jsonl", SUMS)
