@@ -321,7 +321,7 @@ def _check_rows(name: str, task: Any, source: str, *, every: bool) -> None:
 
 
 def _fault(task: Any, doc: Mapping[str, Any]) -> str:
-    """What is wrong with an example, in words; empty if nothing is."""
+    """Describe what is wrong with an example; empty if nothing is."""
     text = task.doc_to_text(doc)
     target = task.doc_to_target(doc)
     if task.OUTPUT_TYPE != "multiple_choice":

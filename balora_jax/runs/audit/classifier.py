@@ -39,7 +39,7 @@ DRIFT = "drift (1 - cosine)"
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierState:
-    """What one classifier is like, on the held-out texts.
+    """The state of one classifier, on the held-out texts.
 
     Attributes:
       balance: the classes that it predicts.

@@ -95,7 +95,7 @@ class AnswerClasses:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What one model is like, on the texts of an audit.
+    """The state of one model, on the texts of an audit.
 
     Attributes:
       ranks: the effective ranks on the general text.

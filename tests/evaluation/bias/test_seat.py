@@ -173,7 +173,7 @@ def test_bad_files(tmp_path, content, match):
 
 
 def test_intervals_are_over_words():
-    """Where nothing differs, they hold 0 as often as they say, though sentences are alike."""
+    """They hold 0 as often as they say where nothing differs, though sentences are alike."""
     draw = np.random.default_rng(7)
     inside = 0
     for _ in range(100):
