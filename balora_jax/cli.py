@@ -140,7 +140,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     options = evaluate_options(arguments, COMMANDS["evaluate"].help)
     # Libraries draw bars of their own, which they decide when they are imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from balora_jax.runs.evaluate import evaluate as evaluate_tasks
+    from balora_jax.runs.evaluate.command import evaluate as evaluate_tasks
 
     print(evaluate_tasks(options))
 

@@ -102,6 +102,8 @@ class EvaluateOptions:
             value = getattr(self, name)
             if value is not None:
                 check_path(f"--{name}", value, kind=FILE, must_exist=True)
+        if self.groups is not None and not self.groups.strip():
+            raise BadInput("--groups is empty; accepted: a field of the held-out rows")
         if self.seat is not None and "seat" not in self.names:
             raise BadInput(f"--seat is {shown(self.seat)}; accepted: with --tasks seat")
         if self.out is not None:

@@ -25,3 +25,8 @@ class ModelConfig:
     replace_head: bool = False
     """Classification: replace a checkpoint's head that has another number of labels with a new
     one."""
+
+    @property
+    def tokenizer_source(self) -> str:
+        """The folder or hub id that the tokenizer is loaded from."""
+        return self.tokenizer or self.source

@@ -1,7 +1,7 @@
 """Yaml files of options: one mapping in UTF-8, of bounded size, with no alias and no key twice."""
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -44,7 +44,7 @@ class UnboundedValue(UnreadableValue):
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """A loader that reads 1e-4 as a number, and dates and 8:30 as text."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern]]]] = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in (FLOAT, INT, DATE)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -3,15 +3,14 @@
 import dataclasses
 
 from jax.sharding import Mesh
-from rich.console import Console
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.text_classifier import TextClassifier
 from balora_jax.objective.params import Tree
-from balora_jax.runs.export import reopen
 from balora_jax.runs.language_models import ADAPTER, BASE, identity
+from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.checksums import hash_arrays
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
@@ -36,7 +35,7 @@ class Subject:
     fingerprint: str
 
 
-def of_run(run: str, checkpoint: str, *, baseline: bool, console: Console) -> list[Subject]:
+def of_run(run: str, checkpoint: str, *, baseline: bool) -> list[Subject]:
     """Load a run's classifier, and the one that it began as.
 
     Before training, a classifier has the untouched pre-trained weights and the head of step 0,
@@ -46,7 +45,6 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, console: Console) -> li
       run: the run's folder.
       checkpoint: a step, latest or best.
       baseline: whether the classifier of step 0 is wanted too.
-      console: where notes are printed.
 
     Returns:
       The fine-tuned classifier, and that of step 0 if it is wanted.
@@ -63,11 +61,8 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, console: Console) -> li
             "without --baseline"
         )
     student, state, step = reopen(folder, config, checkpoint)
-    if not folder.summary.exists():
-        console.print(f"{folder.path} has not ended: using its checkpoint of step {step}")
-    tokenizer = data.load_tokenizer(
-        config.model.tokenizer or config.model.source, config.model.revision
-    )
+    say_step(folder, step)
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     params = student.params(state).base
     lora = None if config.method == "full" else student.delta_lora(state)
     head = select(params, student.setup.head)

@@ -1,11 +1,9 @@
 """The outputs of a run: the PEFT adapter, and the model with the adapters merged."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,16 +18,13 @@ from balora_jax.errors import BadInput, OutputError, listed, system_reason
 from balora_jax.reporting import plots
 from balora_jax.reporting.audit_section import audit_of, with_audit
 from balora_jax.reporting.model_card import CARD_FILE, CardResults, model_card, read_card
-from balora_jax.runs.fingerprints import weights_fingerprint
+from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.runs.run import Run
-from balora_jax.runs.setup import build_setup, label_count
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.setup import label_count
 from balora_jax.training.metrics import read_records
 from balora_jax.training.replacing import replacing, write_whole
 from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.saved_checkpoints import SavedCheckpoints
 from balora_jax.training.setup import Student
-from balora_jax.training.sharding import make_mesh
 from balora_jax.training.state import TrainState
 from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
@@ -156,8 +151,7 @@ def missing_pad_id(config: RunConfig, student: Student) -> int | None:
     """
     if label_count(config) is None or student.model.config.pad_token_id is not None:
         return None
-    source = config.model.tokenizer or config.model.source
-    return data.load_tokenizer(source, config.model.revision).pad_token_id
+    return data.load_tokenizer(config.model.tokenizer_source, config.model.revision).pad_token_id
 
 
 def export_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -> pathlib.Path:
@@ -183,8 +177,8 @@ def export_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -
         )
     path = _target(out, folder.adapter)
     student, state, step = reopen(folder, config, checkpoint)
-    say_step(folder, step)
     card = _card_of_step(folder, config, student, step, scale).encode()
+    say_step(folder, step)
     write_adapter(path, config, student, state, card, scale)
     return path
 
@@ -218,12 +212,6 @@ def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) ->
     return path
 
 
-def say_step(folder: RunFolder, step: int) -> None:
-    """Print on the error stream which checkpoint is used, and whether the run has ended."""
-    ended = "" if folder.summary.exists() else "has not ended; "
-    print(f"{folder.path}: {ended}using its checkpoint of step {step}", file=sys.stderr)
-
-
 def _card_of_step(
     folder: RunFolder, config: RunConfig, student: Student, step: int, scale: float
 ) -> str:
@@ -255,42 +243,6 @@ def _card(config: RunConfig, student: Student, results: CardResults) -> str:
         label_count(config),
         missing_pad_id(config, student),
     )
-
-
-def reopen(
-    folder: RunFolder, config: RunConfig, checkpoint: str
-) -> tuple[Student, TrainState, int]:
-    """Load a run at a checkpoint, in the delta form, in which the base is the original model.
-
-    Args:
-      folder: the run folder.
-      config: the configuration of the run.
-      checkpoint: a step, latest or best.
-
-    Returns:
-      The student, its state, and the step of the checkpoint.
-
-    Raises:
-      BadInput: the run has no such checkpoint.
-    """
-    delta = dataclasses.replace(config.adapter, form="delta")
-    config = dataclasses.replace(config, adapter=delta)
-    if not folder.checkpoints.is_dir():
-        raise BadInput(f"{folder.path} has no checkpoints yet; accepted: a run that has saved one")
-    folder.check_fingerprints(weights_fingerprint(config))
-    checkpoints = SavedCheckpoints(folder.checkpoints)
-    checkpoints.find(checkpoint)
-    mesh = make_mesh(config.mesh)
-    loaded = load_model(config, mesh)
-    head = trained_head(loaded)
-    setup = build_setup(config, loaded.model, mesh, steps=1, head=head)
-    initial = checkpoints.restore_initial(setup.frozen.initial)
-    student, state = materialize(config, setup, loaded.params, initial)
-    checkpoints.check_remade(student.frozen.initial)
-    state, position = checkpoints.restore_named(state, checkpoint)
-    for notice in checkpoints.notices:
-        print(f"note: {notice}", file=sys.stderr)
-    return student, state, position.step
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from balora_jax.config.paths import FILE, check_path
 from balora_jax.errors import BadInput, reason_of, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
 from balora_jax.reporting.console import plain_console
-from balora_jax.runs.export import reopen
+from balora_jax.runs.reopening import reopen
 from balora_jax.training.run_folder import RunFolder
 
 # The value of --template that leaves prompts as they are.
@@ -152,9 +152,7 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
     params = student.params(state).base
     lora = None if config.method == "full" else student.delta_lora(state)
     template = options.template or config.data.template
-    tokenizer = data.load_tokenizer(
-        config.model.tokenizer or config.model.source, config.model.revision
-    )
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     ends = models.end_ids(config.model.source, config.model.revision)
     return _with_template(student.model, params, lora, tokenizer, template, ends)
 

@@ -5,14 +5,13 @@ import hashlib
 
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from rich.console import Console
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.language_model import LanguageModel
-from balora_jax.runs.export import reopen
 from balora_jax.runs.fingerprints import tokenizer_fingerprint
+from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.checksums import hash_arrays
 from balora_jax.training.run_folder import RunFolder
 
@@ -33,9 +32,7 @@ class Subject:
     fingerprint: str
 
 
-def of_run(
-    run: str, checkpoint: str, *, baseline: bool, batch_tokens: int, console: Console
-) -> list[Subject]:
+def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> list[Subject]:
     """Load a run's language model, and the same weights without its adapters.
 
     Args:
@@ -43,7 +40,6 @@ def of_run(
       checkpoint: a step, latest or best.
       baseline: whether the model without the adapters is wanted too.
       batch_tokens: tokens of a batch.
-      console: where notes are printed.
 
     Returns:
       The fine-tuned model, and the base if it is wanted.
@@ -59,11 +55,8 @@ def of_run(
             "accepted: a run of causal-lm or sequence-classification"
         )
     student, state, step = reopen(folder, config, checkpoint)
-    if not folder.summary.exists():
-        console.print(f"{folder.path} has not ended: using its checkpoint of step {step}")
-    tokenizer = data.load_tokenizer(
-        config.model.tokenizer or config.model.source, config.model.revision
-    )
+    say_step(folder, step)
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     base = student.params(state).base
     full = config.method == "full"
     lora = None if full else student.delta_lora(state)

@@ -18,7 +18,7 @@ from balora_jax.evaluation.answers import AnswerEvaluator
 from balora_jax.evaluation.classifier import ClassifierEvaluator
 from balora_jax.reporting.console import plain_console
 from balora_jax.runs import language_models
-from balora_jax.runs.export import reopen, say_step
+from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
@@ -66,11 +66,11 @@ def _write_text(
     folder: RunFolder, config: RunConfig, rows: Rows, options: PredictOptions, console: Console
 ) -> Sequence[Answer]:
     """The answers of a language model to the prompts of its template."""
-    tokenizer = _tokenizer(config)
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     template = data.make_template(config.data.template, tokenizer)
     prompts = data.tokenize_prompts(rows, config.data, template, tokenizer)
     [subject] = language_models.of_run(
-        options.run, options.checkpoint, baseline=False, batch_tokens=1, console=console
+        options.run, options.checkpoint, baseline=False, batch_tokens=1
     )
     model = subject.language_model
     # An answer has whatever room the longest prompt of its batch leaves.
@@ -102,7 +102,11 @@ def _classify(
     """The classes or scores of a classifier; classes with their probabilities."""
     task = data.text_task(config.data)
     texts = data.encode(
-        rows, task, _tokenizer(config), max_length=config.data.max_length, labeled=False
+        rows,
+        task,
+        data.load_tokenizer(config.model.tokenizer_source, config.model.revision),
+        max_length=config.data.max_length,
+        labeled=False,
     )
     evaluator = ClassifierEvaluator(
         task, {}, batch_size=options.batch_size, lengths=_lengths(texts, config)
@@ -129,7 +133,7 @@ def _answer(
 ) -> Sequence[Answer]:
     """The labels or scores that a text-to-text model writes; None where it writes none."""
     task = data.text_task(config.data)
-    tokenizer = _tokenizer(config)
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     texts = data.encode_with_answers(
         rows, task, tokenizer, max_length=config.data.max_length, labeled=False
     )
@@ -161,10 +165,6 @@ TASKS: Mapping[str, Callable[..., Sequence[Answer]]] = {
     "sequence-classification": _classify,
     "seq2seq-lm": _answer,
 }
-
-
-def _tokenizer(config: RunConfig) -> Any:
-    return data.load_tokenizer(config.model.tokenizer or config.model.source, config.model.revision)
 
 
 def _lengths(texts: Examples, config: RunConfig) -> tuple[int, ...]:

@@ -66,9 +66,7 @@ def set_up(config: RunConfig) -> Run:
     folder = RunFolder(config.output.dir)
     resumes = folder.check(config)
 
-    tokenizer = data.load_tokenizer(
-        config.model.tokenizer or config.model.source, config.model.revision
-    )
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     task = TASKS[config.model.task](config, tokenizer)
     steps = _steps(config, task)
     before = _steps(folder.read_config(), task) if resumes else steps

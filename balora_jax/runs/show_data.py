@@ -31,9 +31,7 @@ def show_data(config: RunConfig, console: Console | None = None) -> None:
       BadInput: a data set or the tokenizer cannot be used.
     """
     console = console or plain_console()
-    tokenizer = data.load_tokenizer(
-        config.model.tokenizer or config.model.source, config.model.revision
-    )
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     task = TASKS[config.model.task](config, tokenizer)
     for line in task.counts:
         console.print(line, highlight=False, soft_wrap=True)

@@ -80,7 +80,8 @@ class SavedCheckpoints:
             scored = [step for step in steps if scores[step] is not None]
             step = max(scored, key=scores.get, default=None)
         else:
-            step = int(name) if name.isdecimal() and len(name) < 20 else None
+            is_step = name.isascii() and name.isdecimal() and len(name) < 20
+            step = int(name) if is_step else None
         if step not in steps:
             listed = ", ".join(map(str, steps)) or "none"
             raise BadInput(

@@ -118,3 +118,41 @@ def letter_rows(number: int, seed: int, classes: int = 2, longest: int = 12) -> 
         score = float(min((letters == "a").sum(), 5))
         rows.append({"text": " ".join(letters), "other": "a b", "label": label, "score": score})
     return rows
+
+
+def letter_arguments(
+    files: pathlib.Path, output: pathlib.Path, *more: str, kind: str = "bert", **settings: object
+) -> list[str]:
+    """The command-line arguments of a short run on the letters in a folder.
+
+    Args:
+      files: a folder with train.jsonl and a model of that kind.
+      output: the run's folder.
+      *more: arguments that take the place of these, or are added.
+      kind: of the model.
+      **settings: options with __ for the dot, which take the place of these; None for none.
+    """
+    options = {
+        "model.source": files / kind,
+        "model.task": "sequence-classification",
+        "model.dtype": "float32",
+        "adapter.rank": 4,
+        "adapter.targets": TARGETS[kind],
+        "data.train": files / "train.jsonl",
+        "data.eval": files / "eval.jsonl",
+        "data.labels": 2,
+        "data.max_length": 32,
+        "optimizer.learning_rate": 1e-2,
+        "training.steps": 20,
+        "training.batch_size": 16,
+        "training.precision": "float32",
+        "mesh.data": 1,
+        "output.dir": output,
+    }
+    options |= {name.replace("__", "."): value for name, value in settings.items()}
+    kept = {
+        f"--{name}": str(value)
+        for name, value in options.items()
+        if value is not None and f"--{name}" not in more
+    }
+    return [text for pair in kept.items() for text in pair] + [*more]

@@ -17,7 +17,10 @@ from balora_jax.evaluation.bias.winobias import read_winobias
 
 TEMPLATES = b"city = Oslo | Rome\n{who: nurse|pilot} in {city} said {she|he} {who: a|b}.\n"
 YAML = b"lists: {city: [Oslo, Rome]}\ntemplates:\n- 'In {city} {she|he} came.'\n- '{a|b}'\n"
-SETS = b'{"tests": {"t": {"targets": {"x": ["a", "b"], "y": ["c", "d"]}, "attributes": {"a": ["e"], "b": ["f"]}}}}'  # fmt: skip # noqa: E501
+SETS = (
+    b'{"tests": {"t": {"targets": {"x": ["a", "b"], "y": ["c", "d"]}, '
+    b'"attributes": {"a": ["e"], "b": ["f"]}}}}'
+)
 ROWS = b"target,bias_type,context,anti_stereotype,stereotype,unrelated\na,race,A BLANK.,b,c,d\n"
 PAIRS = b"1 [The cook] saw [him].\n2 [The cook] lost [his] hat.\n"
 # Pieces of templates and of yaml that mean something.
@@ -25,7 +28,9 @@ PIECES = st.sampled_from(
     ["{", "}", "|", ":", "=", "\n", "#", "a", "{a|b}", "{x: a|b}", "{x}", "x = a|b", "\r", "\u2028",
      "templates:", "lists:", "- ", "'", '"', "[", "]", "&a ", "*a", " ", "\0", "\ufeff", "\\ud83d"]
 )  # fmt: skip
-SIDES = [f"{side}_stereotyped_{kind}.txt.test" for side in ("pro", "anti") for kind in ("type1", "type2")]  # fmt: skip # noqa: E501
+SIDES = [
+    f"{side}_stereotyped_{kind}.txt.test" for side in ("pro", "anti") for kind in ("type1", "type2")
+]
 
 
 def _check(content: bytes, name: str) -> None:

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from classification_cases import TARGETS, letter_rows, save_model, write_rows
+from classification_cases import letter_arguments, letter_rows, save_model, write_rows
 
 from balora_jax.cli import main
 from balora_jax.config.parse import read_config
@@ -28,25 +28,7 @@ def files(tmp_path_factory):
 
 
 def _train(files, output, *more):
-    settings = {
-        "model.source": files / "bert",
-        "model.task": "sequence-classification",
-        "model.dtype": "float32",
-        "adapter.rank": 4,
-        "adapter.targets": TARGETS["bert"],
-        "data.train": files / "train.jsonl",
-        "data.eval": files / "eval.jsonl",
-        "data.labels": 2,
-        "data.max_length": 32,
-        "optimizer.learning_rate": 1e-2,
-        "training.steps": 40,
-        "training.batch_size": 16,
-        "training.precision": "float32",
-        "mesh.data": 1,
-        "output.dir": output,
-    }
-    pairs = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    finetune(read_config([*pairs, *more]))
+    finetune(read_config(letter_arguments(files, output, *more, training__steps=40)))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from classification_cases import TARGETS, letter_rows, save_model, write_rows
+from classification_cases import TARGETS, letter_arguments, letter_rows, save_model, write_rows
 from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, BertModel
@@ -44,29 +44,8 @@ def arguments(letters):
     """(output folder, *more) -> the command-line arguments of a short run."""
 
     def make(output, *more):
-        settings = {
-            "model.source": letters / "bert",
-            "model.task": "sequence-classification",
-            "model.dtype": "float32",
-            "adapter.rank": 4,
-            "adapter.targets": TARGETS["bert"],
-            "data.train": letters / "train.jsonl",
-            "data.eval": letters / "eval.jsonl",
-            "data.labels": 2,
-            "data.max_length": 32,
-            "regularizers.diversity.schedule": "constant",
-            "optimizer.learning_rate": 1e-2,
-            "training.steps": 20,
-            "training.batch_size": 16,
-            "training.precision": "float32",
-            "mesh.data": 1,
-            "output.dir": output,
-        }
-        named = {argument: True for argument in more if argument.startswith("--")}
-        kept = {
-            f"--{key}": str(value) for key, value in settings.items() if f"--{key}" not in named
-        }
-        return [text for pair in kept.items() for text in pair] + list(more)
+        schedule = {"regularizers__diversity__schedule": "constant"}
+        return letter_arguments(letters, output, *more, **schedule)
 
     return make
 

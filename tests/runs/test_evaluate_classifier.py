@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from classification_cases import TARGETS, letter_rows, save_model, write_rows
+from classification_cases import letter_arguments, letter_rows, save_model, write_rows
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score, recall_score
 
@@ -42,24 +42,7 @@ def files(tmp_path_factory):
 
 
 def _arguments(files, output, *more):
-    settings = {
-        "model.source": files / "bert",
-        "model.task": "sequence-classification",
-        "model.dtype": "float32",
-        "adapter.rank": 4,
-        "adapter.targets": TARGETS["bert"],
-        "data.train": files / "train.jsonl",
-        "data.eval": files / "eval.jsonl",
-        "data.labels": '["no", "yes"]',
-        "data.max_length": 32,
-        "optimizer.learning_rate": 1e-2,
-        "training.steps": 20,
-        "training.batch_size": 16,
-        "training.precision": "float32",
-        "mesh.data": 1,
-        "output.dir": output,
-    }
-    return [text for key, value in settings.items() for text in (f"--{key}", str(value))] + [*more]
+    return letter_arguments(files, output, *more, data__labels='["no", "yes"]')
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +81,7 @@ def results(run, files, tmp_path_factory):
 
 def _predictions(run, name):
     """The labels, the predicted classes and the groups, with logits from the model itself."""
-    subjects = classifiers.of_run(str(run), "latest", baseline=True, console=None)
+    subjects = classifiers.of_run(str(run), "latest", baseline=True)
     [subject] = [subject for subject in subjects if subject.classifier.name == name]
     config = read_config(["--config", str(run / "config.yaml")])
     tokenizer = data.load_tokenizer(config.model.source)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from classification_cases import TARGETS, letter_rows, save_model, write_rows
+from classification_cases import letter_arguments, letter_rows, save_model, write_rows
 from peft import PeftModel
 from seq2seq_cases import save_t5
 from transformers import (
@@ -36,24 +36,9 @@ def files(tmp_path_factory):
 
 
 def _train(files, output, kind, *more, task="sequence-classification"):
-    settings = {
-        "model.source": files / kind,
-        "model.task": task,
-        "model.dtype": "float32",
-        "adapter.rank": 4,
-        "adapter.targets": TARGETS[kind],
-        "data.train": files / "train.jsonl",
-        "data.labels": '["no", "yes"]',
-        "data.max_length": 32,
-        "optimizer.learning_rate": 1e-2,
-        "training.steps": 10,
-        "training.batch_size": 16,
-        "training.precision": "float32",
-        "mesh.data": 1,
-        "output.dir": output,
-    }
-    pairs = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-    finetune(read_config([*pairs, *more]))
+    settings = {"model__task": task, "data__labels": '["no", "yes"]', "data__eval": None}
+    arguments = letter_arguments(files, output, *more, kind=kind, training__steps=10, **settings)
+    finetune(read_config(arguments))
 
 
 def _predict(run, asked, out, *more):

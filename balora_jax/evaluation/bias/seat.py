@@ -44,7 +44,8 @@ DIVISIONS = 100_000
 MOST_SENTENCES = 1000
 PARTS = ("targets", "attributes")
 ACCEPTED = (
-    "a yaml file of `tests`, each with two sets of sentences in `targets` and two in `attributes`"
+    "a yaml file of `tests`, each with two named sets of sentences in `targets` and two in "
+    "`attributes`, as in docs/evaluation.md"
 )
 
 
@@ -158,8 +159,10 @@ def read_sentence_sets(value: str, *, option: str = OPTION) -> tuple[SentenceSet
     path, text = read_text(option, value, accepted=ACCEPTED)
     content = parse_mapping(path, text, accepted=ACCEPTED)
     tests = content.get("tests")
-    if set(content) != {"tests"} or not isinstance(tests, dict) or not tests:
+    if set(content) != {"tests"} or not isinstance(tests, dict):
         raise BadInput(f"{path} has {listed(content) or 'nothing'}; accepted: {ACCEPTED}")
+    if not tests:
+        raise BadInput(f"{path} has no test; accepted: {ACCEPTED}")
     return tuple(
         _read_test(f"{path}, test {shown(name)}", name, test) for name, test in tests.items()
     )

@@ -25,7 +25,7 @@ from balora_jax.runs.audit.classifier import ClassifierFindings, find_classifier
 from balora_jax.runs.audit.language_model import Findings, State, find
 from balora_jax.runs.audit.page import WRITER, audit_page
 from balora_jax.runs.classifiers import is_classifier
-from balora_jax.runs.evaluate_classifier import check_single
+from balora_jax.runs.evaluate.classifier import check_single
 from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
 from balora_jax.training.replacing import write_whole
@@ -76,13 +76,11 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
         with console.status(Text(f"{name}: reading")):
             step = RunFolder(run).step_of(options.checkpoint)
             if classify:
-                found = _find_classifier(name, config, step, run, templates, options, console)
+                found = _find_classifier(name, config, step, run, templates, options)
             else:
                 # Of all runs the base is one, and reads the same texts.
                 before = findings[0].before if findings else None
-                found = _find(
-                    name, config, step, run, passages, templates, options, console, before
-                )
+                found = _find(name, config, step, run, passages, templates, options, before)
             findings.append(found)
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(configs.values()))
@@ -133,7 +131,6 @@ def _find(
     passages: Sequence[str],
     templates: Sequence[Any],
     options: AuditOptions,
-    console: Console,
     before: State | None,
 ) -> Findings:
     """The findings on the run of a language model."""
@@ -142,7 +139,6 @@ def _find(
         str(step),
         baseline=True,
         batch_tokens=options.batch_tokens,
-        console=console,
     )
     models = [subject.language_model for subject in subjects]
     return find(name, config, step, *models, passages, templates, options.limit, before)
@@ -155,10 +151,9 @@ def _find_classifier(
     run: str,
     templates: Sequence[Any],
     options: AuditOptions,
-    console: Console,
 ) -> ClassifierFindings:
     """The findings on the run of a classifier."""
-    subjects = classifiers.of_run(run, str(step), baseline=True, console=console)
+    subjects = classifiers.of_run(run, str(step), baseline=True)
     return find_classifier(name, config, step, *subjects, templates, options.limit)
 
 
@@ -166,9 +161,7 @@ def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:
     """Check that all runs have the base and the held-out set of the first; hash its weights."""
     first = None
     for run, config in zip(runs, configs, strict=True):
-        tokenizer = data.load_tokenizer(
-            config.model.tokenizer or config.model.source, config.model.revision
-        )
+        tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
         weights = models.fingerprint(config.model.source, config.model.revision)
         base = (config.model.task, weights, tokenizer_fingerprint(tokenizer))
         if first not in (None, base):

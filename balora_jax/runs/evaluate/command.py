@@ -1,18 +1,13 @@
 """An evaluation: tasks asked of a run's model and its base, and one table of the results."""
 
-import contextlib
 import dataclasses
 import importlib.util
-import itertools
-import json
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from balora_jax import models
 from balora_jax.config.evaluate import EvaluateOptions
@@ -22,20 +17,18 @@ from balora_jax.errors import BadInput, shown
 from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items, write_items
 from balora_jax.evaluation.mt_bench import answer_questions, read_questions
 from balora_jax.evaluation.remembering import RememberingModel
-from balora_jax.evaluation.results import Measured, Metric, TaskResult
+from balora_jax.evaluation.results import TaskResult
 from balora_jax.evaluation.sandbox.levels import isolation
-from balora_jax.evaluation.statistics import Interval
 from balora_jax.reporting.console import plain_console
 from balora_jax.runs.classifiers import is_classifier
-from balora_jax.runs.evaluate_classifier import evaluate_classifier, evaluate_encoder
+from balora_jax.runs.evaluate.classifier import evaluate_classifier, evaluate_encoder
+from balora_jax.runs.evaluate.progress import Bar, answers_of
+from balora_jax.runs.evaluate.report import RESULTS, WRITER, report
 from balora_jax.runs.language_models import Subject, of_model, of_run
-from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
+from balora_jax.runs.results_files import check_replaceable
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
-RESULTS = "results.json"
-WRITER = "balora evaluate"
-WIDEST = 400
 TEMPLATES = "templates"
 MT_BENCH = "mt_bench"
 QUESTIONS = "question.jsonl"
@@ -73,9 +66,9 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     folder = _folder(options)
     check_replaceable(folder / RESULTS, WRITER)
     if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
-        return _report(*evaluate_classifier(options, folder, console), folder, console)
+        return report(*evaluate_classifier(options, folder), folder, console)
     if options.model is not None and options.names == ("seat",) and _is_encoder(options.model):
-        return _report(*evaluate_encoder(options, folder), folder, console)
+        return report(*evaluate_encoder(options, folder), folder, console)
     if options.groups is not None:
         raise BadInput(
             f"--groups is {shown(options.groups)}; accepted: for the run of a classifier"
@@ -86,7 +79,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
         console.print(f"{task} reads {source}", highlight=False, soft_wrap=True)
     if work.harness is not None and work.harness.of_programs():
         console.print(isolation(), highlight=False, soft_wrap=True)
-    subjects = _subjects(options, console)
+    subjects = _subjects(options)
     language_model = subjects[0].language_model
     if options.chat:
         _check_chat(language_model.tokenizer)
@@ -97,7 +90,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     asked = {}
     for subject in subjects:
         name = subject.language_model.name
-        with _answers(subject, folder, console) as (responses, bar):
+        with answers_of(subject, folder, console) as (responses, bar):
             remembering = RememberingModel(subject.language_model, responses, bar.advance)
             for task, (items, _) in work.bias.items():
                 bar.describe(f"{name}: {task}")
@@ -116,7 +109,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     if asked:
         results += _harness_results(asked, work.harness, folder)
     fingerprints = {subject.language_model.name: subject.fingerprint for subject in subjects}
-    return _report(fingerprints, results, folder, console)
+    return report(fingerprints, results, folder, console)
 
 
 def _prepare(options: EvaluateOptions) -> Work:
@@ -195,7 +188,7 @@ def _folder(options: EvaluateOptions) -> pathlib.Path:
     return check_output("--out", default if options.out is None else options.out)
 
 
-def _subjects(options: EvaluateOptions, console: Console) -> list[Subject]:
+def _subjects(options: EvaluateOptions) -> list[Subject]:
     if options.model is not None:
         return of_model(options.model, batch_tokens=options.batch_tokens)
     return of_run(
@@ -203,7 +196,6 @@ def _subjects(options: EvaluateOptions, console: Console) -> list[Subject]:
         options.checkpoint,
         baseline=options.baseline,
         batch_tokens=options.batch_tokens,
-        console=console,
     )
 
 
@@ -216,56 +208,12 @@ def _check_chat(tokenizer: Any) -> None:
     check_chat_template(tokenizer)
 
 
-class _Bar:
-    """A progress bar whose end is found while it runs."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None)
-
-    def describe(self, text: str) -> None:
-        """Begin another part, which is a line where no bar can be drawn."""
-        if self._progress.disable:
-            self._progress.console.print(text, highlight=False, soft_wrap=True)
-        self._progress.reset(self._task, total=None, description=text)
-
-    def extend(self, count: int) -> None:
-        """Expect so many answers more."""
-        total = self._progress.tasks[0].total or 0
-        self._progress.update(self._task, total=total + count)
-
-    def advance(self, count: int) -> None:
-        """Count answers."""
-        self._progress.advance(self._task, count)
-
-
-@contextlib.contextmanager
-def _answers(
-    subject: Subject, folder: pathlib.Path, console: Console
-) -> Iterator[tuple[Any, _Bar]]:
-    """The answers of a model on disk, and a progress bar, for the length of a context."""
-    from balora_jax.evaluation.harness.responses import Responses
-
-    name = subject.language_model.name
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=28),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with Responses(folder / f"answers-{name}.jsonl", subject.fingerprint) as responses, progress:
-        yield responses, _Bar(progress)
-
-
 def _answer_questions(
     subject: Subject,
     questions: Sequence[Any],
     folder: pathlib.Path,
     options: EvaluateOptions,
-    bar: _Bar,
+    bar: Bar,
 ) -> pathlib.Path:
     """Write the answers to MT-Bench, for a judge elsewhere; return their path."""
     model = subject.language_model
@@ -287,7 +235,7 @@ def _answer_questions(
 
 
 def _ask(
-    subject: Subject, tasks: Any, responses: Any, bar: _Bar, options: EvaluateOptions
+    subject: Subject, tasks: Any, responses: Any, bar: Bar, options: EvaluateOptions
 ) -> dict[str, Any]:
     """Ask one model lm-eval's tasks, and run the programs that it writes."""
     from balora_jax.evaluation.harness.model import HarnessModel
@@ -330,81 +278,3 @@ def _harness_results(
 
 def _is_encoder(source: str) -> bool:
     return models.CAUSAL_LM not in models.tasks_of(source)
-
-
-def _report(
-    fingerprints: Mapping[str, str],
-    results: Sequence[TaskResult],
-    folder: pathlib.Path,
-    console: Console,
-) -> pathlib.Path:
-    """Write results.json and print the table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RESULTS
-    tasks = [result.to_json() for result in results]
-    names = {task["task"] for task in tasks}
-    tasks += [task for task in _earlier(path, fingerprints, console) if task["task"] not in names]
-    content = {WRITTEN_BY: WRITER, "models": fingerprints, "tasks": tasks}
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-    # A file is as wide as the table.
-    wide = console if console.is_terminal else plain_console(file=console.file, width=WIDEST)
-    wide.print(_table(results), soft_wrap=True)
-    return path
-
-
-def _earlier(path: pathlib.Path, models: Mapping[str, str], console: Console) -> list[Any]:
-    """The results of other tasks in the file; a file on other models is set aside."""
-    if not path.is_file():
-        return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["models"] == models:
-            return [task for task in content["tasks"] if isinstance(task["task"], str)]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    numbers = itertools.count(1)
-    places = (path.with_name(f"results-{number}.json") for number in numbers)
-    aside = next(place for place in places if not place.exists())
-    path.rename(aside)
-    console.print(
-        f"the results of other models are now in {aside}", highlight=False, soft_wrap=True
-    )
-    return []
-
-
-def _table(results: Sequence[TaskResult]) -> Table:
-    """The metrics of all tasks, a line each."""
-    models = list(results[0].metrics[0].models) if results and results[0].metrics else []
-    table = Table(box=None, pad_edge=False)
-    for title in ("task", "metric", "n"):
-        table.add_column(title, overflow="fold")
-    for title in models:
-        table.add_column(title, justify="right")
-    if len(models) > 1:
-        table.add_column("difference (95 %)", justify="right")
-    for result in results:
-        for metric in result.metrics:
-            arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
-            values = [_shown(metric.models[model]) for model in models]
-            difference = [_difference(metric.difference)] if len(models) > 1 else []
-            name = f"{metric.name}{arrow}"
-            table.add_row(result.task, name, str(_items(metric, result)), *values, *difference)
-    return table
-
-
-def _items(metric: Metric, result: TaskResult) -> int:
-    """The items that a metric is of, of which a task may have more."""
-    first = next(iter(metric.models.values()))
-    return result.examples if first.interval is None else first.interval.items
-
-
-def _shown(measured: Measured) -> str:
-    """A value with its standard error or its interval."""
-    if measured.interval is not None:
-        return measured.interval.text()
-    stderr = "" if measured.stderr is None else f" ± {measured.stderr:.3f}"
-    return f"{measured.value:.3f}{stderr}"
-
-
-def _difference(interval: Interval | None) -> str:
-    return "" if interval is None else interval.text(sign=True)

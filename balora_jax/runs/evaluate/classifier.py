@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from balora_jax import data
 from balora_jax.config import RunConfig
@@ -35,14 +34,13 @@ OF_LANGUAGE_MODELS = (
 
 
 def evaluate_classifier(
-    options: EvaluateOptions, folder: pathlib.Path, console: Console
+    options: EvaluateOptions, folder: pathlib.Path
 ) -> tuple[dict[str, str], list[TaskResult]]:
     """Measure a run's classifier, and the one that it began as if asked.
 
     Args:
       options: with `run` of a classifier.
       folder: where what is found for each text is written.
-      console: where notes are printed.
 
     Returns:
       The fingerprint of each classifier by its name, and the results.
@@ -64,9 +62,7 @@ def evaluate_classifier(
     if {CLASSES, GROUPS} & set(names):
         _classes(config)
         sets = _read_sets(config, options.groups)
-    subjects = classifiers.of_run(
-        options.run, options.checkpoint, baseline=options.baseline, console=console
-    )
+    subjects = classifiers.of_run(options.run, options.checkpoint, baseline=options.baseline)
     for set_name, (rows, texts) in sets.items():
         labeled = _labeled(config, texts, rows, options.groups, subjects)
         for name in names:
@@ -165,9 +161,7 @@ def _read_sets(config: RunConfig, groups: str | None) -> Mapping[str, tuple[Rows
                     f"{held_out.source} has {found} values of {groups}; accepted: a field of at "
                     f"most {MOST_GROUPS} groups"
                 )
-    tokenizer = data.load_tokenizer(
-        config.model.tokenizer or config.model.source, config.model.revision
-    )
+    tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     encode = functools.partial(data.encode, task=task, tokenizer=tokenizer)
     return {
         name: (held_out, encode(held_out, max_length=config.data.max_length))

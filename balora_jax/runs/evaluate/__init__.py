@@ -1,0 +1,1 @@
+"""Evaluations: tasks asked of a run's model and of its base, and one table of the results."""

@@ -1,0 +1,57 @@
+"""A run's model at one of its checkpoints, for commands that read it."""
+
+import dataclasses
+import sys
+
+from balora_jax.config import RunConfig
+from balora_jax.errors import BadInput
+from balora_jax.runs.fingerprints import weights_fingerprint
+from balora_jax.runs.setup import build_setup
+from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.saved_checkpoints import SavedCheckpoints
+from balora_jax.training.setup import Student
+from balora_jax.training.sharding import make_mesh
+from balora_jax.training.state import TrainState
+
+
+def reopen(
+    folder: RunFolder, config: RunConfig, checkpoint: str
+) -> tuple[Student, TrainState, int]:
+    """Load a run at a checkpoint, in the delta form, in which the base is the original model.
+
+    Args:
+      folder: the run folder.
+      config: the configuration of the run.
+      checkpoint: a step, latest or best.
+
+    Returns:
+      The student, its state, and the step of the checkpoint.
+
+    Raises:
+      BadInput: the run has no such checkpoint.
+    """
+    delta = dataclasses.replace(config.adapter, form="delta")
+    config = dataclasses.replace(config, adapter=delta)
+    if not folder.checkpoints.is_dir():
+        raise BadInput(f"{folder.path} has no checkpoints yet; accepted: a run that has saved one")
+    folder.check_fingerprints(weights_fingerprint(config))
+    checkpoints = SavedCheckpoints(folder.checkpoints)
+    checkpoints.find(checkpoint)
+    mesh = make_mesh(config.mesh)
+    loaded = load_model(config, mesh)
+    head = trained_head(loaded)
+    setup = build_setup(config, loaded.model, mesh, steps=1, head=head)
+    initial = checkpoints.restore_initial(setup.frozen.initial)
+    student, state = materialize(config, setup, loaded.params, initial)
+    checkpoints.check_remade(student.frozen.initial)
+    state, position = checkpoints.restore_named(state, checkpoint)
+    for notice in checkpoints.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    return student, state, position.step
+
+
+def say_step(folder: RunFolder, step: int) -> None:
+    """Print on the error stream which checkpoint is used, and whether the run has ended."""
+    ended = "" if folder.summary.exists() else "has not ended; "
+    print(f"{folder.path}: {ended}using its checkpoint of step {step}", file=sys.stderr)
