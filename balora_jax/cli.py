@@ -90,7 +90,8 @@ def export(arguments: Sequence[str]) -> None:
     options = run_options("export", "adapter", arguments, COMMANDS["export"].help)
     from balora_jax.runs.export import export_run
 
-    print(export_run(options.run, options.checkpoint, options.out, options.scale))
+    path = export_run(options.run, options.checkpoint, options.out, options.scale, options.rank)
+    print(path)
 
 
 def merge(arguments: Sequence[str]) -> None:
@@ -208,7 +209,7 @@ COMMANDS = {
     "export": Command(
         export,
         "write a run's adapter in PEFT's format "
-        "(--run DIR [--checkpoint N] [--scale S] [--out DIR])",
+        "(--run DIR [--checkpoint N] [--scale S] [--rank R] [--out DIR])",
     ),
     "merge": Command(
         merge,

@@ -17,6 +17,10 @@ def _tree(path):
     return ast.parse(path.read_text())
 
 
+# Functions of libraries that have a term's name.
+DECOMPOSITIONS = ("jnp.linalg.svd", "np.linalg.svd")
+
+
 def _docstrings(tree):
     """(line, text) of every docstring."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -33,7 +37,7 @@ def _names_a_term(tree):
             words = set(re.findall(r"\w+", node.value))
             if id(node) not in docstrings and words & TERMS:
                 return True
-        linalg = isinstance(node, ast.Attribute) and ast.unparse(node) == "jnp.linalg.svd"
+        linalg = isinstance(node, ast.Attribute) and ast.unparse(node) in DECOMPOSITIONS
         for field in ("id", "attr", "arg", "name"):
             if getattr(node, field, None) in TERMS and not linalg:
                 return True

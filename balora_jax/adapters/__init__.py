@@ -1,5 +1,6 @@
 """Low-rank adapters: pure functions from trees to trees."""
 
+from balora_jax.adapters.compress import Compressed, compress
 from balora_jax.adapters.lora import init_lora, scale_change, student_lora, teacher_lora
 from balora_jax.adapters.lora_ga import gradient_factors, init_lora_ga, kernel_gradients
 from balora_jax.adapters.merge import merge, residual
@@ -11,8 +12,10 @@ from balora_jax.adapters.targets import check_rank, match_targets
 __all__ = [
     "STARTS",
     "AdapterSpec",
+    "Compressed",
     "Start",
     "check_rank",
+    "compress",
     "find_start",
     "gradient_factors",
     "init_lora",

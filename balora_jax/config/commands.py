@@ -18,6 +18,7 @@ from balora_jax.errors import BadInput
 
 LONGEST_METHOD = 100
 LARGEST_SCALE = 10
+LARGEST_RANK = 100_000
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ class RunOptions:
       checkpoint: a step, latest, or best.
       out: the folder to write; None for the one in the run's folder.
       scale: the part of the learned change that is kept.
+      rank: of the exported adapter; None for that of the whole change.
     """
 
     run: str
     checkpoint: str
     out: str | None
     scale: float
+    rank: int | None = None
 
 
 def make_parser(command: str, description: str) -> ArgumentParser:
@@ -233,6 +236,14 @@ def run_options(
         help="the part of the learned change to keep, 0 to 10; balora audit shows what it does "
         "(a classifier's head stays as it is)",
     )
+    if command == "export":
+        parser.add_argument(
+            "--rank",
+            type=int,
+            default=None,
+            help="compress the change to this rank by singular values; what that leaves out is "
+            "printed",
+        )
     options = RunOptions(**vars(parse(parser, arguments)))
     check_path("--run", options.run, kind=FOLDER, must_exist=True)
     fits = 0 <= options.scale <= LARGEST_SCALE
@@ -240,6 +251,12 @@ def run_options(
     if options.scale != 1 and options.out is None:
         raise BadInput(
             f"--scale {options.scale} makes another model than the run's; accepted: with --out DIR"
+        )
+    fits = options.rank is None or 1 <= options.rank <= LARGEST_RANK
+    require(fits, "--rank", options.rank, f"a whole number from 1 to {LARGEST_RANK}")
+    if options.rank is not None and options.out is None:
+        raise BadInput(
+            f"--rank {options.rank} makes another adapter than the run's; accepted: with --out DIR"
         )
     if options.out is not None:
         check_output("--out", options.out)

@@ -8,6 +8,7 @@ from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
+    copy_tokenizer,
     end_ids,
     init_params,
     load_checkpoint,
@@ -27,6 +28,7 @@ __all__ = [
     "Head",
     "Loaded",
     "abstract_params",
+    "copy_tokenizer",
     "end_ids",
     "fingerprint",
     "head",

@@ -60,6 +60,7 @@ class CardResults:
       loss_after: that of the weights; None if not measured.
       metrics: their metrics by name.
       scale: the part of the learned change that they have.
+      error: the share of the change (Frobenius norm) that a smaller rank has left out.
     """
 
     steps: int
@@ -67,6 +68,7 @@ class CardResults:
     loss_after: float | None
     metrics: dict[str, float] = field(default_factory=dict)
     scale: float = 1.0
+    error: float = 0.0
 
     @classmethod
     def of_summary(cls, summary: Summary) -> "CardResults":
@@ -81,6 +83,7 @@ class CardResults:
         before: HeldOutRecord | None,
         after: HeldOutRecord | None,
         scale: float = 1.0,
+        error: float = 0.0,
     ) -> "CardResults":
         """The results at a step, from the evaluations before the first update and at that step."""
         return cls(
@@ -89,6 +92,7 @@ class CardResults:
             after.loss if after else None,
             after.metrics if after else {},
             scale,
+            error,
         )
 
 
@@ -122,7 +126,7 @@ def model_card(
         options="".join(arguments),
         method=config.method,
         peft_rank=peft_rank,
-        twice=", twice the trained rank (A B - A0 B0)," if peft_rank > rank else "",
+        twice=", twice the trained rank (A B - A0 B0)," if peft_rank == 2 * rank else "",
         rank=rank,
         init=config.adapter_init,
         form=config.adapter.form,
@@ -130,7 +134,7 @@ def model_card(
         data=" ".join(filter(None, (config.data.task, config.data.train))),
         format=_format(config, labels),
         steps=results.steps,
-        scale="" if results.scale == 1 else f"; {results.scale:g} {PART}",
+        scale=_parts(results),
         batch_size=config.training.batch_size,
         max_length=config.data.max_length,
         learning_rate=_learning_rate(config),
@@ -164,6 +168,14 @@ def read_card(path: pathlib.Path, step: int) -> str | None:
 def _is_of_step(card: str, step: int) -> bool:
     line = next((line for line in card.splitlines() if line.startswith("| updates |")), "")
     return line.startswith(f"| updates | {step} of ") and PART not in line
+
+
+def _parts(results: CardResults) -> str:
+    """Say what was left out of the learned change, in the line on its updates."""
+    parts = "" if results.scale == 1 else f"; {results.scale:g} {PART}"
+    if results.error:
+        parts += f"; {1 - results.error:.2%} {PART} by its smaller rank"
+    return parts
 
 
 def _learning_rate(config: RunConfig) -> str:

@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
@@ -34,6 +35,20 @@ Tree = Any
 ADAPTER_FILES = (CARD_FILE, "adapter_config.json")
 
 
+class Change(NamedTuple):
+    """The learned change of a run, to write as an adapter.
+
+    Attributes:
+      lora: the `lora` collection on the original base, on the host.
+      base: the parameters, for the names of all layers.
+      head: the fully trained modules of a classifier, on the host.
+    """
+
+    lora: Tree
+    base: Tree
+    head: Tree
+
+
 def write_all(
     run: Run, student: Student, state: TrainState, history: History, summary: Summary
 ) -> None:
@@ -53,7 +68,8 @@ def write_all(
     full = config.method == "full"
     if not full:
         card = _card(config, student, CardResults.of_summary(summary))
-        write_adapter(folder.adapter, config, student, state, card.encode())
+        change = learned_change(student, state)
+        write_adapter(folder.adapter, config, student, change, card.encode())
     if config.output.merge or full:
         write_merged(folder.merged, config, student, state)
     if jax.process_index() != 0:
@@ -66,38 +82,47 @@ def write_adapter(
     path: pathlib.Path,
     config: RunConfig,
     student: Student,
-    state: TrainState,
+    change: Change,
     card: bytes,
-    scale: float = 1.0,
 ) -> None:
-    """Write a PEFT folder: a plain LoRA on the original base, and the head of a classifier.
+    """Write a PEFT folder: a plain LoRA on the original base, a classifier's head, the tokenizer.
 
     Args:
       path: the folder, which is replaced as a whole.
       config: the run.
       student: the model and its frozen weights.
-      state: the state to export.
+      change: what was learned.
       card: the content of README.md.
-      scale: the part of the learned change that is kept.
     """
-    lora = _on_host(adapters.scale_change(student.delta_lora(state), scale))
-    base = student.params(state).base
-    head = _on_host(select(base, student.setup.head))
     if jax.process_index() != 0:
         return
     with _replacing(path) as beside:
         peft_format.export_adapter(
             beside,
-            lora,
-            base,
+            change.lora,
+            change.base,
             base=config.model.source,
             task=config.model.task,
             revision=config.model.revision,
             fan_in_fan_out=student.model.config.model_type == "gpt2",
-            head=models.head_tensors(student.model, head),
+            head=models.head_tensors(student.model, change.head),
             head_modules=[".".join(module) for module in student.setup.head],
         )
+        models.copy_tokenizer(config.model.tokenizer_source, beside, config.model.revision)
         (beside / CARD_FILE).write_bytes(card)
+
+
+def learned_change(student: Student, state: TrainState, scale: float = 1.0) -> Change:
+    """Return the learned change at a state, or a part of it, on the host.
+
+    Args:
+      student: the model and its frozen weights.
+      state: the state.
+      scale: the part of the change.
+    """
+    base = student.params(state).base
+    lora = _on_host(adapters.scale_change(student.delta_lora(state), scale))
+    return Change(lora, base, _on_host(select(base, student.setup.head)))
 
 
 def write_merged(
@@ -154,7 +179,9 @@ def missing_pad_id(config: RunConfig, student: Student) -> int | None:
     return data.load_tokenizer(config.model.tokenizer_source, config.model.revision).pad_token_id
 
 
-def export_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -> pathlib.Path:
+def export_run(
+    run: str, checkpoint: str, out: str | None, scale: float = 1.0, rank: int | None = None
+) -> pathlib.Path:
     """Write the adapter of a finished or stopped run, from one of its checkpoints.
 
     Args:
@@ -162,6 +189,7 @@ def export_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -
       checkpoint: a step, latest or best.
       out: a new or empty folder; the run's adapter/ by default.
       scale: the part of the learned change that is kept.
+      rank: of the adapter, to which the change is compressed; None for the whole change.
 
     Returns:
       The folder of the adapter.
@@ -177,10 +205,32 @@ def export_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -
         )
     path = _target(out, folder.adapter)
     student, state, step = reopen(folder, config, checkpoint)
-    card = _card_of_step(folder, config, student, step, scale).encode()
+    change = learned_change(student, state, scale)
+    compressed = None
+    if rank is not None:
+        _check_rank(rank, _rank_of(student))
+        compressed = adapters.compress(change.lora, rank)
+        change = change._replace(lora=compressed.lora)
+    card = _card_of_step(folder, config, student, step, scale, rank, compressed).encode()
     say_step(folder, step)
-    write_adapter(path, config, student, state, card, scale)
+    if compressed is not None:
+        print(
+            f"rank {rank} of {_rank_of(student)}: {compressed.error:.2%} of the change is left "
+            f"out, and at most {compressed.largest_error:.2%} of a kernel's (Frobenius norm)",
+            file=sys.stderr,
+        )
+    write_adapter(path, config, student, change, card)
     return path
+
+
+def _check_rank(rank: int, whole: int) -> None:
+    if rank > whole:
+        raise BadInput(f"--rank is {rank}, and the adapter has {whole}; accepted: at most {whole}")
+
+
+def _rank_of(student: Student) -> int:
+    """The rank of a run's adapter on the original base: of the delta form twice the trained one."""
+    return student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
 
 
 def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -> pathlib.Path:
@@ -213,33 +263,43 @@ def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) ->
 
 
 def _card_of_step(
-    folder: RunFolder, config: RunConfig, student: Student, step: int, scale: float
+    folder: RunFolder,
+    config: RunConfig,
+    student: Student,
+    step: int,
+    scale: float,
+    rank: int | None,
+    compressed: adapters.Compressed | None,
 ) -> str:
     """The model card of one of the run's checkpoints, by the records of the run."""
     evaluations = {record.step: record for record in _history(folder).held_out}
-    # Another scale is another model, which was not evaluated.
-    after = evaluations.get(step) if scale == 1 else None
-    results = CardResults.of_evaluations(step, evaluations.get(0), after, scale)
-    return with_audit(_card(config, student, results), _audit_of_step(folder, step, scale))
+    # Another scale or rank is another model, which was not evaluated.
+    is_whole = scale == 1 and compressed is None
+    after = evaluations.get(step) if is_whole else None
+    error = 0.0 if compressed is None else compressed.error
+    results = CardResults.of_evaluations(step, evaluations.get(0), after, scale, error)
+    card = _card(config, student, results, rank)
+    return with_audit(card, _audit_of_step(folder, step) if is_whole else "")
 
 
-def _audit_of_step(folder: RunFolder, step: int, scale: float) -> str:
+def _audit_of_step(folder: RunFolder, step: int) -> str:
     """The audit in the card of the run's adapter, if it is of the exported weights."""
     card = read_card(folder.adapter / CARD_FILE, step)
-    return audit_of(card) if card is not None and scale == 1 else ""
+    return "" if card is None else audit_of(card)
 
 
 def _history(folder: RunFolder) -> History:
     return History.of(read_records(folder.metrics))
 
 
-def _card(config: RunConfig, student: Student, results: CardResults) -> str:
-    rank = student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
+def _card(
+    config: RunConfig, student: Student, results: CardResults, rank: int | None = None
+) -> str:
     return model_card(
         config,
         results,
         student.setup.spec.rank,
-        rank,
+        rank or _rank_of(student),
         label_count(config),
         missing_pad_id(config, student),
     )

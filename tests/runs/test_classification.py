@@ -295,7 +295,8 @@ def test_every_model_types_adapter_and_head_load_in_peft(arguments, tmp_path, ki
         lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape), state.trainable
     )
     state = state.replace(trainable=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), trained))
-    export.write_adapter(tmp_path / "adapter", config, student, state, b"a card")
+    change = export.learned_change(student, state)
+    export.write_adapter(tmp_path / "adapter", config, student, change, b"a card")
     export.write_merged(tmp_path / "merged", config, student, state)
 
     assert export.missing_pad_id(config, student) == (0 if padless else None)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from balora_jax import data
 from balora_jax.cli import main
@@ -320,12 +320,50 @@ def test_a_part_of_the_change_is_exported(finished, tmp_path, scale):
     assert changed and all("proj" in name for name in changed)
 
 
+def test_the_change_is_compressed_to_a_rank(finished, tiny_llama, tmp_path, capsys):
+    folder, _ = finished
+    kept = []
+    for rank in (8, 4, 1):
+        out = tmp_path / str(rank)
+        main(["export", "--run", str(folder), "--rank", str(rank), "--out", str(out)])
+        error = float(re.search(rf"rank {rank} of 8: ([\d.]+)% of the", capsys.readouterr().err)[1])
+        tensors = load_file(out / "adapter_model.safetensors")
+        whole = _adapter(folder)
+        lost = changed = 0.0
+        for name in (name for name in whole if ".lora_A." in name):
+            other = name.replace(".lora_A.", ".lora_B.")
+            before = np.float64(whole[other]) @ whole[name]
+            after = np.float64(tensors[other]) @ tensors[name]
+            assert len(tensors[name]) == rank
+            lost += np.sum((before - after) ** 2)
+            changed += np.sum(before**2)
+        assert error == pytest.approx(100 * np.sqrt(lost / changed), abs=0.006)
+        kept.append(error)
+        assert json.loads((out / "adapter_config.json").read_text())["r"] == rank
+        card = (out / "README.md").read_text()
+        assert f"A plain LoRA of rank {rank}" in card and "not measured after" in card
+        base = AutoModelForCausalLM.from_pretrained(tiny_llama)
+        assert PeftModel.from_pretrained(base, out).peft_config["default"].r == rank
+    assert kept == sorted(kept) and kept[0] < 0.01 < kept[-1]
+
+
+def test_the_adapter_has_its_tokenizer(finished, tiny_llama):
+    """Servers such as vLLM load it from there."""
+    folder, _ = finished
+    texts = ["1+2=", "a b"]
+    of_adapter = AutoTokenizer.from_pretrained(folder / "adapter")
+    assert of_adapter(texts).input_ids == AutoTokenizer.from_pretrained(tiny_llama)(texts).input_ids
+
+
 @pytest.mark.parametrize(
     ("more", "match"),
     [
         (["--scale", "-1", "--out", "x"], "--scale is -1.0; accepted: a number from 0 to 10"),
         (["--scale", "nan", "--out", "x"], "scale is 'nan'; accepted: a number"),
         (["--scale", "0.5"], "another model than the run's; accepted: with --out DIR"),
+        (["--rank", "2"], "another adapter than the run's; accepted: with --out DIR"),
+        (["--rank", "0", "--out", "x"], "--rank is 0; accepted: a whole number from 1"),
+        (["--rank", "9", "--out", "x"], "--rank is 9, and the adapter has 8; accepted: at most 8"),
     ],
 )
 def test_parts_that_are_refused(finished, capsys, more, match):

@@ -351,9 +351,7 @@ def save_pretrained(
 
     folder.mkdir(parents=True, exist_ok=True)
     write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
-    for name in copied_files(origin):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(origin / name, folder / name)
+    _copy(origin, folder, copied_files(origin))
 
     dtype = jax.tree.leaves(params)[0].dtype
     config = _config_to_save(read_json(origin / CONFIG_FILE), model, task, dtype, label_names)
@@ -361,6 +359,27 @@ def save_pretrained(
         config["pad_token_id"] = pad_token_id
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def copy_tokenizer(source: str | Path, folder: Path, revision: str | None = None) -> None:
+    """Copy a model's tokenizer files and chat templates.
+
+    Args:
+      source: a Hugging Face folder or hub id.
+      folder: the folder to write into.
+      revision: the hub's branch, tag or commit.
+
+    Raises:
+      BadInput: one of them is no regular file, or the hub cannot provide the model.
+    """
+    origin = resolve_folder(source, revision)
+    _copy(origin, folder, [name for name in copied_files(origin) if name != GENERATION])
+
+
+def _copy(origin: Path, folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(origin / name, folder / name)
 
 
 def _config_to_save(
