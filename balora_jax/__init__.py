@@ -1,24 +1,27 @@
 """BA-LoRA in JAX: low-rank fine-tuning with regularizers on the model's outputs."""
 
+import importlib
 from typing import Any
 
-__all__ = ["__version__", "load_pretrained", "register_term"]
+# Imported at first use, so that help and errors of the command line need not wait for jax.
+_PLACES = {
+    "Result": "balora_jax.runs.result",
+    "finetune": "balora_jax.runs.finetune",
+    "load_adapter": "balora_jax.adapters.peft_format",
+    "load_pretrained": "balora_jax.models",
+    "load_run": "balora_jax.runs.result",
+    "register_term": "balora_jax.regularizers.registration",
+}
+__all__ = ["__version__", *_PLACES]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported at first use, so that help and errors of the command line need not wait for jax.
-    if name == "load_pretrained":
-        from balora_jax.models import load_pretrained
-
-        return load_pretrained
     if name == "__version__":
         from importlib.metadata import version
 
         return version("balora-jax")
-    if name == "register_term":
-        from balora_jax.regularizers.registration import register_term
-
-        return register_term
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -56,8 +56,7 @@ def train(arguments: Sequence[str]) -> None:
             folder.check_config_file(file)
         if not folder.config.exists():
             print(f"{folder.path} holds no run to resume: it starts there")
-    summary = finetune(config)
-    if summary is None:
+    if finetune(config) is None:
         # It can be resumed, but it is not done: what comes next in a script must not begin.
         _flush()
         sys.exit(stopped_code())

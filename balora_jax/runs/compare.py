@@ -272,13 +272,14 @@ def _run_or_read(config: RunConfig, console: Console) -> Summary | None:
     if summary is None:
         console.rule(folder.path.name)
         try:
-            summary = finetune(config, console)
+            result = finetune(config, console)
         except Diverged as error:
             console.print(f"{folder.path.name} diverged: {error}", highlight=False)
             write_whole(noted, json.dumps({"message": str(error)}) + "\n")
             return None
-        if summary is None:
+        if result is None:
             raise KeyboardInterrupt
+        summary = result.summary
     # The measures of a model whose numbers have overflowed after the last finite loss.
     if summary.score is not None and not math.isfinite(summary.score):
         return None

@@ -6,7 +6,8 @@ import functools
 import statistics
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
+from balora_jax.config.options import read_options
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
@@ -24,6 +26,7 @@ from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
+from balora_jax.runs.result import Result, result_of
 from balora_jax.runs.run import Run, check_lengths, set_up
 from balora_jax.runs.setup import build_setup
 from balora_jax.runs.task import TrainingData
@@ -47,23 +50,36 @@ from balora_jax.training.summary import History, Summary
 LOADING = "before the first update; nothing was trained, and the same command starts it again"
 TRAINING = "again; the last checkpoint is kept, and --output.resume goes on from it"
 FINISHING = "after the last update; every update is saved, and --output.resume writes the outputs"
+# Called with a record of an update or an evaluation; True asks for a stop.
+Callback = Callable[[Record], bool | None]
 CLOSING = "while its files were closed; --output.resume goes on from what is complete"
 
 
-def finetune(config: RunConfig, console: Console | None = None) -> Summary | None:
+def finetune(
+    config: RunConfig | Mapping[str, Any],
+    console: Console | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+) -> Result | None:
     """Run a configuration from start to end, and write the run folder.
 
     Args:
-      config: the configuration of the run.
+      config: the configuration of the run; or its options, such as {"model.source": "my_model",
+        "training": {"steps": 100}}.
       console: where to print; standard output by default.
+      callbacks: each is called with every record, of an update or an evaluation; one that returns
+        True asks the run to save and stop.
 
     Returns:
-      The content of summary.json; None if the run was stopped before its end and can be resumed.
+      The trained model and the content of summary.json; None if the run was stopped before its end
+      and can be resumed.
 
     Raises:
       BadInput: the configuration, the model or the data cannot be used; nothing has been written.
       Diverged: the loss is not finite; the last good checkpoint is kept.
     """
+    if isinstance(config, Mapping):
+        config = read_options(config)
     console = console or screen.plain_console()
     start_time = time.monotonic()
     with ends_by_signal(CLOSING), contextlib.ExitStack() as closing:
@@ -74,13 +90,14 @@ def finetune(config: RunConfig, console: Console | None = None) -> Summary | Non
             run = set_up(config)
             ready = restore(run, lock, closing, console)
         with ends_by_signal(TRAINING):
-            trained = train(run, ready, console)
+            trained = train(run, ready, console, callbacks)
             ready.checkpoints.wait()
         if trained.stopped:
             screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugin_files)
             return None
         with ends_by_signal(FINISHING):
-            return finish(run, ready, trained, console, start_time)
+            state, summary = finish(run, ready, trained, console, start_time)
+    return result_of(config, ready.student, state, summary.step_kept, summary)
 
 
 def join_processes() -> None:
@@ -434,13 +451,14 @@ def compile_step(run: Run, student: Student, training_data: TrainingData) -> Com
     return compiled
 
 
-def train(run: Run, ready: Ready, console: Console) -> Trained:
+def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback] = ()) -> Trained:
     """Train until the end of the run, or until a signal asks for a stop.
 
     Args:
       run: from `set_up`.
       ready: from `restore`; its state is overwritten.
       console: where to print.
+      callbacks: called with every record.
 
     Returns:
       The run after its last update.
@@ -474,7 +492,7 @@ def train(run: Run, ready: Ready, console: Console) -> Trained:
             best=ready.best,
             checkpoints=ready.checkpoints,
             log=ready.log,
-            show=functools.partial(show_or_stop, progress, stop),
+            show=functools.partial(show_or_stop, progress, stop, callbacks),
             steps=run.steps,
             save_every=config.output.save_every,
             eval_every=config.training.eval_every,
@@ -484,12 +502,15 @@ def train(run: Run, ready: Ready, console: Console) -> Trained:
     return Trained(state, done, stopped)
 
 
-def show_or_stop(progress: ProgressLine, stop: StopRequest, record: Record) -> None:
-    """Show a record; ask for a stop where nobody reads the output any more.
+def show_or_stop(
+    progress: ProgressLine, stop: StopRequest, callbacks: Sequence[Callback], record: Record
+) -> None:
+    """Show a record; ask for a stop where a callback does, or nobody reads the output any more.
 
     Args:
       progress: shows it.
       stop: asks to stop after the current update, with a checkpoint.
+      callbacks: called with the record.
       record: of an update or an evaluation.
     """
     try:
@@ -498,11 +519,14 @@ def show_or_stop(progress: ProgressLine, stop: StopRequest, record: Record) -> N
         if not stop.given:
             print("balora: nobody reads the output: the run is saved and stops", file=sys.stderr)
         stop.given = True
+    for callback in callbacks:
+        if callback(record):
+            stop.given = True
 
 
 def finish(
     run: Run, ready: Ready, trained: Trained, console: Console, start_time: float
-) -> Summary:
+) -> tuple[TrainState, Summary]:
     """Measure the trained model and write the outputs of the run.
 
     With training.patience the best checkpoint is exported, otherwise the last one.
@@ -515,7 +539,7 @@ def finish(
       start_time: the time.monotonic() at which the run started.
 
     Returns:
-      The results of the run.
+      The exported state, and the results of the run.
     """
     state = trained.state
     kept = trained.steps
@@ -533,7 +557,7 @@ def finish(
     export.write_all(run, ready.student, state, history, summary)
     merged = run.config.output.merge or run.config.method == "full"
     screen.show_end(console, run.folder, summary, merged=merged)
-    return summary
+    return state, summary
 
 
 def summarize(

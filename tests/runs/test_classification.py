@@ -67,7 +67,7 @@ def finished(arguments, letters, tmp_path_factory):
         "--data.predict", f"[{letters / 'test.jsonl'}, {letters / 'eval.jsonl'}]",
         "--training.eval_every", "10", "--output.save_every", "10", "--output.merge", "true",
     ]  # fmt: skip
-    return folder, finetune(read_config(arguments(folder, *more)))
+    return folder, finetune(read_config(arguments(folder, *more))).summary
 
 
 def _read_predictions(path):
@@ -124,7 +124,7 @@ def test_one_compilation_for_each_length(finished, letters, arguments, tmp_path,
     longer = write_rows(tmp_path / "longer.jsonl", rows)
     more = ["--data.train", str(longer), "--data.max_length", "64", "--method", "lora"]
     with jax.log_compiles(), caplog.at_level("WARNING"):
-        summary = finetune(read_config(arguments(tmp_path / "run", *more)))
+        summary = finetune(read_config(arguments(tmp_path / "run", *more))).summary
     assert summary.lengths_compiled == [16, 24]
     compiled = [
         r for r in caplog.messages if re.match(r"Finished XLA compilation of jit\(step\)", r)
@@ -238,16 +238,16 @@ def test_patience_ends_the_run_and_keeps_the_best_checkpoint(arguments, letters,
         "--output.save_every", "1", "--output.keep", "1",
     ]  # fmt: skip
     folder = tmp_path / "run"
-    summary = finetune(read_config(arguments(folder, *more)))
+    summary = finetune(read_config(arguments(folder, *more))).summary
     assert (summary.steps, summary.step_kept) == (3, 1)
     (folder / "summary.json").unlink()
-    again = finetune(read_config(arguments(folder, *more, "--output.resume", "true")))
+    again = finetune(read_config(arguments(folder, *more, "--output.resume", "true"))).summary
     assert (again.steps, again.step_kept, again.metrics) == (3, 1, summary.metrics)
 
 
 def test_regression_on_scores(arguments, tmp_path):
     more = ["--data.fields.label", "score", "--data.scores", "[0, 5]", "--data.labels", "null"]
-    summary = finetune(read_config(arguments(tmp_path / "run", *more)))
+    summary = finetune(read_config(arguments(tmp_path / "run", *more))).summary
     assert set(summary.metrics) == {"pearson", "spearman"}
     assert summary.eval_loss_last < summary.eval_loss_first
     first = _records(tmp_path / "run")[1]
@@ -335,7 +335,7 @@ def test_gpt2_trains_as_a_causal_lm(tmp_path, letters):
     }  # fmt: skip
     summary = finetune(
         read_config([text for key, value in settings.items() for text in (f"--{key}", str(value))])
-    )
+    ).summary
     assert summary.eval_loss_last < summary.eval_loss_first
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import pytest
 
@@ -195,7 +196,8 @@ def test_a_damaged_summary_is_written_anew(compared, tmp_path, capsys, monkeypat
     def finish(config, console):
         finished.append(config.output.dir)
         path.write_bytes(whole)
-        return comparison.Summary.of_json(json.loads(whole))
+        summary = comparison.Summary.of_json(json.loads(whole))
+        return types.SimpleNamespace(summary=summary)
 
     monkeypatch.setattr(comparison, "finetune", finish)
     arguments = [str(tmp_path) if text == str(out) else text for text in arguments]

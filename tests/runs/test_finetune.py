@@ -46,7 +46,7 @@ def finished(run_arguments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
     summary = finetune(
         read_config(run_arguments(folder, "--output.merge", "true", "--training.eval_every", "3"))
-    )
+    ).summary
     return folder, summary
 
 
@@ -132,7 +132,7 @@ def test_every_method_reduces_the_loss(run_arguments, tmp_path, method, form):
         pytest.skip("full fine-tuning has no adapter form")
     init = [] if method in ("pissa", "ba-lora") else ["--adapter.init", "null"]
     arguments = run_arguments(tmp_path / "run", "--method", method, "--adapter.form", form, *init)
-    summary = finetune(read_config(arguments))
+    summary = finetune(read_config(arguments)).summary
     assert summary.loss_last < summary.loss_first
     assert ("consistency" in _records(tmp_path / "run")[1]) == (method == "ba-lora")
     assert (tmp_path / "run" / "merged").exists() == (method == "full")
@@ -142,8 +142,8 @@ def test_every_method_reduces_the_loss(run_arguments, tmp_path, method, form):
 def test_lora_ga_starts_from_the_first_batch(run_arguments, tmp_path, form):
     """The run starts at the base's loss, reduces it, and resumes from the same start."""
     start = ["--adapter.init", "lora_ga", "--adapter.form", form, "--training.eval_every", "3"]
-    summary = finetune(read_config(run_arguments(tmp_path / "run", *start)))
-    base = finetune(read_config(run_arguments(tmp_path / "base", "--training.steps", "1")))
+    summary = finetune(read_config(run_arguments(tmp_path / "run", *start))).summary
+    base = finetune(read_config(run_arguments(tmp_path / "base", "--training.steps", "1"))).summary
     np.testing.assert_allclose(summary.eval_loss_first, base.eval_loss_first, rtol=1e-5)
     assert summary.eval_loss_last < summary.eval_loss_first
     adapter = _adapter(tmp_path / "run")
@@ -173,7 +173,7 @@ def test_eight_devices_give_the_losses_of_one(run_arguments, tmp_path):
 def test_training_continues_from_a_peft_adapter(finished, run_arguments, tmp_path):
     folder, summary = finished
     arguments = run_arguments(tmp_path / "run", "--adapter.init", str(folder / "adapter"))
-    again = finetune(read_config(arguments))
+    again = finetune(read_config(arguments)).summary
     np.testing.assert_allclose(again.eval_loss_first, summary.eval_loss_last, rtol=1e-5)
     assert again.eval_loss_last < again.eval_loss_first
 

@@ -45,7 +45,7 @@ def copied(finished, tmp_path):
 def test_an_extended_run_is_the_longer_run(finished, copied, run_arguments, tmp_path, capsys):
     """The bits are the same where no schedule depends on the length."""
     arguments = _arguments(run_arguments, copied, 9, "--output.resume", "true")
-    summary = finetune(read_config(arguments))
+    summary = finetune(read_config(arguments)).summary
     assert summary.steps == 9 and _steps(copied) == list(range(1, 10))
     assert "extended from 4 to 9 updates" in capsys.readouterr().out
     finetune(read_config(_arguments(run_arguments, tmp_path / "whole", 9)))
@@ -56,7 +56,7 @@ def test_an_extended_run_is_the_longer_run(finished, copied, run_arguments, tmp_
     assert before == json.loads((finished / "summary.json").read_text())
     # Afterwards it is a run of that length.
     again = read_config(_arguments(run_arguments, copied, 9, "--output.resume", "true"))
-    assert finetune(again).steps == 9
+    assert finetune(again).summary.steps == 9
 
 
 def test_the_schedule_is_that_of_the_new_length(copied, run_arguments, tmp_path):

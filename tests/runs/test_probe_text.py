@@ -105,7 +105,7 @@ def test_all_evaluations_share_one_program(run_arguments, text, tmp_path):
 def test_a_resumed_run_may_add_a_probe_text(run_arguments, text, tmp_path):
     finetune(read_config(run_arguments(tmp_path, "--training.steps", "2", *SETTINGS)))
     more = ["--evaluation.probe_text", str(text), *SETTINGS, "--output.resume", "true"]
-    summary = finetune(read_config(run_arguments(tmp_path, *more)))
+    summary = finetune(read_config(run_arguments(tmp_path, *more))).summary
     assert set(NAMES) <= set(summary.to_json()["metrics"])
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {record["step"] for record in records if "eval_text_kl" in record} >= {6}

@@ -70,7 +70,7 @@ def finished(arguments, written, tmp_path_factory):
         "--training.eval_every", "10", "--output.save_every", "10", "--output.merge", "true",
         "--training.accumulation", "2",
     ]  # fmt: skip
-    return folder, finetune(read_config(arguments(folder, *more)))
+    return folder, finetune(read_config(arguments(folder, *more))).summary
 
 
 def _records(folder):
@@ -182,7 +182,7 @@ def test_scores_under_lora_with_patience(arguments, written, tmp_path):
         "--training.eval_every", "1", "--training.patience", "1",
         "--data.predict", str(written / "test.jsonl"),
     ]  # fmt: skip
-    summary = finetune(read_config(arguments(tmp_path / "run", *more)))
+    summary = finetune(read_config(arguments(tmp_path / "run", *more))).summary
     assert (summary.steps, summary.step_kept) == (2, 1)
     assert set(summary.metrics) == {"pearson", "spearman", "no_label"}
     assert summary.metrics["no_label"] > 0.5
@@ -205,7 +205,7 @@ def test_full_writes_the_whole_model(arguments, tmp_path):
         "null",
     ]
     more += ["--data.train", str(named), "--data.eval", "null"]
-    assert finetune(read_config(arguments(tmp_path / "run", *more))).score is None
+    assert finetune(read_config(arguments(tmp_path / "run", *more))).summary.score is None
     T5ForConditionalGeneration.from_pretrained(tmp_path / "run" / "merged")
     with pytest.raises(
         BadInput, match=r"is of model\.task seq2seq-lm; accepted: a run of causal-lm"

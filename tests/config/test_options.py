@@ -1,0 +1,51 @@
+"""Options of a run as a mapping."""
+
+import pathlib
+
+import pytest
+
+from balora_jax.config.options import read_options
+from balora_jax.config.parse import read_config
+from balora_jax.errors import BadInput
+
+
+def test_a_mapping_is_the_command_line(tmp_path):
+    config = read_options(
+        {
+            "model": {"source": "my_model", "tokenizer": None},
+            "method": "lora",
+            "adapter.targets": ["q_proj", "v_proj"],
+            "data": {"train": "rows.jsonl", "fields": {"response": "answer"}},
+            "training.steps": 9,
+            "optimizer": {"learning_rate": 3e-5},
+            "output.dir": tmp_path / "run",
+            "output.merge": True,
+        }
+    )
+    arguments = [
+        "--model.source=my_model", "--method=lora", '--adapter.targets=["q_proj", "v_proj"]',
+        "--data.train=rows.jsonl", '--data.fields={"response": "answer"}', "--training.steps=9",
+        "--optimizer.learning_rate=3e-5", f"--output.dir={tmp_path / 'run'}", "--output.merge=true",
+    ]  # fmt: skip
+    assert config == read_config(arguments)
+
+
+def test_a_file_is_overridden(tmp_path):
+    file = pathlib.Path(tmp_path / "run.yaml")
+    file.write_text("model: {source: m}\ntraining: {steps: 3}\n")
+    options = {"config": file, "training.steps": 5, "data.train": "r.jsonl"}
+    config = read_options(options | {"output.dir": str(tmp_path / "run")})
+    assert (config.model.source, config.training.steps) == ("m", 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"training.stepz": 1}, "stepz"),
+        ({"training.steps": "many"}, "steps is 'many'"),
+        ({"output.dir": __file__}, "output.dir .* is a file; accepted: a folder"),
+    ],
+)
+def test_bad_options(options, match):
+    with pytest.raises(BadInput, match=match):
+        read_options({"model.source": "m", "data.train": "r", "training.steps": 1} | options)
