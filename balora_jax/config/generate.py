@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from balora_jax.config.check import LARGEST_SEED, require
-from balora_jax.config.paths import FILE, FOLDER, check_path
+from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
 from balora_jax.errors import BadInput
 
 # Above this the probabilities of a vocabulary are all but equal.
@@ -22,10 +22,15 @@ class GenerateOptions:
     """A run's folder; its model, adapters and prompt template are used."""
     model: str | None = None
     """A Hugging Face folder or hub id, instead of a run."""
+    adapter: str | None = None
+    """A PEFT folder of an adapter for --model, such as a run's adapter/."""
     prompt: str | None = None
     """One prompt; its continuation streams to the terminal."""
     prompts: str | None = None
-    """A text file in UTF-8 with a prompt a line; they are continued in batches."""
+    """A text file in UTF-8 with a prompt a line, .jsonl with a field prompt or messages (a chat so
+    far), or - for standard input; they are continued in batches."""
+    out: str | None = None
+    """A new .jsonl file for prompts and continuations, instead of standard output."""
     compare: bool = False
     """Also show the continuation of the model without the run's adapters."""
     checkpoint: str = "latest"
@@ -58,8 +63,14 @@ class GenerateOptions:
             raise BadInput(
                 "generate needs prompts; accepted: exactly one of --prompt TEXT and --prompts FILE"
             )
-        if self.compare and self.run is None:
-            raise BadInput("--compare shows a run beside its model; accepted: with --run DIR")
+        if self.compare and self.run is None and self.adapter is None:
+            raise BadInput(
+                "--compare shows a run beside its model; accepted: with --run DIR or --adapter DIR"
+            )
+        if self.adapter is not None and self.model is None:
+            raise BadInput(
+                f"--adapter is {self.adapter[:100]!r}; accepted: with --model SOURCE, its base"
+            )
         if self.model is not None and self.checkpoint != "latest":
             raise BadInput(
                 f"--checkpoint {self.checkpoint[:100]!r} is of a run; accepted: with --run DIR"
@@ -110,5 +121,14 @@ class GenerateOptions:
             check_path("--run", self.run, kind=FOLDER)
         if self.model is not None:
             check_path("--model", self.model, kind=FOLDER)
-        if self.prompts is not None:
+        if self.adapter is not None:
+            check_path("--adapter", self.adapter, kind=FOLDER, must_exist=True)
+        if self.prompts not in (None, "-"):
             check_path("--prompts", self.prompts, kind=FILE)
+        if self.out is not None:
+            path = check_path("--out", self.out, kind=FILE)
+            if path.suffix != ".jsonl" or path.exists():
+                raise BadInput(
+                    f"--out is {self.out[:200]!r}; accepted: a new file whose name ends in .jsonl"
+                )
+            check_output("--out", str(path.parent))

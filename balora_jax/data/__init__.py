@@ -3,6 +3,7 @@
 from balora_jax.data.answers import NO_CLASS, Answers, encode_with_answers, question
 from balora_jax.data.batch import DTYPES, SCORE_DTYPE, Batch
 from balora_jax.data.batches import collate, eval_batches, steps_for, train_batches
+from balora_jax.data.conversations import conversation_field, prompt_of, read_conversations
 from balora_jax.data.examples import Examples, require_vocabulary
 from balora_jax.data.fingerprints import fingerprint
 from balora_jax.data.glue import HUB_SET, TASKS, TextTask, find_task
@@ -43,6 +44,7 @@ __all__ = [
     "TextTask",
     "bucket_lengths",
     "collate",
+    "conversation_field",
     "encode",
     "encode_with_answers",
     "eval_batches",
@@ -55,7 +57,9 @@ __all__ = [
     "make_template",
     "padded_length",
     "prepare",
+    "prompt_of",
     "question",
+    "read_conversations",
     "read_held_out_rows",
     "read_text_sets",
     "read_train_rows",

@@ -1,5 +1,8 @@
 """Text generation from the command line: prompts continued by a run, its base model, or both."""
 
+import dataclasses
+import json
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,18 +13,22 @@ import numpy as np
 from rich.console import Console
 
 from balora_jax import data, models
+from balora_jax.adapters import peft_format
 from balora_jax.config.generate import GenerateOptions
-from balora_jax.config.paths import FILE, check_path
-from balora_jax.errors import BadInput, reason_of, shown
+from balora_jax.errors import BadInput, listed, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
 from balora_jax.reporting.console import plain_console
+from balora_jax.runs.prompts import Prompt, read_prompts
 from balora_jax.runs.reopening import reopen
+from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
 # The value of --template that leaves prompts as they are.
 NO_TEMPLATE = "none"
-# Bytes of a file of prompts.
-LARGEST_PROMPTS = 2**28
+# That of the tokenizer's own, which writes conversations.
+CHAT = "chat"
+# The field of --out that has the continuation.
+TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -46,16 +53,19 @@ class PromptedModel:
     end_ids: tuple[int, ...]
     adds_special_tokens: bool
 
-    def tokenize(self, prompt: str) -> list[int]:
+    def tokenize(self, prompt: Prompt) -> list[int]:
         """Render a prompt and return its token ids."""
-        rendered = [self.render(prompt)]
-        encoded = data.token_ids(
-            self.tokenizer, rendered, add_special_tokens=self.adds_special_tokens
-        )
-        ids = encoded["input_ids"][0]
+        if prompt.messages is not None:
+            ids = data.prompt_of(self.tokenizer, prompt.messages)
+        else:
+            rendered = [self.render(prompt.text)]
+            encoded = data.token_ids(
+                self.tokenizer, rendered, add_special_tokens=self.adds_special_tokens
+            )
+            ids = encoded["input_ids"][0]
         if not ids:
             raise BadInput(
-                f"the template makes an empty text of the prompt {shown(prompt)}; accepted: "
+                f"the template makes an empty text of the prompt {shown(prompt.text)}; accepted: "
                 f"--template {NO_TEMPLATE}, or a template with {{instruction}}"
             )
         vocab_size = self.model.config.vocab_size
@@ -78,7 +88,7 @@ class PromptBatch:
       attention_mask: bool [prompts, length], True at the prompts' tokens.
     """
 
-    prompts: Sequence[str]
+    prompts: Sequence[Prompt]
     token_ids: list[list[int]]
     input_ids: np.ndarray
     attention_mask: np.ndarray
@@ -95,42 +105,47 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
       BadInput: the folder holds no run, or a prompt is empty or longer than the model's positions.
     """
     console = console or plain_console(stderr=True)
-    prompts = _read_prompts(options)
+    prompts = read_prompts(options)
+    if any(prompt.messages is not None for prompt in prompts):
+        if options.template not in (None, CHAT):
+            raise BadInput(
+                f"--template is {shown(options.template)}, and --prompts {options.prompts} has "
+                "conversations; accepted: no --template, or chat"
+            )
+        options = dataclasses.replace(options, template=CHAT)
     prompted = _load_run(options, console) if options.run else _load_model(options)
+    written = []
     for start in range(0, len(prompts), options.batch_size):
         batch = _make_batch(prompted, prompts[start : start + options.batch_size])
         # Each batch draws with a key of its own.
         key = jax.random.fold_in(jax.random.key(options.seed), start)
-        if len(prompts) == 1:
+        if options.out is not None:
+            written += _answered(prompted, batch, options, key)
+            console.print(f"{len(written):,} of {len(prompts):,} prompts", highlight=False)
+        elif len(prompts) == 1:
             _stream_continuation(prompted, batch, options, key)
         else:
             _print_continuations(prompted, batch, options, key)
+    if options.out is not None:
+        path = pathlib.Path(options.out).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in written]
+        write_whole(path, "".join(lines))
+        print(path)
 
 
-def _read_prompts(options: GenerateOptions) -> list[str]:
-    if options.prompt is not None:
-        prompts = [options.prompt]
-    else:
-        prompts = [line for line in _prompt_lines(options.prompts) if line.strip()]
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise BadInput("a prompt is empty; accepted: at least one word")
-    return prompts
-
-
-def _prompt_lines(value: str) -> list[str]:
-    """Read the lines of --prompts FILE."""
-    accepted = "accepted: a text file in UTF-8 with a prompt a line"
-    path = check_path("--prompts", value, kind=FILE)
-    if not path.is_file():
-        raise BadInput(f"--prompts {path} is no file; {accepted}")
-    if path.stat().st_size > LARGEST_PROMPTS:
-        raise BadInput(f"--prompts {path} has more than {LARGEST_PROMPTS} bytes; {accepted}")
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"--prompts {path} cannot be read ({reason_of(error)}); {accepted}"
-        ) from error
+def _answered(
+    prompted: PromptedModel, batch: PromptBatch, options: GenerateOptions, key: jax.Array
+) -> list[dict[str, str]]:
+    """Each prompt of a batch with its continuations, as a row of --out."""
+    texts = {
+        heading or TEXT: _continuations(prompted, batch, lora, options, key)
+        for heading, lora in _adapters_by_heading(prompted, options).items()
+    }
+    return [
+        {"prompt": prompt.text} | {name: found[index] for name, found in texts.items()}
+        for index, prompt in enumerate(batch.prompts)
+    ]
 
 
 def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
@@ -158,11 +173,23 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
 
 
 def _load_model(options: GenerateOptions) -> PromptedModel:
-    """Load the model of --model, without adapters, and its tokenizer."""
+    """Load the model of --model with the adapter of --adapter, if any, and its tokenizer."""
     model, params = models.load_pretrained(options.model)
+    lora = None if options.adapter is None else _load_adapter(options.adapter, params)
     tokenizer = data.load_tokenizer(options.model)
     template = options.template or NO_TEMPLATE
-    return _with_template(model, params, None, tokenizer, template, models.end_ids(options.model))
+    return _with_template(model, params, lora, tokenizer, template, models.end_ids(options.model))
+
+
+def _load_adapter(folder: str, params: Any) -> Any:
+    """Read a PEFT folder of factors alone."""
+    whole = peft_format.load_whole_modules(folder)
+    if whole:
+        raise BadInput(
+            f"--adapter {folder} has modules that were trained whole ({listed(sorted(whole))}); "
+            "accepted: an adapter of factors alone, or a run"
+        )
+    return peft_format.load_adapter(folder, params)
 
 
 def _with_template(
@@ -196,7 +223,7 @@ def _with_template(
     )
 
 
-def _make_batch(prompted: PromptedModel, prompts: Sequence[str]) -> PromptBatch:
+def _make_batch(prompted: PromptedModel, prompts: Sequence[Prompt]) -> PromptBatch:
     token_ids = [prompted.tokenize(prompt) for prompt in prompts]
     input_ids, attention_mask = pad_prompts(token_ids, prompted.model.config.max_positions)
     return PromptBatch(prompts, token_ids, input_ids, attention_mask)
@@ -256,7 +283,7 @@ def _print_continuations(
         for heading, lora in _adapters_by_heading(prompted, options).items()
     }
     for index, prompt in enumerate(batch.prompts):
-        print(f"> {prompt}")
+        print(f"> {prompt.text}")
         for heading, continuations in texts.items():
             _print_heading(heading)
             print(continuations[index])

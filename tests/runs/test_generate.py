@@ -1,7 +1,12 @@
 """The command `balora generate`."""
 
+import io
+import json
+import shutil
+
 import pytest
 
+import balora_jax
 from balora_jax.cli import main
 from balora_jax.config.parse import read_config
 from balora_jax.runs.finetune import finetune
@@ -58,6 +63,62 @@ def test_the_likeliest_of_one_is_greedy(run, capsys):
     assert _generate(capsys, "--run", run, "--prompt", "5+5=", *options).out == greedy
 
 
+def test_an_adapter_on_its_base_is_the_run(run, tiny_llama, capsys):
+    """Of the run's own folder; those of PEFT are compared in tests/adapters."""
+    template = balora_jax.load_run(run).config.data.template
+    prompt = ["--prompt", "1+2=", "--template", template]
+    tuned = _generate(capsys, "--run", run, *prompt).out
+    options = ["--model", tiny_llama, "--adapter", run / "adapter", *prompt]
+    assert _generate(capsys, *options).out == tuned
+    base = _generate(capsys, "--model", tiny_llama, *prompt).out
+    assert _generate(capsys, *options, "--compare").out == f"[base]\n{base}[fine-tuned]\n{tuned}"
+
+
+def test_prompts_of_files_and_standard_input_are_the_same(run, tmp_path, capsys, monkeypatch):
+    texts = ["1+2=", "3+4="]
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("\n".join(texts))
+    rows = tmp_path / "prompts.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    printed = _generate(capsys, "--run", run, "--prompts", lines).out
+    assert _generate(capsys, "--run", run, "--prompts", rows).out == printed
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.read_bytes())))
+    assert _generate(capsys, "--run", run, "--prompts", "-").out == printed
+    out = tmp_path / "new" / "out.jsonl"
+    options = ["--run", run, "--prompts", lines, "--out", out, "--compare", "--batch_size", "1"]
+    assert _generate(capsys, *options).out == f"{out}\n"
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["prompt"] for row in written] == texts
+    assert set(written[0]) == {"prompt", "base", "fine-tuned"}
+    assert [row["fine-tuned"] for row in written] == printed.splitlines()[1::2]
+
+
+def test_a_chat_so_far_is_continued(run, tiny_llama, tmp_path, capsys):
+    model = tmp_path / "chatty"
+    shutil.copytree(tiny_llama, model)
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    turns = [("user", "1+2="), ("assistant", "3"), ("user", "2+2=")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    chat = tmp_path / "chat.jsonl"
+    chat.write_text(json.dumps({"messages": messages}) + "\n")
+    told = _generate(capsys, "--model", model, "--prompts", chat).out
+    text = "user:1+2=;assistant:3;user:2+2=;assistant:"
+    plain = tmp_path / "plain.txt"
+    plain.write_text(text)
+    # Templates write BOS themselves, and this one does not.
+    tokenizer = balora_jax.load_run(run).tokenizer
+    assert tokenizer(text, add_special_tokens=False) == tokenizer(text)
+    assert told == _generate(capsys, "--model", model, "--prompts", plain).out
+    messages.append({"role": "assistant", "content": "4"})
+    chat.write_text(json.dumps({"messages": messages}) + "\n")
+    with pytest.raises(SystemExit):
+        main(["generate", "--model", str(model), "--prompts", str(chat)])
+    assert "line 1: the last turn is the assistant's; accepted" in capsys.readouterr().err
+
+
 def test_an_unfinished_run_uses_its_last_checkpoint(run, capsys):
     """A note names the checkpoint, and the text is the same."""
     summary = (run / "summary.json").read_text()
@@ -80,6 +141,11 @@ def test_an_unfinished_run_uses_its_last_checkpoint(run, capsys):
         (["--prompt", "x"], "exactly one of --run DIR and --model SOURCE"),
         (["--run", "{run}"], "exactly one of --prompt TEXT and --prompts FILE"),
         (["--run", "{run}", "--prompt", "x", "--temperature", "-1"], "temperature is -1"),
+        (["--run", "{run}", "--prompt", "x", "--adapter", "{run}/adapter"], "with --model SOURCE"),
+        (["--model", "{run}", "--prompt", "x", "--adapter", "{tmp}/none"], "does not exist"),
+        (["--run", "{run}", "--prompt", "x", "--out", "{tmp}/a.txt"], "ends in .jsonl"),
+        (["--run", "{run}", "--prompt", "x", "--out", "{run}/metrics.jsonl"], "a new file whose"),
+        (["--run", "{run}", "--prompts", "{run}/metrics.jsonl"], "has no field prompt"),
         (
             ["--run", "{run}", "--prompt", "x", "--checkpoint", "5"],
             "no checkpoint '5'; accepted: latest, best, or of",
