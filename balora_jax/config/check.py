@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 from balora_jax.errors import BadInput, shown
@@ -38,3 +39,23 @@ def require_sizes(section: Any, prefix: str = "") -> None:
             largest = LARGEST_SEED if field.name == SEED else LARGEST
             ok = math.isfinite(value) and abs(value) <= largest
             require(ok, name, value, f"a finite number of at most {largest} in size")
+
+
+def check_unused(options: Any, names: Collection[str], asked: str) -> None:
+    """Check that options are not given which what is asked has no use for.
+
+    Args:
+      options: a dataclass of options.
+      names: of its fields.
+      asked: what is asked, for the message.
+
+    Raises:
+      BadInput: one of them has another value than its default.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in names and value != field.default:
+            raise BadInput(
+                f"--{field.name} is {shown(value)}, and {asked} has no use for it; "
+                "accepted: without that option"
+            )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from balora_jax.config.check import LARGEST_SEED, require
-from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
+from balora_jax.config.paths import FILE, FOLDER, check_new_file, check_path
 from balora_jax.errors import BadInput
 
 # Above this the probabilities of a vocabulary are all but equal.
@@ -126,9 +126,4 @@ class GenerateOptions:
         if self.prompts not in (None, "-"):
             check_path("--prompts", self.prompts, kind=FILE)
         if self.out is not None:
-            path = check_path("--out", self.out, kind=FILE)
-            if path.suffix != ".jsonl" or path.exists():
-                raise BadInput(
-                    f"--out is {self.out[:200]!r}; accepted: a new file whose name ends in .jsonl"
-                )
-            check_output("--out", str(path.parent))
+            check_new_file("--out", self.out, (".jsonl",))

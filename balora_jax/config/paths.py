@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import stat
+from collections.abc import Collection
 
 from balora_jax.errors import BadInput, OutputError
 
@@ -39,6 +40,9 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
         raise BadInput(
             f"{shown} is no path; accepted: the path of {kind}, of 1 to {LONGEST} characters"
         )
+    if kind == FOLDER and "\\" in os.path.abspath(value):
+        # The library that stores checkpoints takes it for a slash.
+        raise BadInput(f"{shown} has a backslash; accepted: the path of {kind} without one")
     try:
         path = pathlib.Path(value).expanduser()
     except RuntimeError as error:
@@ -82,7 +86,8 @@ def check_output(option: str, value: str) -> pathlib.Path:
     path = check_path(option, value, kind=FOLDER)
     _check_place(option, path)
     if path.is_dir():
-        if not os.access(path, os.W_OK | os.X_OK):
+        # Gone meanwhile: of another process that tried, as below.
+        if not os.access(path, os.W_OK | os.X_OK) and path.is_dir():
             raise BadInput(
                 f"{option} {value[:200]!r} cannot be written to; accepted: a folder that can"
             )
@@ -109,6 +114,33 @@ def check_output(option: str, value: str) -> pathlib.Path:
             f"{option} {value[:200]!r} cannot be created ({error.strerror}); "
             "accepted: a folder that exists, or one in a folder that can be written to"
         ) from error
+    return path
+
+
+def check_new_file(option: str, value: str, suffixes: Collection[str]) -> pathlib.Path:
+    """Check that a file can be created.
+
+    Args:
+      option: the option's name, for the message.
+      value: its value.
+      suffixes: the endings that its name may have.
+
+    Returns:
+      The path, with ~ replaced by the home folder.
+
+    Raises:
+      BadInput: it exists, has another ending or a long name, or its folder cannot be written to.
+      OutputError: the disk is full.
+    """
+    path = check_path(option, value, kind=FILE)
+    if path.suffix not in suffixes:
+        raise BadInput(
+            f"{option} is {value[:200]!r}; accepted: a name that ends in {' or '.join(suffixes)}"
+        )
+    if path.exists():
+        raise BadInput(f"{option} {path} exists; accepted: a new file")
+    _check_place(option, path)
+    check_output(option, str(path.parent))
     return path
 
 

@@ -1,12 +1,11 @@
 """The options of `balora predict`."""
 
-import pathlib
 from dataclasses import dataclass
 
 from balora_jax.config.check import LARGEST_SEED, require
 from balora_jax.config.generate import LARGEST_LENGTH, LARGEST_TEMPERATURE, SMALLEST_TEMPERATURE
-from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
-from balora_jax.errors import BadInput, shown
+from balora_jax.config.paths import FOLDER, check_new_file, check_path
+from balora_jax.errors import BadInput
 
 SUFFIXES = (".jsonl", ".csv")
 LARGEST_LIMIT = 10**9
@@ -48,14 +47,7 @@ class PredictOptions:
         if "" in (self.stop or ()):
             raise BadInput("--stop has an empty text; accepted: texts of at least one character")
         check_path("--run", self.run, kind=FOLDER, must_exist=True)
-        path = check_path("--out", self.out, kind=FILE)
-        if path.suffix not in SUFFIXES:
-            raise BadInput(
-                f"--out is {shown(self.out)}; accepted: a name that ends in .jsonl or .csv"
-            )
-        if path.exists():
-            raise BadInput(f"--out {path} exists; accepted: a new file")
-        check_output("--out", str(pathlib.Path(path).parent))
+        check_new_file("--out", self.out, SUFFIXES)
 
     def _check_numbers(self) -> None:
         warm = SMALLEST_TEMPERATURE <= self.temperature <= LARGEST_TEMPERATURE

@@ -28,19 +28,43 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
       rows: as for `as_jsonl`.
     """
-    flat = [_flat(_plain(row)) for row in rows]
+    flat = [flat_row(row) for row in rows]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    # Python's writer leaves a lone \r unquoted, and its reader then takes it for a line's end.
+    has_return = any("\r" in str(cell) for row in flat for cell in row.values())
+    quoting = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
 
 
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a row as cells by their columns, as `as_csv` does.
+
+    Args:
+      row: values by the field's name.
+
+    Raises:
+      ValueError: two of its values would have one column.
+    """
+    plain = _plain(row)
+    cells = _flat(plain)
+    parts = sum(len(value) if _is_numbers(value) else 1 for value in plain.values())
+    if len(cells) < parts:
+        raise ValueError("two fields have one name, such as a.b and b in a")
+    return cells
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(part, float) for part in value.values())
+
+
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     cells = {}
     for name, value in row.items():
-        if isinstance(value, dict) and all(isinstance(part, float) for part in value.values()):
+        if _is_numbers(value):
             cells |= {f"{name}.{key}": part for key, part in value.items()}
         elif isinstance(value, dict | list):
             cells[name] = json.dumps(value, ensure_ascii=False)

@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import time
 import zlib
@@ -111,6 +112,7 @@ def answer_questions(
     max_new_tokens: int = 1024,
     seed: int = 0,
     on_done: Callable[[int], None] = lambda count: None,
+    on_cut: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Answer questions turn by turn, and write the answers as FastChat does.
 
@@ -126,6 +128,7 @@ def answer_questions(
       max_new_tokens: the most tokens of an answer.
       seed: of draws.
       on_done: called with the number of questions that have been answered.
+      on_cut: called with the number of prompts whose beginnings did not fit the model.
 
     Raises:
       BadInput: the file has the answers of another model or something else, or the tokenizer has
@@ -140,7 +143,7 @@ def answer_questions(
         if not missing:
             continue
         # All of a group are answered, for draws depend on the others in a batch.
-        turns = _answer_group(language_model, template, group, max_new_tokens, seed)
+        turns = _answer_group(language_model, template, group, max_new_tokens, seed, on_cut)
         for question in missing:
             answers[question.number] = _answer(question.number, model_id, turns[question.number])
         lines = [json.dumps(answers[number]) + "\n" for number in sorted(answers)]
@@ -164,6 +167,7 @@ def _answer_group(
     group: Sequence[Question],
     max_new_tokens: int,
     seed: int,
+    on_cut: Callable[[int], None],
 ) -> dict[int, list[str]]:
     """Answer all turns of questions of one temperature."""
     answers: dict[int, list[str]] = {question.number: [] for question in group}
@@ -175,6 +179,9 @@ def _answer_group(
             )
             for question in asked
         ]
+        room = language_model.max_length - max_new_tokens
+        cut = sum(len(language_model.encode(prompt)) > room for prompt in prompts)
+        on_cut(cut)
         texts = language_model.generate(
             prompts,
             max_new_tokens=max_new_tokens,
@@ -233,13 +240,22 @@ def _answer(number: int, model_id: str, turns: list[str]) -> dict[str, Any]:
     }
 
 
+def _has_turns(choice: Any) -> bool:
+    turns = choice.get("turns") if isinstance(choice, dict) else None
+    return isinstance(turns, list) and all(isinstance(turn, str) for turn in turns)
+
+
 def _read_answers(path: pathlib.Path, model_id: str) -> dict[int, dict[str, Any]]:
     answers: dict[int, dict[str, Any]] = {}
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise BadInput(f"{path} is no regular file; accepted: answers as this writes them, or none")
     for line, row in json_rows(path) if path.exists() else ():
         where = f"{path}, line {line}"
         number = _field(row, "question_id", int, where, "a whole number")
         name = _field(row, "model_id", str, where, "text")
-        _field(row, "choices", list, where, "a list of answers")
+        choices = _field(row, "choices", list, where, "a list of answers")
+        if not choices or not all(_has_turns(choice) for choice in choices):
+            raise BadInput(f"{where}: choices has no answers; accepted: `turns` of texts in each")
         if name != model_id:
             raise BadInput(
                 f"{where}: model_id is {shown(name)}; accepted: {shown(model_id)}, or another file"

@@ -28,11 +28,13 @@ class Subject:
       classifier: the classifier.
       mesh: its devices; None for one that has no run.
       fingerprint: the hash of its weights and its tokenizer.
+      step: the update of the run's checkpoint; None for a model without a run.
     """
 
     classifier: TextClassifier
     mesh: Mesh | None
     fingerprint: str
+    step: int | None = None
 
 
 def of_run(run: str, checkpoint: str, *, baseline: bool) -> list[Subject]:
@@ -72,7 +74,7 @@ def of_run(run: str, checkpoint: str, *, baseline: bool) -> list[Subject]:
         options = {"max_length": config.data.max_length}
         classifier = TextClassifier(name, student.model, params, lora, tokenizer, **options)
         fingerprint = identity(weights, hash_arrays(trained), tokenizer)
-        return Subject(classifier, student.setup.mesh, fingerprint)
+        return Subject(classifier, student.setup.mesh, fingerprint, step)
 
     trained = params if lora is None else {"lora": lora, "head": head}
     subjects = [subject(ADAPTER, params, lora, trained)]

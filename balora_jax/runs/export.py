@@ -31,8 +31,8 @@ from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 Tree = Any
-# The files of adapter/ besides those of a model.
-ADAPTER_FILES = (CARD_FILE, "adapter_config.json")
+# In every card of ours.
+PACKAGE = b"balora-jax"
 
 
 class Change(NamedTuple):
@@ -84,6 +84,8 @@ def write_adapter(
     student: Student,
     change: Change,
     card: bytes,
+    *,
+    new: bool = False,
 ) -> None:
     """Write a PEFT folder: a plain LoRA on the original base, a classifier's head, the tokenizer.
 
@@ -93,10 +95,11 @@ def write_adapter(
       student: the model and its frozen weights.
       change: what was learned.
       card: the content of README.md.
+      new: whether the folder must be new or empty.
     """
     if jax.process_index() != 0:
         return
-    with _replacing(path) as beside:
+    with _replacing(path, new=new) as beside:
         peft_format.export_adapter(
             beside,
             change.lora,
@@ -131,6 +134,8 @@ def write_merged(
     student: Student,
     state: TrainState,
     scale: float = 1.0,
+    *,
+    new: bool = False,
 ) -> None:
     """Write a Hugging Face folder of the fine-tuned model.
 
@@ -140,6 +145,7 @@ def write_merged(
       student: the model and its frozen weights.
       state: the state to export.
       scale: the part of the learned change that is kept; other than 1 in the delta form alone.
+      new: whether the folder must be new or empty.
     """
     base = student.params(state).base
     if config.method != "full":
@@ -151,7 +157,7 @@ def write_merged(
     if jax.process_index() != 0:
         return
     labels = label_count(config)
-    with _replacing(path) as beside:
+    with _replacing(path, new=new) as beside:
         models.save_pretrained(
             beside,
             base,
@@ -219,7 +225,7 @@ def export_run(
             f"out, and at most {compressed.largest_error:.2%} of a kernel's (Frobenius norm)",
             file=sys.stderr,
         )
-    write_adapter(path, config, student, change, card)
+    write_adapter(path, config, student, change, card, new=out is not None)
     return path
 
 
@@ -258,7 +264,7 @@ def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) ->
     path = _target(out, folder.merged)
     student, state, step = reopen(folder, config, checkpoint)
     say_step(folder, step)
-    write_merged(path, config, student, state, scale)
+    write_merged(path, config, student, state, scale, new=out is not None)
     return path
 
 
@@ -306,11 +312,16 @@ def _card(
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Replace a folder as a whole, with one sentence where its tensors cannot be written."""
+def _replacing(path: pathlib.Path, *, new: bool) -> Iterator[pathlib.Path]:
+    """Replace a folder as a whole, with one sentence where its tensors cannot be written.
+
+    A new one of --out is checked again at the end: another process may have written there.
+    """
     try:
         with replacing(path) as beside:
             yield beside
+            if new:
+                _check_new(path)
     except SafetensorError as error:
         raise OutputError(
             f"{path} could not be written ({system_reason(error)}); what was there still is: make "
@@ -324,12 +335,16 @@ def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
         check_own(default)
         return default
     path = pathlib.Path(out).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BadInput(f"--out {path} exists and is not empty; accepted: a new or empty folder")
+    _check_new(path)
     if path.resolve() == pathlib.Path.cwd():
         # The folder is replaced as a whole, and the command's place would be gone.
         raise BadInput(f"--out {path} is the folder that the command runs in; accepted: another")
     return path
+
+
+def _check_new(path: pathlib.Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInput(f"--out {path} exists and is not empty; accepted: a new or empty folder")
 
 
 def check_own(path: pathlib.Path) -> None:
@@ -349,13 +364,20 @@ def check_own(path: pathlib.Path) -> None:
     foreign = [
         entry.name
         for entry in sorted(path.iterdir())
-        if entry.name not in ADAPTER_FILES and not models.is_model_file(entry)
+        if not (_is_of_adapter(entry) or models.is_model_file(entry))
     ]
     if foreign:
         raise BadInput(
             f"{path} holds {listed(foreign)}, which the run did not write, and would be replaced; "
             f"{accepted}"
         )
+
+
+def _is_of_adapter(path: pathlib.Path) -> bool:
+    """True for a file of adapter/ that a run has written; of cards it names this package."""
+    if path.name == CARD_FILE and path.is_file():
+        return PACKAGE in path.read_bytes()
+    return path.name == "adapter_config.json" and path.is_file()
 
 
 def _on_host(tree: Tree) -> Tree:

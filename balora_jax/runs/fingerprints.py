@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pathlib
 from typing import Any
 
 from balora_jax import data, models
@@ -26,8 +27,18 @@ def fingerprints(run: Run) -> dict[str, str]:
             run.task.training_sets
         ),
         "the tokenizer": tokenizer_fingerprint(run.tokenizer),
+        **_probe_fingerprint(run.config),
         **weights_fingerprint(run.config),
     }
+
+
+def _probe_fingerprint(config: RunConfig) -> dict[str, str]:
+    """Hash the text of evaluation.probe_text; {} without one."""
+    path = config.evaluation.probe_text
+    if path is None:
+        return {}
+    content = pathlib.Path(path).expanduser().read_bytes()
+    return {"the text of evaluation.probe_text": hashlib.sha256(content).hexdigest()}
 
 
 def weights_fingerprint(config: RunConfig) -> dict[str, str]:

@@ -20,7 +20,7 @@ from balora_jax.generation import continuation, generate, pad_prompts, stream, s
 from balora_jax.reporting.console import plain_console
 from balora_jax.runs.prompts import Prompt, read_prompts
 from balora_jax.runs.reopening import reopen
-from balora_jax.training.replacing import write_whole
+from balora_jax.runs.results_files import write_new
 from balora_jax.training.run_folder import RunFolder
 
 # The value of --template that leaves prompts as they are.
@@ -114,6 +114,7 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
             )
         options = dataclasses.replace(options, template=CHAT)
     prompted = _load_run(options, console) if options.run else _load_model(options)
+    _check_lengths(prompted, prompts)
     written = []
     for start in range(0, len(prompts), options.batch_size):
         batch = _make_batch(prompted, prompts[start : start + options.batch_size])
@@ -130,8 +131,20 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
         path = pathlib.Path(options.out).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in written]
-        write_whole(path, "".join(lines))
+        write_new("--out", path, "".join(lines))
         print(path)
+
+
+def _check_lengths(prompted: PromptedModel, prompts: Sequence[Prompt]) -> None:
+    """Check that every prompt leaves room for a token, before the first is continued."""
+    most = prompted.model.config.max_positions
+    for number, prompt in enumerate(prompts, start=1):
+        tokens = len(prompted.tokenize(prompt))
+        if tokens >= most:
+            raise BadInput(
+                f"prompt {number} has {tokens} tokens; accepted: fewer than the model's {most} "
+                "positions"
+            )
 
 
 def _answered(

@@ -26,10 +26,12 @@ class Subject:
     Attributes:
       language_model: the model.
       fingerprint: the hash of its weights and its tokenizer.
+      step: the update of the run's checkpoint; None for a model without a run.
     """
 
     language_model: LanguageModel
     fingerprint: str
+    step: int | None = None
 
 
 def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> list[Subject]:
@@ -68,11 +70,11 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> l
     tuned = LanguageModel(ADAPTER, student.model, base, lora, tokenizer, **options)
     weights = models.fingerprint(config.model.source, config.model.revision)
     trained = hash_arrays(base if full else lora)
-    subjects = [Subject(tuned, identity(weights, trained, tokenizer))]
+    subjects = [Subject(tuned, identity(weights, trained, tokenizer), step)]
     if baseline:
         params = _base_params(config) if full else base
         untouched = LanguageModel(BASE, student.model, params, None, tokenizer, **options)
-        subjects.append(Subject(untouched, identity(weights, "", tokenizer)))
+        subjects.append(Subject(untouched, identity(weights, "", tokenizer), step))
     return subjects
 
 

@@ -8,23 +8,31 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from balora_jax import data
+from balora_jax import data, models
 from balora_jax.config import RunConfig
+from balora_jax.config.check import check_unused
 from balora_jax.config.predict import PredictOptions
 from balora_jax.data import Examples, Rows
-from balora_jax.data.written_rows import as_csv, as_jsonl
-from balora_jax.errors import BadInput
+from balora_jax.data.written_rows import as_csv, as_jsonl, flat_row
+from balora_jax.errors import BadInput, reason_of
 from balora_jax.evaluation.answers import AnswerEvaluator
 from balora_jax.evaluation.classifier import ClassifierEvaluator
 from balora_jax.reporting.console import plain_console
 from balora_jax.runs import language_models
 from balora_jax.runs.reopening import reopen, say_step
-from balora_jax.training.replacing import write_whole
+from balora_jax.runs.results_files import write_new
 from balora_jax.training.run_folder import RunFolder
 
 PREDICTION = "prediction"
 PROBABILITIES = "probabilities"
 WRITERS = {".jsonl": as_jsonl, ".csv": as_csv}
+# The options that a model's task has no use for.
+DRAWS = ("temperature", "top_p", "stop", "seed")
+UNUSED = {
+    "causal-lm": ("batch_size",),
+    "sequence-classification": (*DRAWS, "max_new_tokens"),
+    "seq2seq-lm": (*DRAWS, "max_new_tokens"),
+}
 # What is added to a row.
 Answer = dict[str, Any]
 
@@ -45,6 +53,10 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
     console = console or plain_console(stderr=True)
     folder = RunFolder(options.run)
     config = folder.read_config()
+    used = f"the run of {config.model.task} {folder.path}"
+    check_unused(options, UNUSED[config.model.task], used)
+    if pathlib.Path(options.data).expanduser().is_file():
+        check_unused(options, ("split",), f"the file {options.data}")
     rows = data.load_rows(
         options.data, subset=config.data.subset, split=options.split, limit=options.limit
     )
@@ -54,12 +66,32 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
             f"{rows.source} has a field {taken[0]}, which is added to each row; accepted: rows "
             "without it"
         )
+    _check_writable(rows, config, options)
     answers = TASKS[config.model.task](folder, config, rows, options, console)
     written = [dict(row) | answer for row, answer in zip(rows, answers, strict=True)]
     path = pathlib.Path(options.out).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, WRITERS[path.suffix](written))
+    write_new("--out", path, WRITERS[path.suffix](written))
     return path
+
+
+def _check_writable(rows: Rows, config: RunConfig, options: PredictOptions) -> None:
+    """Check that the rows can be written, before the model is asked."""
+    names = ()
+    if config.model.task == models.CLASSIFICATION:
+        names = data.text_task(config.data).labels
+    answer = {PREDICTION: "", PROBABILITIES: dict.fromkeys(names, 0.0)}
+    is_csv = options.out.endswith(".csv")
+    for index, row in enumerate(rows):
+        whole = dict(row) | answer
+        try:
+            text = as_jsonl([flat_row(whole) if is_csv else whole])
+            text.encode("utf-8")
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BadInput(
+                f"{rows.where(index)} cannot be written to --out ({reason_of(error)}); accepted: "
+                "fields of whole characters, with names of their own, not nested too deep"
+            ) from error
 
 
 def _write_text(

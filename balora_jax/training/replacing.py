@@ -18,20 +18,54 @@ AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
+def write_whole(path: pathlib.Path, text: str, *, new: bool = False) -> None:
     """Write a file as a whole.
 
     Args:
       path: the file.
       text: its new content.
+      new: whether the file must not exist.
+
+    Raises:
+      FileExistsError: it must not, and does.
     """
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
+    _clear_up(path)
+    partial = path.with_name(f"{_prefix(path)}{os.getpid()}{NEW}")
+    # Neither a file of others nor one behind a link is written to.
+    with open(partial, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         # Otherwise the file may be empty after a loss of power.
         os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        if new:
+            _link_new(partial, path)
+        else:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _link_new(partial: pathlib.Path, path: pathlib.Path) -> None:
+    """Give a file its name, unless there is a file of that name already."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "File exists", str(path)) from None
+        partial.replace(path)
+
+
+def is_leftover(name: str) -> bool:
+    """Return True for the name of what a killed writer has left beside a file or folder.
+
+    Args:
+      name: of a file or folder.
+    """
+    return name.startswith(".") and name.endswith((NEW, OLD))
 
 
 @contextlib.contextmanager
@@ -101,7 +135,7 @@ def _clear_up(path: pathlib.Path) -> None:
     for ending in (OLD, NEW):
         for leftover in path.parent.glob(f"{glob.escape(prefix)}*{ending}"):
             process = leftover.name.removeprefix(prefix).removesuffix(ending)
-            if process != str(os.getpid()) and is_running(process):
+            if not process.isdecimal() or (process != str(os.getpid()) and is_running(process)):
                 continue
             if ending == OLD and not path.exists():
                 leftover.rename(path)

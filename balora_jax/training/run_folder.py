@@ -14,12 +14,12 @@ from balora_jax.config import RunConfig
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.training.checksums import has_own_hash, is_as_written, with_own_hash
-from balora_jax.training.replacing import write_whole
+from balora_jax.training.replacing import is_leftover, write_whole
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 
 CONFIG = "config.yaml"
 # What a run that was stopped while it began may leave; a folder with nothing else counts as empty.
-BEGINNINGS = frozenset({".lock", ".lock.owner", f"{CONFIG}.part"})
+BEGINNINGS = frozenset({".lock", ".lock.owner"})
 # Options that a resumed run may change: they decide where and how often the run writes and
 # measures. All other options change the trained weights.
 CHANGEABLE = frozenset(
@@ -92,7 +92,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"output.dir {self.path} is a file; accepted: a folder, new or empty")
-        if not self.path.exists() or BEGINNINGS.issuperset(os.listdir(self.path)):
+        names = os.listdir(self.path) if self.path.exists() else []
+        if all(name in BEGINNINGS or is_leftover(name) for name in names):
             return False
         if not self.config.is_file():
             raise BadInput(
@@ -264,7 +265,8 @@ class RunFolder:
             return
         try:
             before = json.loads(self.fingerprints.read_text())
-            changed = [name for name in now if before[name] != now[name]]
+            # A resumed run may have inputs that it had not before, such as a text to probe by.
+            changed = [name for name in now if name in before and before[name] != now[name]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(
                 f"{self.fingerprints} cannot be read ({reason_of(error)}); accepted: the file as "

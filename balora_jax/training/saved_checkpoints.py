@@ -57,7 +57,7 @@ class SavedCheckpoints:
         if not self._folder.is_dir():
             return []
         names = [path.name for path in self._folder.iterdir()]
-        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+        return sorted(int(name) for name in names if _is_step(name))
 
     def latest(self) -> int | None:
         """Return the step of the last complete checkpoint; None if there is none."""
@@ -80,8 +80,7 @@ class SavedCheckpoints:
             scored = [step for step in steps if scores[step] is not None]
             step = max(scored, key=scores.get, default=None)
         else:
-            is_step = name.isascii() and name.isdecimal() and len(name) < 20
-            step = int(name) if is_step else None
+            step = int(name) if _is_step(name) else None
         if step not in steps:
             listed = ", ".join(map(str, steps)) or "none"
             raise BadInput(
@@ -234,6 +233,10 @@ class SavedCheckpoints:
         except (OSError, ValueError, RecursionError):
             return False
         return isinstance(position, dict) and position != {} and (folder / "state").is_dir()
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < 20
 
 
 def _read_json(path: pathlib.Path) -> Any:

@@ -144,6 +144,14 @@ def test_a_folder_that_only_a_run_writes(refused, places, option):
     assert re.search("is in checkpoints/ of a run, .*; accepted: another folder", sentence)
 
 
+@pytest.mark.parametrize("option", FOLDERS)
+def test_a_backslash_is_no_part_of_a_folders_name(refused, places, option):
+    """Checkpoints would be stored in a folder within."""
+    (places / "a\\b").mkdir()
+    sentence = _sentence(refused, places, option, "{tmp}/a\\b")
+    assert "has a backslash; accepted: the path of a folder without one" in sentence
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_name_that_is_not_utf8(refused, places, option):
     sentence = _sentence(refused, places, option, "{tmp}/\udcff")

@@ -37,7 +37,11 @@ class Model:
     def __init__(self, most_calls=None):
         self.tokenizer = Tokenizer()
         self.calls = []
+        self.max_length = 4096
         self._most_calls = most_calls
+
+    def encode(self, text):
+        return list(text)
 
     def generate(self, prompts, *, max_new_tokens, temperature, seed):
         if len(self.calls) == self._most_calls:
@@ -192,3 +196,23 @@ def test_the_real_questions(shared):
     assert len(questions) == 80
     assert {question.category for question in questions} == set(mt_bench.TEMPERATURES)
     assert all(len(question.turns) == 2 for question in questions)
+
+
+def test_prompts_that_do_not_fit_are_counted(tmp_path, questions):
+    model = Model()
+    model.max_length = 1024 + 200
+    cut = []
+    path = tmp_path / "answers.jsonl"
+    mt_bench.answer_questions(model, "alpaca", questions, path, model_id="m", on_cut=cut.append)
+    prompts = [prompt for prompts, *_ in model.calls for prompt in prompts]
+    expected = sum(len(prompt) > 200 for prompt in prompts)
+    assert sum(cut) == expected and 0 < expected < len(prompts)
+
+
+@pytest.mark.parametrize("choices", [[], [5], [{"turns": "a"}], [{"turns": [1]}], [{}]])
+def test_answers_without_content_are_refused(tmp_path, questions, choices):
+    path = tmp_path / "answers.jsonl"
+    row = {"question_id": questions[0].number, "model_id": "m", "choices": choices}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(BadInput, match=r"line 1: choices .*; accepted"):
+        mt_bench.answer_questions(Model(), "alpaca", questions, path, model_id="m")

@@ -1,6 +1,7 @@
 """balora evaluate: a run and its base side by side, killed and repeated, with programs to run."""
 
 import json
+import os
 import re
 
 import pytest
@@ -165,6 +166,25 @@ def test_what_was_found_for_each_item(run, files, tmp_path):
     }
 
 
+def test_rows_that_only_the_scoring_reads_are_named(run, tmp_path, capsys):
+    """The first task computes with what is missing, and the second divides by 0."""
+    row = {"question": "1+1", "mc1_targets": {"choices": ["2"], "labels": [1]},
+           "mc2_targets": {"choices": ["2", "3"], "labels": [1]}}  # fmt: skip
+    for task, name, content in (
+        ("truthfulqa_mc2", "validation", row), ("wikitext", "test", {"page": ""})
+    ):  # fmt: skip
+        path = tmp_path / task / f"{name}.jsonl"
+        path.parent.mkdir()
+        path.write_text(json.dumps(content) + "\n")
+        command = ["evaluate", "--run", str(run), "--tasks", task, "--data-dir", str(tmp_path)]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            main([*command, "--out", str(tmp_path / f"out-{task}")])
+        sentence = capsys.readouterr().err.splitlines()[-1]
+        assert exit_info.value.code == 2, sentence
+        assert re.search(f"cannot score the rows of {path}|cannot use row 1 of {path}", sentence)
+
+
 def test_texts_that_are_cut_are_counted(run, files, tmp_path, capsys):
     long = tmp_path / "data" / "piqa" / "validation.jsonl"
     long.parent.mkdir(parents=True)
@@ -289,6 +309,21 @@ BAD = {
         ["--run", "{run}", "--tasks", "piqa", "--out", "{foreign}"],
         "results.json was not written by balora evaluate, and would be replaced; accepted",
     ),
+    "samples of others": (
+        ["--run", "{run}", "--tasks", "piqa", "--data-dir", "{files}", "--out", "{samples}"],
+        "holds samples-x.jsonl, which no evaluation there has written.*; accepted: --out",
+    ),
+    "a pipe for answers": (
+        ["--run", "{run}", "--tasks", "mt_bench", "--data-dir", "{files}", "--out", "{pipe}"],
+        "mt_bench-adapter.jsonl is no regular file; accepted",
+    ),
+    "a seed for nothing": (
+        ["--run", "{run}", "--tasks", "seat", "--seed", "3"], "--seed is 3, and seat has no use",
+    ),
+    "a limit for nothing": (
+        ["--run", "{run}", "--templates", "{files}/templates.txt", "--limit", "3"],
+        "--limit is 3, and templates has no use for it; accepted",
+    ),
     "answers of others": (
         ["--run", "{run}", "--tasks", "piqa", "--data-dir", "{files}", "--out", "{notes}"],
         "answers-adapter.jsonl cannot be read .it holds something else.; accepted",
@@ -309,9 +344,15 @@ def test_an_evaluation_is_refused(run, files, tmp_path, capsys, arguments, match
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "answers-adapter.jsonl").write_text("my notes")
+    pipe = tmp_path / "pipe"
+    pipe.mkdir()
+    os.mkfifo(pipe / "mt_bench-adapter.jsonl")
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / "samples-x.jsonl").write_text("mine")
     places = {
         "{run}": run, "{tmp}": tmp_path, "{files}": files, "{bare}": bare, "{taken}": taken,
-        "{foreign}": foreign, "{notes}": notes,
+        "{pipe}": pipe, "{samples}": samples, "{foreign}": foreign, "{notes}": notes,
     }  # fmt: skip
     for name, place in places.items():
         arguments = [argument.replace(name, str(place)) for argument in arguments]

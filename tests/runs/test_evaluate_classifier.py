@@ -1,6 +1,7 @@
 """balora evaluate of a classifier's run and of an encoder, against predictions by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -204,6 +205,28 @@ def test_an_evaluation_is_refused(run, files, tmp_path, capsys, more, match):
     lines = capsys.readouterr().err.strip().splitlines()
     assert match in lines[-1] and lines[-1].startswith("balora: ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (["a", None], "place is None; accepted: text, a whole number"),
+        (["a", ["b"]], r"place is ['b']; accepted"),
+        (["a", "\ud800"], "half of a character"),
+        (["1", 1], "place is 1, and of another row it is '1'; accepted: one kind of value"),
+    ],
+)
+def test_values_that_are_no_groups(run, files, tmp_path, capsys, values, match):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    rows = [row | {"place": values[n % 2]} for n, row in enumerate(letter_rows(6, 1))]
+    write_rows(tmp_path / "eval.jsonl", rows)
+    config = copied / "config.yaml"
+    text = config.read_text().split("\n", 1)[1]
+    config.write_text(text.replace(str(files / "eval.jsonl"), str(tmp_path / "eval.jsonl")))
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "--run", str(copied), "--groups", "place", "--out", str(tmp_path / "o")])
+    assert stopped.value.code == 2 and match in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

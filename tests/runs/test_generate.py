@@ -144,7 +144,10 @@ def test_an_unfinished_run_uses_its_last_checkpoint(run, capsys):
         (["--run", "{run}", "--prompt", "x", "--adapter", "{run}/adapter"], "with --model SOURCE"),
         (["--model", "{run}", "--prompt", "x", "--adapter", "{tmp}/none"], "does not exist"),
         (["--run", "{run}", "--prompt", "x", "--out", "{tmp}/a.txt"], "ends in .jsonl"),
-        (["--run", "{run}", "--prompt", "x", "--out", "{run}/metrics.jsonl"], "a new file whose"),
+        (
+            ["--run", "{run}", "--prompt", "x", "--out", "{run}/metrics.jsonl"],
+            "accepted: a new file",
+        ),
         (["--run", "{run}", "--prompts", "{run}/metrics.jsonl"], "has no field prompt"),
         (
             ["--run", "{run}", "--prompt", "x", "--checkpoint", "5"],

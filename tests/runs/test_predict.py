@@ -1,6 +1,7 @@
 """balora predict against PEFT and transformers in PyTorch, for every task."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -19,6 +20,7 @@ from balora_jax import data
 from balora_jax.cli import main
 from balora_jax.config.parse import read_config
 from balora_jax.data.written_rows import as_csv, as_jsonl
+from balora_jax.evaluation.classifier import ClassifierEvaluator
 from balora_jax.runs.finetune import finetune
 
 
@@ -138,7 +140,34 @@ def test_rows_keep_their_values():
     assert cells[0]["b"] == "[1, 2]" and cells[1]["a"] == "ü,\n" and cells[1]["b"] == ""
 
 
+def test_a_return_within_a_cell_is_kept():
+    rows = [{"a": "x\ry", "b": 1}, {"a": "z", "b": 2}]
+    assert [row["a"] for row in csv.DictReader(io.StringIO(as_csv(rows), newline=""))] == [
+        "x\ry", "z",
+    ]  # fmt: skip
+
+
+def test_a_file_that_another_wrote_meanwhile_is_kept(classifier, files, tmp_path, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    outputs = ClassifierEvaluator.outputs
+
+    def slow(self, *arguments):
+        out.write_text("theirs")
+        return outputs(self, *arguments)
+
+    monkeypatch.setattr(ClassifierEvaluator, "outputs", slow)
+    with pytest.raises(SystemExit) as stopped:
+        _predict(classifier, files / "asked.jsonl", out)
+    assert stopped.value.code == 2 and out.read_text() == "theirs"
+
+
 BAD = {
+    "an option of others": (["--temperature", "1"], "--temperature is 1.0, and the run of sequ"),
+    "a split of a file": (["--split", "dev"], "--split is 'dev', and the file"),
+    "half a character": (["--data", "{files}/half.jsonl"], "line 1 cannot be written to --out"),
+    "depth": (["--data", "{files}/deep.jsonl"], "line 1 cannot be written to --out"),
+    "one column twice": (["--data", "{files}/twice.jsonl"], "line 1 cannot be written to --out"),
+    "a long name": (["--out", "{tmp}/" + "n" * 200 + ".csv"], "accepted: a name of at most 150"),
     "a suffix": (["--out", "{tmp}/out.txt"], "accepted: a name that ends in .jsonl or .csv"),
     "there already": (["--out", "{files}/asked.jsonl.csv"], None),
     "no data": (["--data", "{tmp}/none.jsonl"], "none.jsonl"),
@@ -153,6 +182,9 @@ BAD = {
 @pytest.mark.parametrize(("more", "match"), BAD.values(), ids=BAD)
 def test_a_prediction_is_refused(classifier, files, tmp_path, capsys, more, match):
     write_rows(files / "other.jsonl", [{"question": "a b"}])
+    write_rows(files / "half.jsonl", [{"text": "a b", "other": "\ud800"}])
+    (files / "deep.jsonl").write_text('{"text": "a b", "other": ' + "[" * 900 + "]" * 900 + "}\n")
+    write_rows(files / "twice.jsonl", [{"text": "a b", "probabilities.yes": "mine"}])
     write_rows(files / "taken.jsonl", [{"text": "a b", "prediction": 1}])
     options = {"--run": classifier, "--data": files / "asked.jsonl", "--out": tmp_path / "out.csv"}
     options |= dict([[word.format(tmp=tmp_path, files=files) for word in more]])

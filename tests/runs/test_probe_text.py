@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from balora_jax.cli import main
 from balora_jax.config.parse import read_config
+from balora_jax.errors import BadInput
 from balora_jax.evaluation.inheritance.drift import _compare_batch
 from balora_jax.runs.finetune import finetune
 
@@ -109,6 +110,16 @@ def test_a_resumed_run_may_add_a_probe_text(run_arguments, text, tmp_path):
     assert set(NAMES) <= set(summary.to_json()["metrics"])
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {record["step"] for record in records if "eval_text_kl" in record} >= {6}
+
+
+def test_another_text_is_not_measured_under_the_same_name(run_arguments, text, tmp_path, capsys):
+    own = tmp_path / "own.txt"
+    own.write_text(text.read_text())
+    more = ["--evaluation.probe_text", str(own), *SETTINGS]
+    finetune(read_config(run_arguments(tmp_path / "run", "--training.steps", "2", *more)))
+    own.write_text("other words\n")
+    with pytest.raises(BadInput, match=r"the text of evaluation.probe_text changed since; accept"):
+        finetune(read_config(run_arguments(tmp_path / "run", *more, "--output.resume", "true")))
 
 
 BAD = {

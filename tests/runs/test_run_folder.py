@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import load_file
 
+from balora_jax.adapters import peft_format
 from balora_jax.cli import main
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -337,6 +338,42 @@ def test_nothing_of_others_is_replaced(run, capsys, command, kind):
     assert str(target) in sentence
     assert ("is no folder" if kind == "file" else "did not write") in sentence
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("export", "README.md/mine.txt"),
+        ("export", "README.md"),
+        ("export", "other.safetensors"),
+        ("merge", "other.safetensors"),
+    ],
+)
+def test_files_of_others_with_names_like_the_runs(run, capsys, command, name):
+    folder, _ = run
+    target = folder / ("merged" if command == "merge" else "adapter")
+    shutil.rmtree(target, ignore_errors=True)
+    (target / name).parent.mkdir(parents=True)
+    (target / name).write_text("mine")
+    sentence = _refusal([command, "--run", str(folder)], capsys)
+    assert f"{target} holds {name.partition('/')[0]}, which the run did not write" in sentence
+    assert (target / name).read_text() == "mine"
+
+
+def test_a_folder_that_was_filled_meanwhile_is_kept(run, tmp_path, capsys, monkeypatch):
+    folder, _ = run
+    out = tmp_path / "out"
+    export_adapter = peft_format.export_adapter
+
+    def slow_export(*arguments, **options):
+        out.mkdir()
+        (out / "theirs").write_text("theirs")
+        export_adapter(*arguments, **options)
+
+    monkeypatch.setattr(peft_format, "export_adapter", slow_export)
+    sentence = _refusal(["export", "--run", str(folder), "--out", str(out)], capsys)
+    assert "exists and is not empty" in sentence
+    assert [path.name for path in out.iterdir()] == ["theirs"]
 
 
 @pytest.mark.parametrize("inside", ["adapter", "merged"])

@@ -1,5 +1,6 @@
 """Folders that are replaced as a whole, and what killed writers leave."""
 
+import errno
 import os
 import pathlib
 import socket
@@ -118,3 +119,41 @@ def test_two_processes_that_replace_a_folder_leave_one_whole(tmp_path):
         assert writer.returncode == 0, errors
     assert (folder / "writer").read_text() == (folder / "again").read_text()
     assert _names(tmp_path) == ["merged"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_nothing_beside_a_file_is_written_to(tmp_path, kind):
+    """Not what another has under a name that a writer may use, and not what is behind a link."""
+    path = tmp_path / "out.json"
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    for name in ("out.json.part", f".out.json-{socket.gethostname()}-mine.part"):
+        if kind == "link":
+            (tmp_path / name).symlink_to(mine)
+        else:
+            (tmp_path / name).write_text("mine")
+    before = _names(tmp_path)
+    write_whole(path, "new")
+    assert _names(tmp_path) == sorted([*before, "out.json"])
+    assert path.read_text() == "new" and mine.read_text() == "mine"
+
+
+def test_what_a_killed_writer_of_a_file_left_is_cleared_up(tmp_path):
+    path = tmp_path / "out.json"
+    (tmp_path / f".out.json-{socket.gethostname()}-{2**22 + 1}.part").write_text("half")
+    write_whole(path, "new")
+    assert _names(tmp_path) == ["out.json"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_takes_no_place(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "out.json"
+    write_whole(path, "first", new=True)
+    with pytest.raises(FileExistsError):
+        write_whole(path, "second", new=True)
+    assert path.read_text() == "first" and _names(tmp_path) == ["out.json"]

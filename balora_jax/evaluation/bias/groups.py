@@ -1,7 +1,7 @@
 """Recall, calibration and groups of a classifier, from labels and probabilities."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -221,7 +221,7 @@ def measure_groups(
             f"the column of groups has the one value {next(iter(sizes), '')!r:.100}; accepted: a "
             "column of at least two groups"
         )
-    indices = np.searchsorted(list(sizes), list(groups))
+    indices = _indices(sizes, groups)
     metrics = _metrics(labels, predictions, np.shape(probabilities)[1])
     frame = _metric_frame(labels, predictions, groups, np.shape(probabilities)[1])
     values = {}
@@ -250,7 +250,7 @@ def compare_groups(after: GroupMetrics, before: GroupMetrics) -> dict[str, Compa
     """
     check_same(after.groups, before.groups)
     check_same(after.labels.tolist(), before.labels.tolist())
-    indices = np.unique(after.groups, return_inverse=True)[1]
+    indices = _indices(after.sizes, after.groups)
     classes = sum(metric.startswith("recall.") for metric in after.gaps)
     old = _metrics(before.labels, before.predictions, classes)
     comparisons = {}
@@ -270,6 +270,12 @@ def compare_groups(after: GroupMetrics, before: GroupMetrics) -> dict[str, Compa
             )
             comparisons[f"{metric}.gap"] = Comparison(difference)
     return comparisons
+
+
+def _indices(sizes: Mapping[str, int], groups: Sequence[str]) -> np.ndarray:
+    """The number of each example's group, int [examples]."""
+    numbers = {group: number for number, group in enumerate(sizes)}
+    return np.array([numbers[group] for group in groups])
 
 
 def _metrics(

@@ -1,10 +1,12 @@
 """Small files of the user's own: texts in UTF-8 and mappings in yaml, of bounded size."""
 
+import json
 import pathlib
+from typing import Any
 
 from balora_jax.config.paths import FILE, check_path
 from balora_jax.config.yaml_files import UnreadableValue, read_value
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
 
 LARGEST = 2**20
 
@@ -60,6 +62,8 @@ def parse_mapping(path: pathlib.Path, text: str, *, accepted: str) -> dict:
       BadInput: the text is no yaml, has aliases or a key twice, is nested too deep, or is no
         mapping.
     """
+    if path.suffix == ".json":
+        return _parse_json(path, text, accepted)
     try:
         content = read_value(text)
     except UnreadableValue as error:
@@ -68,3 +72,21 @@ def parse_mapping(path: pathlib.Path, text: str, *, accepted: str) -> dict:
     if not isinstance(content, dict):
         raise BadInput(f"{path} holds no mapping; accepted: {accepted}")
     return content
+
+
+def _parse_json(path: pathlib.Path, text: str, accepted: str) -> dict:
+    """A mapping in JSON, which is not all yaml: an emoji may be two escapes."""
+    try:
+        content = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is no JSON ({reason_of(error)}); accepted: {accepted}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds no mapping; accepted: {accepted}")
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found

@@ -305,6 +305,10 @@ def _read_test(where: str, name: str, test: Any) -> SentenceSets:
             raise BadInput(f"{where} has not two sets in `{part}`; accepted: {ACCEPTED}")
     targets = _read_sets(where, test["targets"], least=2)
     attributes = _read_sets(where, test["attributes"], least=1)
+    for part, sets in (("targets", targets), ("attributes", attributes)):
+        first, second = map(set, sets.values())
+        if first == second:
+            raise BadInput(f"{where} has the same sentences in both `{part}`; accepted: {ACCEPTED}")
     return SentenceSets(name, targets, attributes)
 
 
@@ -315,6 +319,10 @@ def _read_sets(where: str, sets: Mapping[str, Any], *, least: int) -> dict[str, 
             raise BadInput(
                 f"{where}, set {shown(name)} is {shown(texts)}; accepted: a list of {least} to "
                 f"{MOST_SENTENCES:,} sentences in quotes"
+            )
+        if len(set(texts)) < len(texts):
+            raise BadInput(
+                f"{where}, set {shown(name)} has a sentence twice; accepted: each sentence once"
             )
     return {name: tuple(texts) for name, texts in sets.items()}
 

@@ -36,7 +36,6 @@ from balora_jax.evaluation.bias.winobias import (
 )
 from balora_jax.evaluation.results import Measured, Metric, TaskResult, finite
 from balora_jax.evaluation.statistics import Interval
-from balora_jax.training.replacing import write_whole
 
 
 class BiasTask(NamedTuple):
@@ -176,19 +175,15 @@ def read_sentence_tests(path: str | None) -> tuple[tuple[SentenceSets, ...], str
     return read_sentence_sets(path), path
 
 
-def write_items(path: pathlib.Path, spec: BiasTask, found: Any) -> None:
+def item_lines(spec: BiasTask, found: Any) -> str:
     """Write what a measure found for each item, a line of JSON each.
 
     Args:
-      path: the file; its folder is created.
       spec: the measure.
       found: its result.
     """
-    lines = [
-        json.dumps(finite(dict(item)), ensure_ascii=False) + "\n" for item in spec.items(found)
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(lines))
+    rows = [json.dumps(finite(dict(item)), ensure_ascii=False) for item in spec.items(found)]
+    return "".join(f"{row}\n" for row in rows)
 
 
 def bias_result(

@@ -36,7 +36,13 @@ def local_options(
     place = _find(folder, config)
     if place is None:
         return None
-    files = {_stem(path): path for path in sorted(place.iterdir()) if _reader(path)}
+    files: dict[str, pathlib.Path] = {}
+    for path in sorted(place.iterdir()):
+        if _reader(path) and files.setdefault(_stem(path), path) != path:
+            raise BadInput(
+                f"{place} has {files[_stem(path)].name} and {path.name}; accepted: one file for "
+                "each split"
+            )
     scored = config.get("test_split") or config.get("validation_split")
     if scored is None:
         raise BadInput(

@@ -6,8 +6,10 @@ import difflib
 import functools
 import glob
 import logging
+import os
 import pathlib
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,9 @@ from balora_jax.evaluation.tasks.code import EXECUTES_CODE
 OURS = pathlib.Path(__file__).parents[1] / "tasks"
 # Tasks that are not lm-eval's, for the names in messages.
 OTHERS = ("mt_bench", "stereoset", "winobias")
+# Parts of the paths of lm-eval's code and of ours.
+HARNESS = f"{os.sep}lm_eval{os.sep}"
+PACKAGE = f"{os.sep}balora_jax{os.sep}"
 OF_CLASSIFIERS = ("classes", "groups")
 # Seeds of lm-eval's command line, for the same few-shot examples and standard errors.
 SEEDS = {"random_seed": 0, "numpy_random_seed": 1234, "torch_random_seed": None}
@@ -106,6 +111,7 @@ def load_tasks(
     for name, task in loaded["tasks"].items():
         sources.setdefault(name, str(task.config.dataset_path))
         _check_rows(name, task, sources[name], every=name in local)
+        _check_examples(name, task, fewshot)
     return Tasks(tuple(names), manager, loaded, sources, local)
 
 
@@ -123,18 +129,38 @@ def run_tasks(
 
     Returns:
       lm-eval's results, with `samples`.
+
+    Raises:
+      BadInput: a task's own functions fail on rows of local files.
     """
-    return lm_eval.simple_evaluate(
-        model=model,
-        tasks=list(tasks.loaded["groups"].values()) + _alone(tasks),
-        task_manager=tasks.manager,
-        limit=limit,
-        num_fewshot=fewshot,
-        apply_chat_template=chat,
-        log_samples=True,
-        fewshot_random_seed=FEWSHOT_SEED,
-        **SEEDS,
-    )
+    try:
+        return lm_eval.simple_evaluate(
+            model=model,
+            tasks=list(tasks.loaded["groups"].values()) + _alone(tasks),
+            task_manager=tasks.manager,
+            limit=limit,
+            num_fewshot=fewshot,
+            apply_chat_template=chat,
+            log_samples=True,
+            fewshot_random_seed=FEWSHOT_SEED,
+            **SEEDS,
+        )
+    except Exception as error:
+        if not tasks.local or _is_ours(error):
+            raise
+        files = " and ".join(dict.fromkeys(tasks.local.values()))
+        raise BadInput(
+            f"a task cannot score the rows of {files} ({reason_of(error)}); accepted: the fields "
+            "and values of the set on the hub (the answers so far are kept)"
+        ) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """True for an error that a function of this package raised, or one that it called outside."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last_of_harness = max((i for i, name in enumerate(frames) if HARNESS in name), default=-1)
+    last_of_ours = max((i for i, name in enumerate(frames) if PACKAGE in name), default=-1)
+    return last_of_ours > last_of_harness
 
 
 def _alone(tasks: Tasks) -> list[Any]:
@@ -263,7 +289,7 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
     except ImportError as error:
         raise BadInput(
             f"task {name} needs a package that is not installed ({reason_of(error)}); "
-            f"accepted: pip install {error.name or 'that package'}"
+            f"accepted: pip install {(error.name or 'that package').partition('.')[0]}"
         ) from error
     # Tasks and `datasets` raise errors of any type for data that is missing or damaged.
     except Exception as error:
@@ -289,6 +315,20 @@ def _check_runs_here(name: str, config: Mapping[str, Any]) -> None:
         )
     if config.get("output_type") == "multiple_choice_mm" or config.get("doc_to_image"):
         raise BadInput(f"task {name} has images or sounds; accepted: a task of text")
+
+
+def _check_examples(name: str, task: Any, fewshot: int | None) -> None:
+    """Check that there are as many examples for prompts as are asked for."""
+    count = task.config.num_fewshot or 0 if fewshot is None else fewshot
+    # Some tasks have examples of their own, or none whatever is asked for.
+    if not count or (task.config.fewshot_split is None and not task.has_training_docs()):
+        return
+    present = len(list(task.fewshot_docs()))
+    if present < count:
+        raise BadInput(
+            f"task {name} takes {count} examples for each prompt, and its data has {present}; "
+            f"accepted: --fewshot of at most {present}"
+        )
 
 
 def _check_rows(name: str, task: Any, source: str, *, every: bool) -> None:

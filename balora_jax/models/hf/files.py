@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ TOKENIZER_FILES = (
     "tekken.json",
     "chat_template.jinja",
     "chat_template.json",
+)
+# The files of weights that Hugging Face's libraries and PEFT write.
+WEIGHTS = re.compile(
+    r"(adapter_model|model(-\d{5}-of-\d{5})?)\.safetensors|model\.safetensors\.index\.json"
 )
 CHAT_TEMPLATES = "additional_chat_templates"
 # Beside weights and config.json, the files that a saved model takes over from its source.
@@ -109,8 +114,7 @@ def is_model_file(path: Path) -> bool:
     if path.name == CHAT_TEMPLATES:
         return path.is_dir() and all(entry.suffix == ".jinja" for entry in path.iterdir())
     names = ("config.json", *COPIED_FILES)
-    endings = (".safetensors", ".safetensors.index.json")
-    return path.is_file() and (path.name in names or path.name.endswith(endings))
+    return path.is_file() and (path.name in names or bool(WEIGHTS.fullmatch(path.name)))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -74,13 +74,13 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
     findings: list[Any] = []
     for (name, config), run in zip(configs.items(), options.run, strict=True):
         with console.status(Text(f"{name}: reading")):
-            step = RunFolder(run).step_of(options.checkpoint)
+            RunFolder(run).step_of(options.checkpoint)
             if classify:
-                found = _find_classifier(name, config, step, run, templates, options)
+                found = _find_classifier(name, config, run, templates, options)
             else:
                 # Of all runs the base is one, and reads the same texts.
                 before = findings[0].before if findings else None
-                found = _find(name, config, step, run, passages, templates, options, before)
+                found = _find(name, config, run, passages, templates, options, before)
             findings.append(found)
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(configs.values()))
@@ -126,7 +126,6 @@ def _inputs(options: AuditOptions, config: RunConfig, classify: bool) -> str:
 def _find(
     name: str,
     config: RunConfig,
-    step: int,
     run: str,
     passages: Sequence[str],
     templates: Sequence[Any],
@@ -136,25 +135,24 @@ def _find(
     """The findings on the run of a language model."""
     subjects = language_models.of_run(
         run,
-        str(step),
+        options.checkpoint,
         baseline=True,
         batch_tokens=options.batch_tokens,
     )
     models = [subject.language_model for subject in subjects]
-    return find(name, config, step, *models, passages, templates, options.limit, before)
+    return find(name, config, subjects[0].step, *models, passages, templates, options.limit, before)
 
 
 def _find_classifier(
     name: str,
     config: RunConfig,
-    step: int,
     run: str,
     templates: Sequence[Any],
     options: AuditOptions,
 ) -> ClassifierFindings:
     """The findings on the run of a classifier."""
-    subjects = classifiers.of_run(run, str(step), baseline=True)
-    return find_classifier(name, config, step, *subjects, templates, options.limit)
+    subjects = classifiers.of_run(run, options.checkpoint, baseline=True)
+    return find_classifier(name, config, subjects[0].step, *subjects, templates, options.limit)
 
 
 def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:

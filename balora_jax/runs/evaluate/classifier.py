@@ -1,9 +1,7 @@
 """An evaluation of a classifier: its classes, groups, templates and SEAT, beside step 0."""
 
-import dataclasses
 import difflib
 import functools
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,15 +9,16 @@ import numpy as np
 
 from balora_jax import data
 from balora_jax.config import RunConfig
+from balora_jax.config.check import check_unused
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.data import Examples, Rows
 from balora_jax.errors import BadInput, listed, shown
 from balora_jax.evaluation.bias.classifier_tasks import CLASSIFIER_TASKS, ClassTemplates, LabeledSet
-from balora_jax.evaluation.bias.tasks import bias_result, read_sentence_tests, write_items
+from balora_jax.evaluation.bias.tasks import bias_result, item_lines, read_sentence_tests
 from balora_jax.evaluation.bias.templates import read_templates
-from balora_jax.evaluation.results import TaskResult
 from balora_jax.runs import classifiers
 from balora_jax.runs.classifiers import Subject
+from balora_jax.runs.evaluate.report import Evaluation
 from balora_jax.training.run_folder import RunFolder
 
 CLASSES = "classes"
@@ -33,17 +32,14 @@ OF_LANGUAGE_MODELS = (
 )  # fmt: skip
 
 
-def evaluate_classifier(
-    options: EvaluateOptions, folder: pathlib.Path
-) -> tuple[dict[str, str], list[TaskResult]]:
+def evaluate_classifier(options: EvaluateOptions) -> Evaluation:
     """Measure a run's classifier, and the one that it began as if asked.
 
     Args:
       options: with `run` of a classifier.
-      folder: where what is found for each text is written.
 
     Returns:
-      The fingerprint of each classifier by its name, and the results.
+      The results, and what was found for each text.
 
     Raises:
       BadInput: a task is none of classifiers, or its data is not there.
@@ -70,54 +66,42 @@ def evaluate_classifier(
                 task = f"{name}/{set_name}" if len(sets) > 1 else name
                 items[task] = (labeled, str(rows.source))
     results = []
+    files = {}
     for task, (asked, source) in items.items():
         measures = CLASSIFIER_TASKS[task.partition("/")[0]]
         found = {}
         for subject in subjects:
             name = subject.classifier.name
             found[name] = measures.measure(subject.classifier, asked)
-            place = folder / f"samples-{name}-{task.replace('/', '-')}.jsonl"
-            write_items(place, measures, found[name])
+            file = f"samples-{name}-{task.replace('/', '-')}.jsonl"
+            files[file] = item_lines(measures, found[name])
         results.append(bias_result(task, measures, found, len(asked), source))
-    return _fingerprints(subjects), results
+    return Evaluation(_fingerprints(subjects), results, files)
 
 
-def evaluate_encoder(
-    options: EvaluateOptions, folder: pathlib.Path
-) -> tuple[dict[str, str], list[TaskResult]]:
+def evaluate_encoder(options: EvaluateOptions) -> Evaluation:
     """Measure the hidden states of an encoder without a run.
 
     Args:
       options: with `model`, and seat as the only task.
-      folder: where what is found for each sentence is written.
 
     Returns:
-      The fingerprint of the encoder by its name, and the results.
+      The results, and what was found for each sentence.
 
     Raises:
       BadInput: the model cannot be used, or the file of tests.
     """
     others = (*OF_LANGUAGE_MODELS, "templates", "groups")
-    _refuse(options, others, f"--tasks seat of the encoder {options.model}")
+    check_unused(options, others, f"--tasks seat of the encoder {options.model}")
     tests, source = read_sentence_tests(options.seat)
     subjects = classifiers.of_model(options.model)
     [subject] = subjects
     measures = CLASSIFIER_TASKS[SEAT]
     name = subject.classifier.name
     found = {name: measures.measure(subject.classifier, tests)}
-    write_items(folder / f"samples-{name}-{SEAT}.jsonl", measures, found[name])
-    return _fingerprints(subjects), [bias_result(SEAT, measures, found, len(tests), source)]
-
-
-def _refuse(options: EvaluateOptions, names: Sequence[str], asked: str) -> None:
-    """Check that options are not given which what is asked has no use for."""
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name in names and value != field.default:
-            raise BadInput(
-                f"--{field.name} is {shown(value)}, and {asked} has no use for it; "
-                "accepted: without that option"
-            )
+    result = bias_result(SEAT, measures, found, len(tests), source)
+    files = {f"samples-{name}-{SEAT}.jsonl": item_lines(measures, found[name])}
+    return Evaluation(_fingerprints(subjects), [result], files)
 
 
 def _fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
@@ -126,7 +110,7 @@ def _fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def _names(options: EvaluateOptions, folder: RunFolder) -> list[str]:
     """The tasks that are asked for, those of options with a file among them."""
-    _refuse(options, OF_LANGUAGE_MODELS, f"the classifier's run {folder.path}")
+    check_unused(options, OF_LANGUAGE_MODELS, f"the classifier's run {folder.path}")
     for name in options.names:
         if name not in CLASSIFIER_TASKS:
             near = difflib.get_close_matches(name, CLASSIFIER_TASKS, n=1)
@@ -154,8 +138,7 @@ def _read_sets(config: RunConfig, groups: str | None) -> Mapping[str, tuple[Rows
         )
     if groups is not None:
         for held_out in rows.values():
-            held_out.require((groups,))
-            found = len({str(row[groups]) for row in held_out})
+            found = len(set(_groups(held_out, groups)))
             if found > MOST_GROUPS:
                 raise BadInput(
                     f"{held_out.source} has {found} values of {groups}; accepted: a field of at "
@@ -176,6 +159,27 @@ def _classes(config: RunConfig) -> tuple[str, ...]:
             "the run predicts scores (data.scores), which have no classes; accepted: --tasks seat"
         )
     return task.labels
+
+
+def _groups(rows: Rows, field: str) -> list[str]:
+    """The group of each row, whose values are texts or whole numbers."""
+    rows.require((field,))
+    kinds: dict[str, type] = {}
+    for index, row in enumerate(rows):
+        value = row.get(field)
+        if not isinstance(value, str | int):
+            raise BadInput(
+                f"{rows.where(index)}: {field} is {shown(value)}; accepted: text, a whole number, "
+                "or true and false"
+            )
+        if isinstance(value, str):
+            rows.require_unicode(index, field, value)
+        if kinds.setdefault(str(value), type(value)) is not type(value):
+            raise BadInput(
+                f"{rows.where(index)}: {field} is {shown(value)}, and of another row it is "
+                f"{shown(kinds[str(value)](value))}; accepted: one kind of value"
+            )
+    return [str(row[field]) for row in rows]
 
 
 def check_single(config: RunConfig, folder: RunFolder) -> None:
@@ -206,5 +210,5 @@ def _labeled(
     def read(classifier: Any) -> np.ndarray:
         return classifier.read(texts, meshes[classifier.name])[1]
 
-    named = () if groups is None else tuple(str(row[groups]) for row in rows)
+    named = () if groups is None else tuple(_groups(rows, groups))
     return LabeledSet(read, texts.labels, _classes(config), named)

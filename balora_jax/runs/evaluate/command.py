@@ -10,11 +10,13 @@ from typing import Any
 from rich.console import Console
 
 from balora_jax import models
+from balora_jax.config.check import check_unused
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.paths import check_output
 from balora_jax.data.chat import check_chat_template
 from balora_jax.errors import BadInput, shown
-from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, read_items, write_items
+from balora_jax.evaluation.bias.tasks import BIAS_TASKS, bias_result, item_lines, read_items
+from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.evaluation.mt_bench import answer_questions, read_questions
 from balora_jax.evaluation.remembering import RememberingModel
 from balora_jax.evaluation.results import TaskResult
@@ -23,10 +25,8 @@ from balora_jax.reporting.console import plain_console
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate.classifier import evaluate_classifier, evaluate_encoder
 from balora_jax.runs.evaluate.progress import Bar, answers_of
-from balora_jax.runs.evaluate.report import RESULTS, WRITER, report
+from balora_jax.runs.evaluate.report import Evaluation, check_folder, report
 from balora_jax.runs.language_models import Subject, of_model, of_run
-from balora_jax.runs.results_files import check_replaceable
-from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
 TEMPLATES = "templates"
@@ -64,11 +64,11 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     """
     console = console or plain_console()
     folder = _folder(options)
-    check_replaceable(folder / RESULTS, WRITER)
+    check_folder(folder)
     if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
-        return report(*evaluate_classifier(options, folder), folder, console)
+        return report(evaluate_classifier(options), folder, console)
     if options.model is not None and options.names == ("seat",) and _is_encoder(options.model):
-        return report(*evaluate_encoder(options, folder), folder, console)
+        return report(evaluate_encoder(options), folder, console)
     if options.groups is not None:
         raise BadInput(
             f"--groups is {shown(options.groups)}; accepted: for the run of a classifier"
@@ -86,6 +86,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     if work.harness is not None:
         work.harness.check_room(language_model.max_length)
     results = []
+    files: dict[str, str] = {}
     bias: dict[str, dict[str, Any]] = {task: {} for task in work.bias}
     asked = {}
     for subject in subjects:
@@ -96,7 +97,7 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
                 bar.describe(f"{name}: {task}")
                 found = BIAS_TASKS[task].measure(remembering, items)
                 bias[task][name] = found
-                write_items(folder / f"samples-{name}-{task}.jsonl", BIAS_TASKS[task], found)
+                files[f"samples-{name}-{task}.jsonl"] = item_lines(BIAS_TASKS[task], found)
             if work.questions is not None:
                 bar.describe(f"{name}: {MT_BENCH}")
                 path = _answer_questions(subject, work.questions, folder, options, bar)
@@ -107,9 +108,10 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     for task, (items, source) in work.bias.items():
         results.append(bias_result(task, BIAS_TASKS[task], bias[task], len(items), source))
     if asked:
-        results += _harness_results(asked, work.harness, folder)
+        results += _harness_results(asked, work.harness)
+        files |= _harness_files(asked, work.harness)
     fingerprints = {subject.language_model.name: subject.fingerprint for subject in subjects}
-    return report(fingerprints, results, folder, console)
+    return report(Evaluation(fingerprints, results, files), folder, console)
 
 
 def _prepare(options: EvaluateOptions) -> Work:
@@ -135,6 +137,12 @@ def _prepare(options: EvaluateOptions) -> Work:
 
 def _check_used(options: EvaluateOptions, work: Work) -> None:
     """Check that options of benchmarks are not given to measures of bias alone."""
+    # What asks benchmarks, reads files, and takes the first items.
+    asks = work.harness is not None or work.questions is not None
+    reads = asks or bool({"stereoset", "winobias"} & set(work.bias))
+    unused = [] if asks else ["seed", "allow_code_execution"]
+    unused += [] if reads else ["data_dir", "limit"]
+    check_unused(options, unused, ", ".join(work.bias))
     if work.harness is None and options.fewshot is not None:
         raise BadInput(
             f"--fewshot is {options.fewshot}, and no task puts examples into prompts; "
@@ -221,6 +229,7 @@ def _answer_questions(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{MT_BENCH}-{model.name}.jsonl"
     bar.extend(len(questions))
+    cut = []
     answer_questions(
         model,
         template,
@@ -230,7 +239,9 @@ def _answer_questions(
         max_new_tokens=min(1024, model.max_length // 2),
         seed=options.seed,
         on_done=bar.advance,
+        on_cut=cut.append,
     )
+    _note_cut(model, sum(cut))
     return path
 
 
@@ -250,30 +261,40 @@ def _ask(
         bar.describe(f"{subject.language_model.name}: programs")
         bar.extend(len(found["samples"][task]))
         add_pass_rate(found, task, lambda number, outcome: bar.advance(1))
-    if model.cut:
-        print(
-            f"note: {model.cut:,} of the texts for {subject.language_model.name} are longer than "
-            f"the {subject.language_model.max_length:,} tokens that it reads: their beginnings "
-            "were cut; fewer examples (--fewshot) are shorter",
-            file=sys.stderr,
-        )
+    _note_cut(subject.language_model, model.cut)
     return found
 
 
-def _harness_results(
-    asked: Mapping[str, Mapping[str, Any]], tasks: Any, folder: pathlib.Path
-) -> list[TaskResult]:
-    """Write lm-eval's samples, and return its metrics side by side."""
-    from balora_jax.evaluation.harness.results import collect, sample_lines
-    from balora_jax.evaluation.tasks.evalplus import write_evalplus
+def _note_cut(model: LanguageModel, count: int) -> None:
+    if count:
+        print(
+            f"note: {count:,} of the texts for {model.name} are longer than the "
+            f"{model.max_length:,} tokens that it reads: their beginnings were cut; fewer examples "
+            "(--fewshot) are shorter",
+            file=sys.stderr,
+        )
+
+
+def _harness_results(asked: Mapping[str, Mapping[str, Any]], tasks: Any) -> list[TaskResult]:
+    """lm-eval's metrics of several models side by side."""
+    from balora_jax.evaluation.harness.results import collect
+
+    return collect(asked, tasks.sources)
+
+
+def _harness_files(asked: Mapping[str, Mapping[str, Any]], tasks: Any) -> dict[str, str]:
+    """lm-eval's samples, and the programs among them for EvalPlus."""
+    from balora_jax.evaluation.harness.results import sample_lines
+    from balora_jax.evaluation.tasks.evalplus import evalplus_lines
 
     programs = tasks.of_programs()
+    files = {}
     for model, found in asked.items():
         for task, samples in found["samples"].items():
-            write_whole(folder / f"samples-{model}-{task}.jsonl", "".join(sample_lines(samples)))
+            files[f"samples-{model}-{task}.jsonl"] = "".join(sample_lines(samples))
             if task in programs:
-                write_evalplus(folder / f"evalplus-{model}-{task}.jsonl", samples)
-    return collect(asked, tasks.sources)
+                files[f"evalplus-{model}-{task}.jsonl"] = evalplus_lines(samples)
+    return files
 
 
 def _is_encoder(source: str) -> bool:

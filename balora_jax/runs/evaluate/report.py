@@ -4,33 +4,64 @@ import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from balora_jax.errors import BadInput, listed
 from balora_jax.evaluation.results import Measured, Metric, TaskResult
 from balora_jax.evaluation.statistics import Interval
 from balora_jax.reporting.console import plain_console
-from balora_jax.runs.results_files import WRITTEN_BY
+from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
 from balora_jax.training.replacing import write_whole
 
 RESULTS = "results.json"
 WRITER = "balora evaluate"
+# The files that the evaluators write besides.
+SAMPLES = ("samples-*.jsonl", "evalplus-*.jsonl")
 WIDEST = 400
 
 
-def report(
-    fingerprints: Mapping[str, str],
-    results: Sequence[TaskResult],
-    folder: pathlib.Path,
-    console: Console,
-) -> pathlib.Path:
-    """Write results.json and print the table.
+class Evaluation(NamedTuple):
+    """An evaluation, before anything of it is written.
 
-    Args:
+    Attributes:
       fingerprints: of each model, by its name.
       results: of all tasks.
+      files: the content of each file of samples, by its name.
+    """
+
+    fingerprints: dict[str, str]
+    results: list[TaskResult]
+    files: dict[str, str]
+
+
+def check_folder(folder: pathlib.Path) -> None:
+    """Check that no file in a folder of results is another's that would be replaced.
+
+    Args:
+      folder: which need not exist.
+
+    Raises:
+      BadInput: results.json is not ours, or a file of samples is not named there.
+    """
+    check_replaceable(folder / RESULTS, WRITER)
+    present = sorted(path.name for ending in SAMPLES for path in folder.glob(ending))
+    written = _read(folder / RESULTS).get("files")
+    foreign = set(present) - set(written if isinstance(written, list) else [])
+    if foreign:
+        raise BadInput(
+            f"{folder} holds {listed(sorted(foreign))}, which no evaluation there has written, and "
+            "which may be replaced; accepted: --out with another folder, or move that away"
+        )
+
+
+def report(evaluation: Evaluation, folder: pathlib.Path, console: Console) -> pathlib.Path:
+    """Write samples and results.json, and print the table.
+
+    Args:
+      evaluation: from one of the evaluators.
       folder: where to write.
       console: where to print.
 
@@ -39,35 +70,55 @@ def report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS
-    tasks = [result.to_json() for result in results]
+    earlier = _earlier(path, evaluation.fingerprints, console)
+    tasks = [result.to_json() for result in evaluation.results]
     names = {task["task"] for task in tasks}
-    tasks += [task for task in _earlier(path, fingerprints, console) if task["task"] not in names]
-    content = {WRITTEN_BY: WRITER, "models": fingerprints, "tasks": tasks}
+    tasks += [task for task in earlier.get("tasks", []) if task["task"] not in names]
+    content = {
+        WRITTEN_BY: WRITER,
+        "models": evaluation.fingerprints,
+        "files": sorted({*earlier.get("files", []), *evaluation.files}),
+        "tasks": tasks,
+    }
     write_whole(path, json.dumps(content, indent=2) + "\n")
+    for name, text in evaluation.files.items():
+        write_whole(folder / name, text)
     # A file is as wide as the table.
     wide = console if console.is_terminal else plain_console(file=console.file, width=WIDEST)
-    wide.print(_table(results), soft_wrap=True)
+    wide.print(_table(evaluation.results), soft_wrap=True)
     return path
 
 
-def _earlier(path: pathlib.Path, models: Mapping[str, str], console: Console) -> list[Any]:
-    """The results of other tasks in the file; a file on other models is set aside."""
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """The content of results.json; {} where there is none that can be read."""
     if not path.is_file():
-        return []
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["models"] == models:
-            return [task for task in content["tasks"] if isinstance(task["task"], str)]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    numbers = itertools.count(1)
-    places = (path.with_name(f"results-{number}.json") for number in numbers)
-    aside = next(place for place in places if not place.exists())
-    path.rename(aside)
-    console.print(
-        f"the results of other models are now in {aside}", highlight=False, soft_wrap=True
-    )
-    return []
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _earlier(path: pathlib.Path, models: Mapping[str, str], console: Console) -> dict[str, Any]:
+    """The earlier results on the same models; a file that is no such is set aside."""
+    content = _read(path)
+    tasks = content.get("tasks")
+    is_whole = isinstance(tasks, list) and isinstance(content.get("files"), list)
+    if is_whole and content.get("models") == models and all(map(_has_name, tasks)):
+        return content
+    if path.is_file():
+        places = (path.with_name(f"results-{number}.json") for number in itertools.count(1))
+        aside = next(place for place in places if not place.exists())
+        path.rename(aside)
+        console.print(
+            f"the results of other models are now in {aside}", highlight=False, soft_wrap=True
+        )
+    return {}
+
+
+def _has_name(task: Any) -> bool:
+    return isinstance(task, dict) and isinstance(task.get("task"), str)
 
 
 def _table(results: Sequence[TaskResult]) -> Table:

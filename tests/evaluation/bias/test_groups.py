@@ -137,6 +137,13 @@ def test_p_values_of_chance_are_uniform(monkeypatch):
     assert min(gap.p_value for gap in gaps) >= 0.01
 
 
+def test_groups_whose_names_begin_alike_are_apart():
+    labels = np.array([0, 0, 0, 0])
+    probabilities = np.eye(2)[[0, 0, 0, 1]]
+    metrics = measure_groups("m", labels, probabilities, ["a", "a", "a\0", "a\0"])
+    assert metrics.gaps["accuracy"].gap.value == 0.5
+
+
 def test_groups_without_examples_of_a_class():
     labels = np.array([0, 0, 1, 1])
     probabilities = np.eye(2)[[0, 1, 1, 1]]

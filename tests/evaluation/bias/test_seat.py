@@ -144,6 +144,18 @@ def _with(part, sets):
     return {"tests": {"t": WHOLE["tests"]["t"] | {part: sets}}}
 
 
+def test_an_emoji_in_json(tmp_path):
+    """json.dumps writes it as two escapes, which are no yaml."""
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(_with("attributes", {"x": ["\U0001f600"], "y": ["b"]})))
+    [sets] = read_sentence_sets(str(path))
+    assert sets.attributes["x"] == ("\U0001f600",)
+    for text in ('{"tests": {}, "tests": {}}', "{", "[]"):
+        path.write_text(text)
+        with pytest.raises(BadInput, match=r"s.json (is no JSON|holds no mapping)"):
+            read_sentence_sets(str(path))
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -151,7 +163,10 @@ def _with(part, sets):
         ("[]", "holds no mapping; accepted"),
         ("{", "accepted: a yaml file of `tests`"),
         ({"tests": []}, "has tests; accepted"),
-        ({"tests": {}}, "has tests; accepted"),
+        ({"tests": {}}, "has no test; accepted"),
+        (_with("targets", {"x": ["a", "b", "a"], "y": ["c", "d"]}), "set 'x' has a sentence twice"),
+        (_with("targets", {"x": ["a", "b"], "y": ["b", "a"]}), "same sentences in both `targets`"),
+        (_with("attributes", {"x": ["a"], "y": ["a"]}), "the same sentences in both `attributes`"),
         (WHOLE | {"other": 1}, "has tests, other; accepted"),
         ({"tests": {"t": 1}}, "test 't' has not `targets` and `attributes` alone; accepted"),
         (_with("more", 1), "test 't' has not `targets` and `attributes` alone; accepted"),

@@ -219,6 +219,23 @@ def test_local_files_of_every_kind(tmp_path, ending):
     assert len(tasks.loaded["tasks"]["gsm8k"].eval_docs) == 12
 
 
+def test_more_examples_than_rows_are_refused(tmp_path):
+    write_rows(tmp_path / "gsm8k" / "test.jsonl", SUMS)
+    write_rows(tmp_path / "gsm8k" / "train.jsonl", SUMS[:3])
+    with pytest.raises(BadInput, match="takes 5 examples for each prompt, and its data has 3; acc"):
+        load_tasks(["gsm8k"], tmp_path)
+    load_tasks(["gsm8k"], tmp_path, fewshot=3)
+
+
+def test_two_files_for_one_split_are_refused(tmp_path):
+    write_rows(tmp_path / "gsm8k" / "test.jsonl", SUMS)
+    write_rows(tmp_path / "gsm8k" / "test.json", SUMS)
+    with pytest.raises(
+        BadInput, match=r"has test.json and test.jsonl; accepted: one file for each"
+    ):
+        load_tasks(["gsm8k"], tmp_path, fewshot=0)
+
+
 def test_a_file_is_not_read_for_two_sets(tmp_path):
     """The folder crows_pairs is found for every language."""
     write_rows(tmp_path / "crows_pairs" / "test.jsonl", [{"sent_more": "a", "sent_less": "b"}])

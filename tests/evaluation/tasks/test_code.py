@@ -12,7 +12,7 @@ import pytest
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.sandbox.outcomes import Limits, Outcome
 from balora_jax.evaluation.tasks import code, humaneval, mbpp
-from balora_jax.evaluation.tasks.evalplus import write_evalplus
+from balora_jax.evaluation.tasks.evalplus import evalplus_lines
 
 PROMPT = (
     "from typing import List\n\n\n"
@@ -135,12 +135,9 @@ def test_entry_points_of_mbpp():
     assert mbpp.entry_point(["assert 1"]) is None
 
 
-def test_evalplus(tmp_path):
-    path = tmp_path / "samples.jsonl"
-    write_evalplus(
-        path, [_sample(HUMANEVAL, RIGHT["the body"]), _sample(MBPP, MBPP["code"], "x=1")]
-    )
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def test_evalplus():
+    samples = [_sample(HUMANEVAL, RIGHT["the body"]), _sample(MBPP, MBPP["code"], "x=1")]
+    lines = [json.loads(line) for line in evalplus_lines(samples).splitlines()]
     assert [line["task_id"] for line in lines] == ["HumanEval/7", "Mbpp/12", "Mbpp/12"]
     assert all(list(line) == ["task_id", "solution"] for line in lines)
     namespace = {}
