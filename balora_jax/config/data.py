@@ -39,9 +39,9 @@ class DataConfig:
     """Split of a hub data set to evaluate on."""
     fields: dict[str, str] = field(default_factory=dict)
     """Names of the data set's fields where they differ from instruction, input (optional) and
-    response; for classification without task, from text, text_pair (optional) and label. Sets of
-    prompt and completion, question and answer, Alpaca's output, text alone, or conversations
-    (messages, conversations) are recognized."""
+    response, also within fields, such as instances.0.output; for classification without task, from
+    text, text_pair (optional) and label. Sets of prompt and completion, question and answer,
+    Alpaca's output, text alone, or conversations (messages, conversations) are recognized."""
     template: str = "alpaca"
     """Prompt: alpaca, chat (the tokenizer's chat template), plain (no prompt: every token counts in
     the loss), or a text with {instruction}, {input} or any field's name in braces."""

@@ -12,8 +12,12 @@ LARGEST_RATE = 100
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning rate."""
+    """The optimizer and its learning rate."""
 
+    name: Literal["adamw", "lion", "adafactor"] = "adamw"
+    """adamw. lion: the sign of a mean gradient, with half of AdamW's state; its authors take a
+    tenth to a third of AdamW's learning rate, and b2 0.99. adafactor: second moments by rows and
+    columns (of matrices of at least 128 x 128), without a first moment."""
     learning_rate: float = 2e-5
     """Peak learning rate, at most 100."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -25,15 +29,15 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Weight decay of kernels, embeddings and adapters; norms and biases have none."""
     b1: float = 0.9
-    """Decay of AdamW's first moment."""
+    """Decay of the first moment (adamw, lion)."""
     b2: float = 0.999
-    """Decay of AdamW's second moment."""
+    """Decay of AdamW's second moment, and of Lion's memory."""
     eps: float = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the root of AdamW's second moment."""
     clip_norm: float | None = 1.0
     """Largest global norm of the gradients, which are scaled down to it; null for no clipping."""
     loraplus_lr_ratio: float = 1.0
-    """Learning rate of the adapters' B divided by that of A (LoRA+); 1 for plain AdamW."""
+    """Learning rate of the adapters' B divided by that of A (LoRA+); 1 for none."""
 
     def __post_init__(self) -> None:
         rate_ok = 0 < self.learning_rate <= LARGEST_RATE

@@ -32,6 +32,7 @@ class Examples:
         that was run before the training.
       recognized: role -> field, where the set's shape told which fields hold prompt and answer.
       rows: int64 [examples], the row of each example, from 0; None where each row is an example.
+      doubled_start: examples that begin with the BOS token twice.
       truncated: examples cut to the maximum length.
       dropped_empty: rows without an answer, which are no examples.
       dropped_long: rows whose prompt leaves no room for an answer, which are no examples.
@@ -48,6 +49,7 @@ class Examples:
     teacher: np.ndarray | None = None
     recognized: Mapping[str, str] = field(default_factory=dict)
     rows: np.ndarray | None = None
+    doubled_start: int = 0
     truncated: int = 0
     dropped_empty: int = 0
     dropped_long: int = 0
@@ -129,6 +131,7 @@ class Examples:
     def _describe_pairs(self) -> str:
         rows = len(self) + self.dropped_empty + self.dropped_long
         notes = {
+            "begin with the BOS token twice": self.doubled_start,
             "answers truncated": self.truncated,
             "dropped without an answer": self.dropped_empty,
             "dropped for a prompt that fills max_length": self.dropped_long,

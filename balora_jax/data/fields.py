@@ -91,6 +91,30 @@ def read_prompt_fields(
         yield {name: _text(row, field, name, rows, index) for name, field in sources.items()}
 
 
+def value_at(row: Mapping[str, Any], field: str) -> Any:
+    """Return a field of a row, or what a path such as instances.0.output leads to.
+
+    Args:
+      row: of a data set.
+      field: a field, or a path through mappings by keys and lists by numbers from 0.
+
+    Raises:
+      LookupError: there is no such field.
+    """
+    if field in row:
+        return row[field]
+    value: Any = row
+    for part in field.split("."):
+        is_item = isinstance(value, Sequence) and not isinstance(value, str)
+        if is_item and part.isascii() and part.isdecimal() and len(part) < 10:
+            value = value[int(part)]
+        elif isinstance(value, Mapping):
+            value = value[part]
+        else:
+            raise KeyError(part)
+    return value
+
+
 def _field_of_each_name(
     rows: Rows, fields: Mapping[str, str], names: Sequence[str]
 ) -> dict[str, str]:
@@ -100,18 +124,24 @@ def _field_of_each_name(
     sources = dict(fields)
     for name in names:
         sources[name] = fields.get(name, name)
-    rows.require(sorted(set(sources.values())), note=" (data.fields, data.template)")
+    wanted = sorted(set(sources.values()))
+    # Of a path such as instances.0.output the set has the first part.
+    unknown = [field for field in wanted if not {field, field.split(".")[0]} & set(rows.columns)]
+    rows.require(unknown, note=" (data.fields, data.template)")
     return sources
 
 
 def _text(row: Mapping[str, Any], field: str, name: str, rows: Rows, index: int) -> str:
-    # Data sets like Alpaca's leave an empty input out of the row.
-    if field not in row and name != "input":
+    try:
+        value = value_at(row, field)
+    except LookupError as error:
+        # Data sets like Alpaca's leave an empty input out of the row.
+        if name == "input":
+            return ""
         raise BadInput(
             f"{rows.where(index)} has no field {field}; it has: {listed(row) or 'none'}; "
             "accepted: rows that all have the field"
-        )
-    value = row.get(field)
+        ) from error
     if value is None:
         return ""
     if isinstance(value, str):

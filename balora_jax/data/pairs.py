@@ -102,6 +102,7 @@ def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer
         counted=np.concatenate([counted for _, counted in fitting]),
         recognized={"turns": field},
         rows=np.array(kept),
+        doubled_start=_doubled_starts(tokens, tokenizer),
         truncated=truncated,
         dropped_empty=silent,
         dropped_long=long,
@@ -199,10 +200,17 @@ def tokenize(
         pad_id=tokenizer.pad_token_id,
         prompt_lengths=np.array([len(prompt) for prompt, _ in fitting], np.int32),
         rows=np.array(kept),
+        doubled_start=_doubled_starts(cut, tokenizer),
         truncated=sum(len(tokens) > max_length for tokens in joined),
         dropped_empty=len(pairs) - len(answered),
         dropped_long=len(answered) - len(fitting),
     )
+
+
+def _doubled_starts(examples: Sequence[np.ndarray], tokenizer: Any) -> int:
+    """Count the examples whose template and tokenizer have both written BOS."""
+    bos = tokenizer.bos_token_id
+    return sum(len(ids) > 1 and ids[0] == ids[1] == bos for ids in examples)
 
 
 def _tokenize_pairs(

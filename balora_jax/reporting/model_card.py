@@ -181,7 +181,8 @@ def _parts(results: CardResults) -> str:
 def _learning_rate(config: RunConfig) -> str:
     ratio = config.optimizer.loraplus_lr_ratio
     lora_plus = "" if ratio == 1 else f" (B's {ratio:g} times that)"
-    return f"{config.optimizer.learning_rate}{lora_plus}"
+    name = "" if config.optimizer.name == "adamw" else f", {config.optimizer.name}"
+    return f"{config.optimizer.learning_rate}{lora_plus}{name}"
 
 
 def _loss(loss: float | None) -> str:

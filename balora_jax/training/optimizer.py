@@ -1,4 +1,4 @@
-"""AdamW with its learning rate schedule and clipping, for the trainable leaves only."""
+"""The optimizer with its learning rate schedule and clipping, for the trainable leaves only."""
 
 from typing import Any
 
@@ -38,10 +38,13 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.GradientTransformation:
-    """Make the optimizer: clipping, AdamW, and the larger learning rate of LoRA+ for B.
+    """Make the optimizer: clipping, the update, and the larger learning rate of LoRA+ for B.
 
-    LoRA+ (Hayou et al., arXiv 2402.12354) multiplies B's update, weight decay included, by
-    `loraplus_lr_ratio`. At ratio 1 the optimizer and its state are those of plain AdamW.
+    AdamW (Loshchilov and Hutter, arXiv 1711.05101), Lion (Chen et al., arXiv 2302.06675) or
+    Adafactor (Shazeer and Stern, arXiv 1804.04235, without the scale of the parameters); weight
+    decay is multiplied by the learning rate in each. LoRA+ (Hayou et al., arXiv 2402.12354)
+    multiplies B's update, weight decay included, by `loraplus_lr_ratio`. At ratio 1 the optimizer
+    and its state are those without LoRA+.
 
     Args:
       config: the optimizer's settings.
@@ -54,19 +57,40 @@ def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.Grad
     transforms = []
     if config.clip_norm is not None:
         transforms.append(optax.clip_by_global_norm(config.clip_norm))
-    transforms.append(
-        optax.adamw(
-            learning_rate(config, steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=_decayed,
-        )
-    )
+    transforms.append(UPDATES[config.name](config, learning_rate(config, steps)))
     if config.loraplus_lr_ratio != 1:
         transforms.append(optax.masked(optax.scale(config.loraplus_lr_ratio), _adapter_b))
     return optax.masked(optax.chain(*transforms), mask)
+
+
+def _adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(
+        rate,
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=_decayed,
+    )
+
+
+def _lion(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.lion(
+        rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=_decayed
+    )
+
+
+def _adafactor(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    # optax.adafactor does not multiply the weight decay by the learning rate.
+    return optax.chain(
+        optax.scale_by_factored_rms(),
+        optax.clip_by_block_rms(1.0),
+        optax.add_decayed_weights(config.weight_decay, _decayed),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+UPDATES = {"adamw": _adamw, "lion": _lion, "adafactor": _adafactor}
 
 
 def _decayed(params: Any) -> Any:

@@ -86,6 +86,43 @@ def test_long_answers_lose_their_end(prepared, tokenizer):
     assert examples.counted_tokens == 5 + 5 + 5
 
 
+def test_fields_within_fields(prepared, tokenizer):
+    rows = [
+        {"task": {"q": "1"}, "instances": [{"a": "2"}, {"a": "3"}], "x.y": "no path"},
+        {"task": {"q": "4"}, "instances": [{"a": 5}], "x.y": "7"},
+    ]
+    fields = {"instruction": "task.q", "response": "instances.0.a"}
+    examples = prepared(rows, fields=fields)
+    assert [tokenizer.decode(examples[i]) for i in (0, 1)] == ["<s>1=2</s>", "<s>4=5</s>"]
+    whole = prepared(rows, fields={"instruction": "task.q", "response": "x.y"}, max_length=20)
+    assert tokenizer.decode(whole[1]) == "<s>4=7</s>"
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("instances.1.a", "line 2 has no field instances.1.a; it has: q, instances"),
+        ("instances.a", "line 1 has no field instances.a"),
+        ("instances.0.a.b", "line 1 has no field instances.0.a.b"),
+        ("instances.0", "line 1: instances.0 is a dict; accepted: text or a number"),
+        ("other.a", "has no field other.a"),
+        ("instances.-1.a", "line 1 has no field instances.-1.a"),
+    ],
+)
+def test_paths_that_lead_nowhere(prepared, path, match):
+    rows = [{"q": "1", "instances": [{"a": "2"}] * count} for count in (2, 1)]
+    with pytest.raises(BadInput, match=match):
+        prepared(rows, fields={"instruction": "q", "response": path})
+
+
+def test_a_bos_token_that_is_there_twice_is_counted(prepared):
+    """The template writes it, and the tokenizer adds it to a text."""
+    once = prepared([{"q": "1", "a": "2"}])
+    assert once.doubled_start == 0
+    twice = prepared([{"q": "1", "a": "2"}] * 3, template="<s>{instruction}=")
+    assert twice.doubled_start == 3 and ", 3 begin with the BOS token twice;" in str(twice)
+
+
 def test_every_row_is_counted_once(prepared):
     rows = [
         {"q": "1", "a": "2"},

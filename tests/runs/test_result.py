@@ -3,6 +3,7 @@
 import json
 import re
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_a_callback_stops_a_run_that_can_be_resumed(run_arguments, tmp_path, cap
     assert stopped.step == 4 and stopped.summary is None
     assert balora_jax.finetune(options | {"output.resume": True}).step == 6
     assert balora_jax.load_run(tmp_path / "run", 4).step == 4
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adafactor"])
+def test_other_optimizers_train_and_resume_in_the_same_bits(run_arguments, tmp_path, optimizer):
+    more = ["--optimizer.name", optimizer, "--optimizer.learning_rate", "1e-3"]
+    whole = balora_jax.finetune(_options(run_arguments, tmp_path / "whole", *more))
+    assert whole.summary.loss_last < whole.summary.loss_first
+    options = _options(run_arguments, tmp_path / "parts", *more)
+    assert balora_jax.finetune(options, callbacks=[lambda record: record.step == 2]) is None
+    parts = balora_jax.finetune(options | {"output.resume": True})
+    chex.assert_trees_all_equal(parts.adapter, whole.adapter)
+    card = (tmp_path / "whole" / "adapter" / "README.md").read_text()
+    assert f"| learning rate | 0.001, {optimizer}," in card
 
 
 def test_public_names():

@@ -1,4 +1,4 @@
-"""AdamW: weight decay, learning rates, and LoRA+'s learning rate of B."""
+"""Optimizers: optax's own, weight decay, learning rates, and LoRA+'s learning rate of B."""
 
 import chex
 import jax
@@ -94,3 +94,54 @@ def test_learning_rates(schedule, expected):
         OptimizerConfig(learning_rate=1.0, schedule=schedule, warmup=0.2, final=0.1), 10
     )
     np.testing.assert_allclose([rate(step) for step in (0, 1, 2, 6, 10)], expected, rtol=1e-6)
+
+
+REFERENCES = {
+    "adamw": lambda rate: optax.adamw(rate, b1=0.8, b2=0.95, weight_decay=0.0),
+    "lion": lambda rate: optax.lion(rate, b1=0.8, b2=0.95, weight_decay=0.0),
+    "adafactor": lambda rate: optax.adafactor(rate, multiply_by_parameter_scale=False),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_updates_are_those_of_optax(name):
+    """Of a large matrix, which Adafactor factors, a small one and a vector."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    shapes = {"kernel": (3, 130, 140), "a": (5, 2), "bias": (7,)}
+    params = {
+        "q": {n: jax.random.normal(k, s) for (n, s), k in zip(shapes.items(), keys, strict=True)}
+    }
+    settings = {"b1": 0.8, "b2": 0.95, "clip_norm": None, "schedule": "constant", "warmup": 0.0}
+    config = OptimizerConfig(name=name, learning_rate=0.01, **settings)
+    ours = make_optimizer(config, 10, jax.tree.map(lambda _: True, params))
+    theirs = REFERENCES[name](0.01)
+    states = [ours.init(params), theirs.init(params)]
+    for step in range(4):
+        gradients = jax.tree.map(lambda leaf, step=step: jnp.cos(3 * leaf + step), params)
+        expected, states[1] = theirs.update(gradients, states[1], params)
+        found, states[0] = ours.update(gradients, states[0], params)
+        chex.assert_trees_all_close(found, expected, rtol=1e-6)
+        params = optax.apply_updates(params, found)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_weight_decay_is_a_part_of_the_learning_rate(params, name):
+    plain, _ = first_update(params, name=name)
+    decayed, _ = first_update(params, name=name, weight_decay=0.3)
+    change = jax.tree.map(lambda left, right: left - right, decayed, plain)
+    expected = -0.1 * 0.3 * params.base["score"]["kernel"]
+    np.testing.assert_allclose(change.base["score"]["kernel"], expected, atol=1e-6)
+    assert not np.any(change.base["score"]["bias"])
+
+
+def test_the_states_of_other_optimizers_are_smaller():
+    params = {"q": {"kernel": jnp.ones((256, 512))}}
+    sizes = {}
+    for name in REFERENCES:
+        optimizer = make_optimizer(OptimizerConfig(name=name), 10, {"q": {"kernel": True}})
+        state = jax.eval_shape(optimizer.init, params)
+        sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(state))
+    weights = 256 * 512
+    assert 2 * weights <= sizes["adamw"] < 2 * weights + 10
+    assert weights <= sizes["lion"] < weights + 10
+    assert sizes["adafactor"] < 2 * (256 + 512)
