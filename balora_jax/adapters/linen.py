@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from balora_jax.adapters.merge import merge
+from balora_jax.adapters.targets import dotted
 from balora_jax.errors import BadInput
 
 
@@ -33,14 +34,14 @@ def check_lora_paths(lora: dict, params: dict) -> None:
             problems.append(problem)
     for path in adapters:
         if path[-1] not in ("a", "b"):
-            problems.append(f"{'.'.join(path)}: only a and b belong here")
+            problems.append(f"{dotted(path)}: only a and b belong here")
     if problems:
         raise BadInput(f"adapters that do not fit the model: {'; '.join(problems)}")
 
 
 def _misfit(module: tuple, adapters: dict, flat: dict) -> str | None:
     """Describe how one module's adapter does not fit its kernel; None if it does."""
-    name = ".".join(module)
+    name = dotted(module)
     kernel = flat.get((*module, "kernel"))
     a = adapters.get((*module, "a"))
     b = adapters.get((*module, "b"))

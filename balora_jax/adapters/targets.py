@@ -8,7 +8,8 @@ from flax import traverse_util
 
 from balora_jax.errors import BadInput
 
-Path = tuple[str, ...]
+# Keys of lists of modules, as NNX has them, are numbers.
+Path = tuple[str | int, ...]
 ALL_LINEAR = "all-linear"
 # Seconds to match a pattern with a name; some patterns take longer than the universe exists.
 LONGEST_MATCH = 1.0
@@ -18,7 +19,7 @@ HEADS = frozenset({"lm_head", "score", "classifier", "classification_head", "poo
 
 def dotted(path: Path) -> str:
     """Join a path with dots: model.layers.self_attn.q_proj."""
-    return ".".join(path)
+    return ".".join(map(str, path))
 
 
 def linear_kernels(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
@@ -67,7 +68,7 @@ def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> l
                 f"accepted: all-linear, or of {names}"
             )
         chosen |= matched
-    return sorted(chosen)
+    return sorted(chosen, key=lambda path: tuple(map(str, path)))
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -59,7 +59,7 @@ def _is_language_model(steps: Sequence[StepRecord]) -> bool:
 def _line(axes: Axes, steps: Sequence[int], values: Sequence[float], **style) -> None:
     """Draw a line; one or two values get markers, which alone would be visible."""
     marker = "o" if len(steps) < 3 else None
-    axes.plot(steps, values, marker=marker, **style)
+    axes.plot(steps, values, **{"marker": marker, **style})
 
 
 def _label_axes(axes: Axes, title: str, unit: str) -> None:
@@ -86,7 +86,7 @@ def _loss(history: History) -> Figure:
     _line(axes, numbers, values, color=TASK_COLOR, label=task, lw=1, ls="--")
     if history.held_out:
         losses = [record.loss for record in history.held_out]
-        style = {"color": HELD_OUT_COLOR, "label": "held-out task", "lw": 2}
+        style = {"color": HELD_OUT_COLOR, "label": "held-out task", "lw": 2, "marker": "o", "ms": 4}
         _line(axes, _step_numbers(history.held_out), losses, **style)
     _label_axes(
         axes, "Loss", "nats per answer token" if _is_language_model(steps) else "per example"
@@ -120,7 +120,7 @@ def _metric(axes: Axes, held_out: Sequence[HeldOutRecord], name: str) -> None:
     """Draw a metric at the evaluations that have it; a resumed run may have others than before."""
     records = [record for record in held_out if name in record.metrics]
     values = [record.metrics[name] for record in records]
-    _line(axes, _step_numbers(records), values, label=name)
+    _line(axes, _step_numbers(records), values, label=name, marker="o", ms=4)
 
 
 def _regularizers(steps: Sequence[StepRecord]) -> Figure:
