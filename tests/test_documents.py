@@ -81,3 +81,11 @@ def test_documents_name_files_that_are_there():
 def test_readmes_layout_is_that_of_the_files():
     """`python tests/cases/layout.py` writes it anew."""
     assert layout.TREE.search(layout.README.read_text())[0] == layout.tree()
+
+
+def test_readmes_adapters_on_an_nnx_model():
+    blocks = _blocks(_section("README.md", "The three terms in your own loop"))
+    names = {}
+    for code in blocks[1:3]:
+        exec(code, names)
+    assert names["logits"].shape == (4, 9, 100)

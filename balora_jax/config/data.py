@@ -19,6 +19,9 @@ class DataConfig:
     eval: str | list[str] | None = None
     """Held-out set, in the same form (classification: one or several). Null: none, or the GLUE
     task's own where train is null."""
+    eval_share: float | None = None
+    """Hold out this share of the training rows instead, above 0 and below 1: the same rows whatever
+    the seed, and of a classifier's classes the same share each."""
     task: str | None = None
     """Classification: GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli); sets the
     fields, labels and metrics."""
@@ -79,6 +82,10 @@ class DataConfig:
             self.fields,
             f"nothing beside data.task {self.task}, which has its own",
         )
+        share_ok = self.eval_share is None or 0 < self.eval_share < 1
+        require(share_ok, "data.eval_share", self.eval_share, "a number above 0 and below 1")
+        alone = self.eval_share is None or (self.eval is None and self.train is not None)
+        require(alone, "data.eval_share", self.eval_share, "with data.train, and without data.eval")
         for key in ("limit", "eval_limit"):
             value = getattr(self, key)
             limit_ok = value is None or value >= 1
@@ -103,5 +110,5 @@ class DataConfig:
 
     @property
     def holds_out(self) -> bool:
-        """True if the run has a held-out set: `eval`, or a GLUE task's own."""
-        return self.eval is not None or self.train is None
+        """True if the run has a held-out set: `eval`, a share of `train`, or a GLUE task's own."""
+        return self.eval is not None or self.eval_share is not None or self.train is None

@@ -103,10 +103,10 @@ class RunConfig:
         if self.evaluation.probe_text is None:
             return
         require(
-            self.data.eval is not None,
+            self.data.holds_out,
             "evaluation.probe_text",
             self.evaluation.probe_text,
-            "with data.eval, at whose evaluations the text is read",
+            "with data.eval or data.eval_share, at whose evaluations the text is read",
         )
         require(
             self.method != "full",

@@ -15,7 +15,7 @@ from balora_jax.data.orders import (
     shuffled_order,
     windowed_order,
 )
-from balora_jax.data.pairs import prepare, tokenize, tokenize_prompts
+from balora_jax.data.pairs import prepare, read_rows, tokenize, tokenize_prompts
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.submission import write_predictions
@@ -61,6 +61,7 @@ __all__ = [
     "question",
     "read_conversations",
     "read_held_out_rows",
+    "read_rows",
     "read_text_sets",
     "read_train_rows",
     "require_vocabulary",

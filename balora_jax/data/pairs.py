@@ -19,6 +19,7 @@ from balora_jax.data.examples import Examples, starts_of
 from balora_jax.data.fields import read_fields, read_prompt_fields, recognize_fields
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
+from balora_jax.data.splits import divide
 from balora_jax.data.tokenizer import token_ids
 from balora_jax.errors import BadInput, shown
 
@@ -36,20 +37,13 @@ def prepare(
     Args:
       config: the source of the rows, and the template that makes text of them.
       tokenizer: a Hugging Face tokenizer.
-      split: the training set, or the held-out set (`config.eval` is not None then).
+      split: the training set, or the held-out set (`config.holds_out` is True then).
 
     Raises:
       BadInput: the rows cannot be loaded, lack a field, or leave no answer to learn from.
     """
     template = make_template(config.template, tokenizer)
-    if split == "train":
-        rows = load_rows(
-            config.train, subset=config.subset, split=config.train_split, limit=config.limit
-        )
-    else:
-        rows = load_rows(
-            config.eval, subset=config.subset, split=config.eval_split, limit=config.eval_limit
-        )
+    rows = read_rows(config, split)
     field = conversation_field(rows.columns)
     if field is not None and not config.fields:
         if config.template == "chat":
@@ -65,6 +59,31 @@ def prepare(
         texts, template, tokenizer, max_length=config.max_length, source=rows.source
     )
     return dataclasses.replace(examples, recognized={} if config.fields else fields)
+
+
+def read_rows(config: DataConfig, split: Literal["train", "eval"] = "train") -> Rows:
+    """Load the rows of a set, as `prepare` tokenizes them.
+
+    Args:
+      config: as for `prepare`.
+      split: as for `prepare`.
+
+    Raises:
+      BadInput: they cannot be loaded.
+    """
+    if split == "eval" and config.eval_share is None:
+        return load_rows(
+            config.eval, subset=config.subset, split=config.eval_split, limit=config.eval_limit
+        )
+    rows = load_rows(
+        config.train, subset=config.subset, split=config.train_split, limit=config.limit
+    )
+    if config.eval_share is None:
+        return rows
+    division = divide(rows.source, [None] * len(rows.rows), config.eval_share)
+    if split == "train":
+        return rows.select(division.train.tolist())
+    return rows.select(division.held_out[: config.eval_limit].tolist())
 
 
 def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer: Any) -> Examples:

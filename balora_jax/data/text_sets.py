@@ -9,6 +9,7 @@ from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples
 from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
 from balora_jax.data.sources import Rows, load_rows
+from balora_jax.data.splits import Division, divide
 from balora_jax.data.texts import encode
 from balora_jax.errors import BadInput, listed, shown
 
@@ -148,7 +149,10 @@ def read_train_rows(config: DataConfig) -> Rows:
       BadInput: it cannot be loaded.
     """
     task = text_task(config)
-    return _load(config, task, config.train or HUB_SET, config.train_split, config.limit)
+    rows = _load(config, task, config.train or HUB_SET, config.train_split, config.limit)
+    if config.eval_share is None:
+        return rows
+    return rows.select(_divide(config, task, rows).train.tolist())
 
 
 def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
@@ -164,6 +168,11 @@ def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
       BadInput: a set cannot be loaded.
     """
     task = text_task(config)
+    if config.eval_share is not None:
+        rows = _load(config, task, config.train, config.train_split, config.limit)
+        held_out = _divide(config, task, rows).held_out[: config.eval_limit]
+        [name] = _named([config.train])
+        return {name: rows.select(held_out.tolist())}
     if config.eval is None and config.train is None:
         sources = {split: (HUB_SET, split) for split in task.validation}
     else:
@@ -173,6 +182,16 @@ def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
         name: _load(config, task, source, split, config.eval_limit)
         for name, (source, split) in sources.items()
     }
+
+
+def _divide(config: DataConfig, task: TextTask, rows: Rows) -> Division:
+    """Hold out a share of every class, or of all rows with scores."""
+    rows.require((task.label_field,))
+    if task.scores is not None:
+        classes = [None] * len(rows.rows)
+    else:
+        classes = [str(row.get(task.label_field)) for row in rows]
+    return divide(rows.source, classes, config.eval_share)
 
 
 def _load(

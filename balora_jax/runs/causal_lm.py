@@ -38,7 +38,7 @@ class CausalLM:
         """
         self._config = config
         sets = {"train": data.prepare(config.data, tokenizer, split="train")}
-        if config.data.eval is not None:
+        if config.data.holds_out:
             sets["eval"] = data.prepare(config.data, tokenizer, split="eval")
         self._train = sets["train"]
         self.sets = list(sets.values())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import balora_jax
+from balora_jax.data.splits import divide
 from balora_jax.errors import BadInput
 
 IDS = jnp.array([[5, 9, 40, 41, 42]])
@@ -54,6 +55,26 @@ def test_a_callback_stops_a_run_that_can_be_resumed(run_arguments, tmp_path, cap
     assert stopped.step == 4 and stopped.summary is None
     assert balora_jax.finetune(options | {"output.resume": True}).step == 6
     assert balora_jax.load_run(tmp_path / "run", 4).step == 4
+
+
+def test_a_share_of_the_rows_is_held_out(run_arguments, sums, tmp_path):
+    options = _options(run_arguments, tmp_path / "run")
+    rows = (sums / "train.jsonl").read_text().splitlines(keepends=True)
+    share = {"data.eval": None, "data.eval_share": 0.25, "training.eval_every": 3}
+    summary = balora_jax.finetune(options | share).summary
+    assert summary.eval_loss_last < summary.eval_loss_first
+    # The same as with the two parts in files.
+    division = divide("train", [None] * len(rows), 0.25)
+    files = {"data.train": division.train, "data.eval": division.held_out}
+    for name, indices in files.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(rows[index] for index in indices))
+        files[name] = path
+    apart = balora_jax.finetune(
+        options | files | {"training.eval_every": 3, "output.dir": tmp_path / "apart"}
+    ).summary
+    assert apart.eval_loss_last == summary.eval_loss_last
+    assert apart.loss_last == summary.loss_last
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adafactor"])

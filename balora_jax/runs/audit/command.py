@@ -35,7 +35,8 @@ PAGE = "audit.html"
 FINDINGS = "audit.json"
 # The options that say which held-out examples are read, and how.
 SAME = (
-    "eval", "eval_split", "subset", "task", "fields", "labels", "template", "max_length", "probes"
+    "eval", "eval_share", "eval_split", "subset", "task", "fields", "labels", "template",
+    "max_length", "probes",
 )  # fmt: skip
 
 
@@ -117,6 +118,8 @@ def _inputs(options: AuditOptions, config: RunConfig, classify: bool) -> str:
     if options.templates is not None:
         read.append(f"templates from {options.templates}")
     held_out = config.data.eval
+    if config.data.eval_share is not None:
+        read.append(f"{config.data.eval_share:g} of {config.data.train}, which was held out")
     if held_out is not None:
         names = [held_out] if isinstance(held_out, str) else held_out
         read.append(f"held-out examples from {' and '.join(names)}")

@@ -256,7 +256,7 @@ def _rewind(
 
 def _held_out_pairs(config: RunConfig, model: LanguageModel, limit: int) -> Iterator[Pair]:
     """The tokens of held-out prompts and answers; none without a held-out set."""
-    if config.data.eval is None:
+    if not config.data.holds_out:
         return
     examples = data.prepare(config.data, model.tokenizer, split="eval")
     for index in range(min(limit, len(examples))):
@@ -272,9 +272,7 @@ def _training_pairs(
     """
     examples = data.prepare(config.data, model.tokenizer, split="train")
     pairs = [_pair(examples, index) for index in range(min(limit, len(examples)))]
-    rows = data.load_rows(
-        config.data.train, subset=config.data.subset, split=config.data.train_split
-    )
+    rows = data.read_rows(config.data)
     fields = config.data.fields or examples.recognized
     response = fields.get("response", "response")
     if TRUTH not in rows.columns or response not in rows.columns:
