@@ -11,6 +11,7 @@ LARGEST_TEMPERATURE = 100
 # Below this, but for 0, the quotients of the logits leave the range of float32.
 SMALLEST_TEMPERATURE = 0.001
 LARGEST_BATCH = 65536
+LARGEST_PENALTY = 10
 LARGEST_LENGTH = 1_000_000
 
 
@@ -46,6 +47,8 @@ class GenerateOptions:
     """Draw from the likeliest tokens that make up this share of the probability."""
     top_k: int | None = None
     """Draw from so many of the likeliest tokens, 1 to 1000000; null for all."""
+    repetition_penalty: float = 1.0
+    """Make tokens that are in the text less likely: above 1, at most 10; 1 for no penalty."""
     stop: list[str] | None = None
     """Texts that end a continuation."""
     seed: int = 0
@@ -102,6 +105,11 @@ class GenerateOptions:
                 "top_k",
                 self.top_k is None or 1 <= self.top_k <= LARGEST_LENGTH,
                 f"null, or a whole number of at least 1, at most {LARGEST_LENGTH}",
+            ),
+            (
+                "repetition_penalty",
+                1 <= self.repetition_penalty <= LARGEST_PENALTY,
+                f"a number from 1 to {LARGEST_PENALTY}",
             ),
             (
                 "batch_size",

@@ -38,6 +38,7 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 1.0,
     top_k: int | None = None,
+    repetition_penalty: float = 1.0,
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
     use_cache: bool = True,
@@ -54,6 +55,8 @@ def generate(
       temperature: the divisor of the logits; 0 takes the likeliest token instead of drawing one.
       top_p: draws from the likeliest tokens that make up this share of the probability.
       top_k: draws from so many of the likeliest tokens; None for all.
+      repetition_penalty: the divisor of positive logits of tokens that are in the text, and the
+        factor of negative ones; 1 for none.
       key: a random key; needed to draw.
       eos_ids: the tokens that end a row.
       use_cache: False computes the whole text again for every token: the same tokens, slowly.
@@ -71,7 +74,7 @@ def generate(
         _variables(params, lora),
         jnp.asarray(input_ids),
         jnp.asarray(attention_mask, bool),
-        make_sampling(temperature, top_p, key, top_k),
+        make_sampling(temperature, top_p, key, top_k, repetition_penalty),
         jnp.asarray(tuple(eos_ids), jnp.int32),
     )
 
@@ -135,6 +138,7 @@ def stream(
     temperature: float = 0.0,
     top_p: float = 1.0,
     top_k: int | None = None,
+    repetition_penalty: float = 1.0,
     key: jax.Array | None = None,
     eos_ids: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
@@ -150,6 +154,7 @@ def stream(
       temperature: as for `generate`.
       top_p: as for `generate`.
       top_k: as for `generate`.
+      repetition_penalty: as for `generate`.
       key: as for `generate`.
       eos_ids: as for `generate`.
 
@@ -161,15 +166,18 @@ def stream(
     """
     variables = _variables(params, lora)
     eos = np.asarray(tuple(eos_ids), np.int32)
-    sampling = make_sampling(temperature, top_p, key, top_k)
+    sampling = make_sampling(temperature, top_p, key, top_k, repetition_penalty)
     batch, length = input_ids.shape
     slots = bucket_length(length + max_new_tokens)
     ids = jnp.asarray(input_ids)
     mask = jnp.asarray(attention_mask, bool)
     logits, cache = _prefill(model, slots, variables, ids, mask)
+    seen = _tokens_of(ids, mask, logits, sampling)
     ended = np.zeros(batch, bool)
     for step in range(max_new_tokens):
-        token, logits, cache = _step(model, variables, logits, cache, sampling, np.int32(step))
+        token, logits, cache, seen = _step(
+            model, variables, logits, cache, sampling, np.int32(step), seen
+        )
         ended = ended | np.isin(np.asarray(token), eos)
         if ended.all():
             return
@@ -191,12 +199,32 @@ def _prefill(
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
 def _step(
-    model: Any, variables: dict, logits: jax.Array, cache: Any, sampling: Sampling, step: jax.Array
-) -> tuple[jax.Array, jax.Array, Any]:
-    """Choose a token, and compute the logits and the cache after it."""
-    token = choose(logits, sampling, step)
+    model: Any,
+    variables: dict,
+    logits: jax.Array,
+    cache: Any,
+    sampling: Sampling,
+    step: jax.Array,
+    seen: jax.Array | None,
+) -> tuple[jax.Array, jax.Array, Any, jax.Array | None]:
+    """Choose a token, and compute the logits, the cache and the tokens of the text after it."""
+    token = choose(logits, sampling, step, seen)
     logits, cache = model.apply(variables, token[:, None], None, cache, method="extend")
-    return token, logits, cache
+    return token, logits, cache, _with_token(seen, token)
+
+
+def _tokens_of(
+    ids: jax.Array, mask: jax.Array, logits: jax.Array, sampling: Sampling
+) -> jax.Array | None:
+    """The tokens that are in each prompt, bool [batch, V]; None where nothing asks for them."""
+    if sampling.penalty is None:
+        return None
+    rows = jnp.arange(len(ids))[:, None]
+    return jnp.zeros(logits.shape, bool).at[rows, ids].max(mask)
+
+
+def _with_token(seen: jax.Array | None, token: jax.Array) -> jax.Array | None:
+    return None if seen is None else seen.at[jnp.arange(len(token)), token].set(True)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -214,7 +242,8 @@ def _generate_cached(
 
     cache = model.empty_cache(len(ids), ids.shape[1] + count)
     logits, cache = model.apply(variables, ids, mask, cache, method="extend")
-    return _loop(count, sampling, eos, advance, logits, cache)
+    seen = _tokens_of(ids, mask, logits, sampling)
+    return _loop(count, sampling, eos, advance, logits, cache, seen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -241,9 +270,10 @@ def _generate_uncached(
         return read(ids, mask, place), (ids, mask)
 
     room = ((0, 0), (0, count))
-    ids = jnp.pad(ids, room)
-    mask = jnp.pad(mask, room)
-    return _loop(count, sampling, eos, advance, read(ids, mask, length - 1), (ids, mask))
+    padded = (jnp.pad(ids, room), jnp.pad(mask, room))
+    logits = read(*padded, length - 1)
+    seen = _tokens_of(ids, mask, logits, sampling)
+    return _loop(count, sampling, eos, advance, logits, padded, seen)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -280,6 +310,7 @@ class _State(NamedTuple):
       ended: bool [batch].
       logits: float32 [batch, V], of the next token.
       memory: the text so far, as `advance` takes it.
+      seen: bool [batch, V], the tokens of the text so far; None where nothing asks for them.
     """
 
     step: jax.Array
@@ -288,6 +319,7 @@ class _State(NamedTuple):
     ended: jax.Array
     logits: jax.Array
     memory: Memory
+    seen: jax.Array | None
 
 
 def _loop(
@@ -297,6 +329,7 @@ def _loop(
     advance: Callable[[jax.Array, jax.Array, Memory], tuple[jax.Array, Memory]],
     logits: jax.Array,
     memory: Memory,
+    seen: jax.Array | None = None,
 ) -> Generated:
     """Choose and advance until every row has ended or has `count` tokens.
 
@@ -307,17 +340,19 @@ def _loop(
       advance: (token [batch], step, memory) -> the logits after the token, and the memory with it.
       logits: float32 [batch, V], after the prompts.
       memory: after the prompts.
+      seen: bool [batch, V], the tokens of the prompts; None where nothing asks for them.
     """
 
     def unfinished(state: _State) -> jax.Array:
         return (state.step < count) & ~jnp.all(state.ended)
 
     def body(state: _State) -> _State:
-        token = choose(state.logits, sampling, state.step)
+        token = choose(state.logits, sampling, state.step, state.seen)
         ended = state.ended | jnp.isin(token, eos)
         tokens = state.tokens.at[:, state.step].set(jnp.where(ended, 0, token))
         logits, memory = advance(token, state.step, state.memory)
-        return _State(state.step + 1, tokens, state.lengths + ~ended, ended, logits, memory)
+        seen = _with_token(state.seen, token)
+        return _State(state.step + 1, tokens, state.lengths + ~ended, ended, logits, memory, seen)
 
     batch = len(logits)
     start = _State(
@@ -327,6 +362,7 @@ def _loop(
         ended=jnp.zeros(batch, bool),
         logits=logits,
         memory=memory,
+        seen=seen,
     )
     final = jax.lax.while_loop(unfinished, body, start)
     return Generated(final.tokens, final.lengths)

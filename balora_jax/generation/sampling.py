@@ -14,16 +14,23 @@ class Sampling(NamedTuple):
       temperature: the divisor of the logits.
       top_p: the share of the probability that tokens are drawn from; None for all of it.
       top_k: the number of likeliest tokens that are drawn from; None for all of them.
+      penalty: the divisor of positive logits of tokens that are in the text, and the factor of
+        negative ones; None for none.
     """
 
     key: jax.Array | None
     temperature: float | jax.Array
     top_p: float | jax.Array | None
     top_k: int | jax.Array | None = None
+    penalty: float | jax.Array | None = None
 
 
 def make_sampling(
-    temperature: float, top_p: float, key: jax.Array | None, top_k: int | None = None
+    temperature: float,
+    top_p: float,
+    key: jax.Array | None,
+    top_k: int | None = None,
+    penalty: float = 1.0,
 ) -> Sampling:
     """Make the sampling of a temperature and a share.
 
@@ -32,28 +39,37 @@ def make_sampling(
       top_p: the share of the probability to draw from; 1 or more for all of it.
       key: a random key; needed unless the temperature is 0.
       top_k: the number of likeliest tokens to draw from; None for all of them.
+      penalty: of repetitions; 1 for none.
 
     Raises:
       ValueError: drawing without a key.
     """
+    factor = None if penalty == 1 else penalty
     if temperature == 0:
-        return Sampling(key=None, temperature=1.0, top_p=None)
+        return Sampling(key=None, temperature=1.0, top_p=None, penalty=factor)
     if key is None:
         raise ValueError(f"temperature is {temperature}, which needs a random key")
-    return Sampling(key, temperature, top_p=None if top_p >= 1 else top_p, top_k=top_k)
+    return Sampling(key, temperature, None if top_p >= 1 else top_p, top_k, factor)
 
 
-def choose(logits: jax.Array, sampling: Sampling, step: jax.Array) -> jax.Array:
+def choose(
+    logits: jax.Array, sampling: Sampling, step: jax.Array, seen: jax.Array | None = None
+) -> jax.Array:
     """Choose the next token of every row.
 
     Args:
       logits: float32 [batch, V].
       sampling: the choice to make.
       step: number of the token in the text; each step draws with its own key.
+      seen: bool [batch, V], the tokens of the text so far; needed where repetitions are penalized.
 
     Returns:
       int32 [batch].
     """
+    if sampling.penalty is not None:
+        # Keskar et al., arXiv 1909.05858, section 4.1; of logits of either sign, as transformers.
+        penalized = jnp.where(logits > 0, logits / sampling.penalty, logits * sampling.penalty)
+        logits = jnp.where(seen, penalized, logits)
     if sampling.key is None:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     logits = logits / sampling.temperature

@@ -253,6 +253,7 @@ def _sampling(
         "temperature": options.temperature,
         "top_p": options.top_p,
         "top_k": options.top_k,
+        "repetition_penalty": options.repetition_penalty,
         "key": key,
         "eos_ids": prompted.end_ids,
     }

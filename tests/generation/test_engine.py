@@ -102,6 +102,34 @@ def test_cache_no_cache_and_pytorch_give_the_same_tokens(name, made):
     assert ours.lengths.tolist() == [12, 12, 12]
 
 
+@pytest.mark.parametrize("penalty", [1.05, 2.0])
+def test_repetitions_are_penalized_as_in_pytorch(made, penalty):
+    """Of prompts of one length: transformers takes padding for a part of the text."""
+    reference, model, params = made("llama")
+    ids, mask = pad_prompts([[5, 9, 33, 7] * 4, list(range(8, 24))], 64)
+    assert mask.all()
+    given = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.tensor(mask).long()}
+    options = {"max_new_tokens": 12, "do_sample": False, "repetition_penalty": penalty}
+    theirs = reference.generate(**given, **options)[:, ids.shape[1] :].numpy()
+    ours = {"repetition_penalty": penalty, **OPTIONS}
+    for cached in (True, False):
+        found = generate(model, params, None, ids, mask, use_cache=cached, **ours)
+        np.testing.assert_array_equal(found.tokens, theirs)
+    steps = stream(model, params, None, ids, mask, **ours)
+    np.testing.assert_array_equal(np.stack(list(steps), axis=1), theirs)
+    plain = np.asarray(generate(model, params, None, ids, mask, **OPTIONS).tokens)
+    assert len(np.unique(theirs)) > len(np.unique(plain)) or penalty < 2
+
+
+def test_padding_is_not_penalized(made):
+    _, model, params = made("llama")
+    options = {"repetition_penalty": 2.0, **OPTIONS}
+    batch = generate(model, params, None, *pad_prompts(PROMPTS, 64), **options).tokens
+    for row, prompt in enumerate(PROMPTS):
+        alone = generate(model, params, None, *pad_prompts([prompt], 64), **options).tokens
+        np.testing.assert_array_equal(batch[row], alone[0])
+
+
 def test_a_row_does_not_depend_on_its_neighbors(made):
     _, model, params = made("mistral")
     batch = generate(model, params, None, *pad_prompts(PROMPTS, 64), **OPTIONS).tokens
