@@ -17,6 +17,7 @@ skipped. A yaml file has a list `templates` and may have a mapping `lists` of na
 """
 
 import itertools
+import json
 import math
 import pathlib
 import re
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from balora_jax.errors import BadInput, listed, shown
+from balora_jax.errors import BadInput, listed, reason_of, shown
 from balora_jax.evaluation.bias.input_files import parse_mapping, read_text
 
 OPTION = "--templates"
@@ -304,9 +305,7 @@ def _yaml_lines(
     if unknown or "templates" not in content:
         fault = f"has {listed(sorted(unknown))}" if unknown else "has no `templates`"
         raise BadInput(f"{path} {fault}; accepted: {ACCEPTED_YAML}")
-    # Nodes have lines, and their texts are as written: No stays No, and 007 stays 007.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    nodes = {key.value: value for key, value in yaml.compose(text, loader).value}
+    nodes = {key.value: value for key, value in _nodes(path, text, content).value}
     lists: dict[str, tuple[str, ...]] = {}
     named = nodes.get("lists")
     if named is not None:
@@ -316,6 +315,21 @@ def _yaml_lines(
             entries = [entry for _, entry in _texts(path, value)]
             _add_list(path, key.start_mark.line + 1, lists, key.value, entries)
     return lists, _texts(path, nodes["templates"])
+
+
+def _nodes(path: pathlib.Path, text: str, content: dict) -> yaml.MappingNode:
+    """The nodes of a file: they have lines, and texts as written, as No and 007."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        try:
+            return yaml.compose(text, loader)
+        except yaml.YAMLError:
+            # JSON that is no yaml, such as an emoji in two escapes.
+            return yaml.compose(json.dumps(content, ensure_ascii=False, indent=1), loader)
+    except (yaml.YAMLError, UnicodeEncodeError, RecursionError) as error:
+        raise BadInput(
+            f"{path} cannot be read ({reason_of(error)}); accepted: {ACCEPTED_YAML}"
+        ) from error
 
 
 def _texts(path: pathlib.Path, node: yaml.Node) -> list[tuple[int, str]]:

@@ -143,3 +143,14 @@ def test_files_that_are_no_text(tmp_path):
         read_templates(str(tmp_path))
     with pytest.raises(BadInput, match=r"--templates .* does not exist; accepted"):
         read_templates(str(tmp_path / "none.txt"))
+
+
+def test_an_emoji_in_json(tmp_path):
+    """json.dumps writes it as two escapes, which are no yaml."""
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"templates": ["\U0001f600 said {she|he}"]}))
+    [twins] = expand(read_templates(str(path)))
+    assert twins.sentences == ("\U0001f600 said she", "\U0001f600 said he")
+    path.write_text('{"templates": ["a {b|c} \\ud83d"]}')
+    with pytest.raises(BadInput, match=r"t.json.*; accepted"):
+        read_templates(str(path))
