@@ -7,42 +7,27 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 
-from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.config.options import read_options
 from balora_jax.errors import BadInput, reason_of
-from balora_jax.evaluation.evaluator import Evaluator
-from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
-from balora_jax.objective.params import Tree
-from balora_jax.regularizers.registration import check_registered
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
-from balora_jax.runs.fingerprints import fingerprints
-from balora_jax.runs.first_gradient import first_gradient, needs_gradient
+from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
-from balora_jax.runs.run import Run, check_lengths, set_up
-from balora_jax.runs.setup import build_setup
-from balora_jax.runs.task import TrainingData
-from balora_jax.runs.weights import load_model, materialize, trained_head
-from balora_jax.training.best import Best
-from balora_jax.training.checkpoints import Checkpoints
-from balora_jax.training.compiled_step import CompiledStep
+from balora_jax.runs.run import Run, set_up
 from balora_jax.training.interrupt import StopRequest, ends_by_signal
-from balora_jax.training.loop import Batches, Loop
-from balora_jax.training.metrics import MetricsLog, read_records
-from balora_jax.training.records import HeldOutRecord, ProbeRecord, Record
+from balora_jax.training.loop import Loop
+from balora_jax.training.metrics import read_records
+from balora_jax.training.records import ProbeRecord, Record
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.run_lock import RunLock
-from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.state import TrainState, count
-from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History, Summary
 
 # What a signal that ends the command at once means, in each part of a run: the ends of the sentence
@@ -50,9 +35,10 @@ from balora_jax.training.summary import History, Summary
 LOADING = "before the first update; nothing was trained, and the same command starts it again"
 TRAINING = "again; the last checkpoint is kept, and --output.resume goes on from it"
 FINISHING = "after the last update; every update is saved, and --output.resume writes the outputs"
+CLOSING = "while its files were closed; --output.resume goes on from what is complete"
+
 # Called with a record of an update or an evaluation; True asks for a stop.
 Callback = Callable[[Record], bool | None]
-CLOSING = "while its files were closed; --output.resume goes on from what is complete"
 
 
 def finetune(
@@ -116,33 +102,6 @@ def join_processes() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ready:
-    """A run that is ready for its next update.
-
-    Attributes:
-      student: the model and its frozen weights.
-      state: the state after `start` updates; training overwrites it.
-      start: updates done before.
-      batches: the training batches from there on.
-      compiled: the compiled update.
-      checkpoints: the checkpoints of the run.
-      log: the log of the run.
-      best: the tracker of the best evaluation, with the evaluations of a resumed run.
-      probe: the evaluator of the tiny world; None for other data.
-    """
-
-    student: Student
-    state: TrainState
-    start: int
-    batches: Batches
-    compiled: CompiledStep
-    checkpoints: Checkpoints
-    log: MetricsLog
-    best: Best
-    probe: Evaluator | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Trained:
     """A run after its last update.
 
@@ -155,300 +114,6 @@ class Trained:
     state: TrainState
     steps: int
     stopped: bool
-
-
-def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Console) -> Ready:
-    """Load the model and the checkpoint of a resumed run, and compile the update.
-
-    Args:
-      run: from `set_up`.
-      lock: the lock on the run folder; a new folder is created and locked here.
-      closing: closes the checkpoints and the log when the run ends, also by an exception.
-      console: where to print.
-
-    Returns:
-      The run, ready for its next update.
-
-    Raises:
-      BadInput: the model or the checkpoint cannot be used; nothing has been written, but damaged
-        checkpoints have been set aside.
-    """
-    config = run.config
-    if run.resumes:
-        export.check_own(run.folder.adapter)
-        export.check_own(run.folder.merged)
-    probe = make_probe_evaluator(config.data, run.tokenizer)
-    loaded = load_checked(run, console)
-    inputs = fingerprints(run)
-    run.folder.check_fingerprints(inputs)
-    head = trained_head(loaded)
-    setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
-    check_terms(setup)
-    if setup.spec.rank != config.adapter.rank and config.method != "full":
-        console.print(
-            f"note: adapter.init has rank {setup.spec.rank}, which is used instead of "
-            f"adapter.rank {config.adapter.rank}",
-            highlight=False,
-        )
-
-    checkpoints = None
-    beginning = Beginning(None, None)
-    if run.resumes:
-        checkpoints = closing.enter_context(contextlib.closing(open_checkpoints(run)))
-        closing.callback(show_notices, checkpoints, console)
-        beginning = Beginning(
-            checkpoints.restore_initial(setup.frozen.initial),
-            checkpoints.restore_initial(select(loaded.params, head), "head"),
-        )
-        show_notices(checkpoints, console)
-    with console.status("the pre-trained model: its features, and the principal directions"):
-        training_data = run.task.prepare(loaded, run.mesh, run.steps, beginning.head)
-        # A copy, because the residual form overwrites the weights.
-        first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
-        student, state = start_student(run, setup, training_data, beginning.adapters)
-    compiled = compile_step(run, student, training_data)
-    if checkpoints:
-        check_log(run, checkpoints, console)
-        set_aside_after_lost_best(run, checkpoints)
-
-    if run.extended_from is not None:
-        console.print(
-            f"note: the run is extended from {run.extended_from:,} to {run.steps:,} updates: from "
-            "here on its schedules are those of a run of that length",
-            highlight=False,
-            soft_wrap=True,
-        )
-    # All checks are done; from here on the run writes.
-    begin_writing(run, lock, inputs)
-    if checkpoints is None:
-        checkpoints = closing.enter_context(contextlib.closing(open_checkpoints(run)))
-    save_beginning(checkpoints, beginning, Beginning(student.frozen.initial, first_head))
-
-    batches = run.task.batches(training_data, run.steps)
-    start = 0
-    restored = checkpoints.restore_latest(state)
-    show_notices(checkpoints, console)
-    if restored is not None:
-        state, position = restored
-        start = position.step
-        batches.set_state(position.data)
-    # A run that resumes before its first checkpoint drops all records, also those of step 0, which
-    # are made again.
-    log = closing.enter_context(
-        contextlib.closing(MetricsLog(run.folder.metrics, after=start or -1))
-    )
-    best = run.task.best()
-    if start == 0:
-        record_start(run, student, state, log, probe)
-    for record in History.of(log.records()).held_out:
-        best.update(record)
-
-    return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
-
-
-class Beginning(NamedTuple):
-    """The trained parts of the model as they are at step 0, from which a resumed run must start.
-
-    Attributes:
-      adapters: the tree of adapters; None if unknown, or if none are trained.
-      head: the tree of the trained head; likewise.
-    """
-
-    adapters: Tree | None
-    head: Tree | None
-
-
-def load_checked(run: Run, console: Console) -> models.Loaded:
-    """Load the model, and check that it takes the run's tokens and lengths.
-
-    Args:
-      run: from `set_up`.
-      console: where to print what was noticed about the data and the model.
-
-    Returns:
-      The model and its weights.
-
-    Raises:
-      BadInput: the model cannot be used for this data.
-    """
-    for line in run.task.counts:
-        console.print(line, highlight=False)
-    loaded = load_model(run.config, run.mesh)
-    for note in loaded.notes:
-        console.print(note, highlight=False)
-    data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
-    check_lengths(loaded.model.config.max_length, run.task.length)
-    return loaded
-
-
-def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
-    """Lock the run folder and write the configuration there.
-
-    Args:
-      run: from `set_up`.
-      lock: the lock on the folder; a resumed run holds it already.
-      inputs: the fingerprints of the run's inputs.
-
-    Raises:
-      BadInput: another process writes in the folder, or has begun a run there.
-    """
-    lock.acquire()
-    if jax.process_index() == 0:
-        if run.config.output.overwrite:
-            run.folder.clear()
-        elif not run.resumes:
-            require_new(run)
-        if run.extended_from is not None:
-            run.folder.begin_extension(run.extended_from)
-    run.folder.create(run.config, inputs)
-
-
-def save_beginning(checkpoints: Checkpoints, saved: Beginning, made: Beginning) -> None:
-    """Save the parts of step 0 that were made in this process.
-
-    Args:
-      checkpoints: of the run.
-      saved: the parts that were read from there.
-      made: the parts that the run starts with.
-    """
-    if saved.adapters is None and made.adapters is not None:
-        checkpoints.save_initial(made.adapters)
-    if saved.head is None and made.head:
-        checkpoints.save_initial(made.head, "head")
-
-
-def require_new(run: Run) -> None:
-    """Raise BadInput if a run has begun in the folder since `set_up` found none there."""
-    if run.folder.check(run.config):
-        raise BadInput(
-            f"output.dir {run.folder.path} was empty at the start of this run, and another run has "
-            "begun there; accepted: another folder"
-        )
-
-
-def show_notices(checkpoints: Checkpoints, console: Console) -> None:
-    """Print what was found wrong with the checkpoints, once."""
-    for notice in checkpoints.notices:
-        console.print(f"note: {notice}", highlight=False, soft_wrap=True)
-    checkpoints.notices.clear()
-
-
-def check_log(run: Run, checkpoints: Checkpoints, console: Console) -> None:
-    """Check the log of a resumed run, before anything is written.
-
-    A run with patience needs all of its records; others go on without, with a notice.
-
-    Raises:
-      BadInput: a line is no record, or the record of an update before the latest checkpoint is
-        missing in a run with patience.
-    """
-    step = checkpoints.latest() or 0
-    recorded = {record.step for record in History.of(read_records(run.folder.metrics)).steps}
-    lost = [number for number in range(1, step + 1) if number not in recorded]
-    if not lost:
-        return
-    sentence = f"{run.folder.metrics} has no record of update {lost[0]} ({len(lost)} are missing)"
-    has_ended = step >= run.steps and len(lost) == step
-    if run.config.training.patience is not None or has_ended:
-        raise BadInput(
-            f"{sentence}, which the end of this run needs; accepted: the file as the run wrote it, "
-            "or balora export"
-        )
-    console.print(f"note: {sentence}; the run goes on", highlight=False, soft_wrap=True)
-
-
-def set_aside_after_lost_best(run: Run, checkpoints: Checkpoints) -> None:
-    """Go back before the best evaluation of a run with patience if its checkpoint is lost.
-
-    That checkpoint is what the run exports: it must be made again.
-    """
-    latest = checkpoints.latest()
-    if run.config.training.patience is None or latest is None:
-        return
-    best = run.task.best()
-    for record in History.of(read_records(run.folder.metrics)).held_out:
-        if record.step <= latest:
-            best.update(record)
-    if best.step is None or best.step in checkpoints.steps():
-        return
-    for step in checkpoints.steps():
-        if step > best.step:
-            checkpoints.set_aside(step, f"the best one, of step {best.step}, must be made again")
-
-
-def start_student(
-    run: Run, setup: TrainSetup, training_data: TrainingData, initial: Tree | None
-) -> tuple[Student, TrainState]:
-    """Fill the setup with weights, after the gradient of a first batch if the start needs it.
-
-    Args:
-      run: from `set_up`.
-      setup: the run's setup.
-      training_data: the base and the examples.
-      initial: the adapters of step 0 of a resumed run; made afresh if None.
-
-    Returns:
-      The student and its state before step 1.
-    """
-    config = run.config
-    base = training_data.base
-    gradient = None
-    if needs_gradient(config) and initial is None:
-        first_batch = next(run.task.batches(training_data, run.steps))
-        gradient = first_gradient(config, setup, base, first_batch)
-    return materialize(config, setup, base, initial, gradient)
-
-
-def check_terms(setup: TrainSetup) -> None:
-    """Check the registered terms on random logits of the model's size.
-
-    Raises:
-      BadInput: a function fails, or returns another shape or numbers that are not finite.
-    """
-    classes = getattr(setup.model, "labels", None)
-    if classes is None:
-        check_registered(setup.terms, (2, 3), setup.model.config.vocab_size)
-    else:
-        check_registered(setup.terms, (6,), classes)
-
-
-def record_start(
-    run: Run,
-    student: Student,
-    state: TrainState,
-    log: MetricsLog,
-    probe: Evaluator | None,
-) -> None:
-    """Measure the model before the first update.
-
-    Args:
-      run: from `set_up`.
-      student: the model and its frozen weights.
-      state: the state of step 0.
-      log: the log of the run.
-      probe: the evaluator of the tiny world, or None.
-    """
-    if run.task.evaluator is not None:
-        measures = run.task.evaluator(student, state)
-        log.write(HeldOutRecord.of_measures(0, measures))
-    if probe is not None:
-        log.write(ProbeRecord(0, probe(student, state)))
-
-
-def compile_step(run: Run, student: Student, training_data: TrainingData) -> CompiledStep:
-    """Compile the update for the longest batches of the run.
-
-    Args:
-      run: from `set_up`.
-      student: the model and its frozen weights.
-      training_data: from the task.
-
-    Returns:
-      The compiled update.
-    """
-    compiled = CompiledStep(student.setup, run.config.training.accumulation)
-    compiled.compile(run.task.longest_batch(training_data, run.steps))
-    return compiled
 
 
 def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback] = ()) -> Trained:
@@ -618,12 +283,3 @@ def summarize(
         device_bytes=ready.compiled.bytes,
         seconds=round(seconds, 1),
     )
-
-
-def open_checkpoints(run: Run) -> Checkpoints:
-    """Open the checkpoints of a run.
-
-    Args:
-      run: from `set_up`.
-    """
-    return Checkpoints(run.folder.checkpoints, run.config.output.keep)

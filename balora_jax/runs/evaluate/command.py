@@ -73,6 +73,13 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
         raise BadInput(
             f"--groups is {shown(options.groups)}; accepted: for the run of a classifier"
         )
+    return report(_evaluate_language_model(options, folder, console), folder, console)
+
+
+def _evaluate_language_model(
+    options: EvaluateOptions, folder: pathlib.Path, console: Console
+) -> Evaluation:
+    """Ask a language model, and its base as well if asked, everything that the options name."""
     work = _prepare(options)
     _check_used(options, work)
     for task, source in ({} if work.harness is None else work.harness.local).items():
@@ -85,7 +92,6 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
         _check_chat(language_model.tokenizer)
     if work.harness is not None:
         work.harness.check_room(language_model.max_length)
-    results = []
     files: dict[str, str] = {}
     bias: dict[str, dict[str, Any]] = {task: {} for task in work.bias}
     asked = {}
@@ -105,13 +111,15 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
             if work.harness is not None:
                 bar.describe(f"{name}: {', '.join(work.harness.names)}")
                 asked[name] = _ask(subject, work.harness, responses, bar, options)
-    for task, (items, source) in work.bias.items():
-        results.append(bias_result(task, BIAS_TASKS[task], bias[task], len(items), source))
+    results = [
+        bias_result(task, BIAS_TASKS[task], bias[task], len(items), source)
+        for task, (items, source) in work.bias.items()
+    ]
     if asked:
         results += _harness_results(asked, work.harness)
         files |= _harness_files(asked, work.harness)
     fingerprints = {subject.language_model.name: subject.fingerprint for subject in subjects}
-    return report(Evaluation(fingerprints, results, files), folder, console)
+    return Evaluation(fingerprints, results, files)
 
 
 def _prepare(options: EvaluateOptions) -> Work:
