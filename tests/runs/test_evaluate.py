@@ -185,6 +185,18 @@ def test_rows_that_only_the_scoring_reads_are_named(run, tmp_path, capsys):
         assert re.search(f"cannot score the rows of {path}|cannot use row 1 of {path}", sentence)
 
 
+def test_a_fault_of_the_model_is_not_blamed_on_the_rows(run, files, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise ValueError("ours")
+
+    monkeypatch.setattr(LanguageModel, "scores", fail)
+    command = ["evaluate", "--run", str(run), "--tasks", "piqa", "--data-dir", str(files)]
+    with pytest.raises(SystemExit) as exit_info:
+        main([*command, "--out", str(tmp_path / "out")])
+    assert exit_info.value.code == 1
+    assert "this is a fault of balora itself (ValueError: ours)" in capsys.readouterr().err
+
+
 def test_texts_that_are_cut_are_counted(run, files, tmp_path, capsys):
     long = tmp_path / "data" / "piqa" / "validation.jsonl"
     long.parent.mkdir(parents=True)

@@ -6,7 +6,6 @@ import difflib
 import functools
 import glob
 import logging
-import os
 import pathlib
 import tempfile
 import traceback
@@ -26,9 +25,9 @@ from balora_jax.evaluation.tasks.code import EXECUTES_CODE
 OURS = pathlib.Path(__file__).parents[1] / "tasks"
 # Tasks that are not lm-eval's, for the names in messages.
 OTHERS = ("mt_bench", "stereoset", "winobias")
-# Parts of the paths of lm-eval's code and of ours.
-HARNESS = f"{os.sep}lm_eval{os.sep}"
-PACKAGE = f"{os.sep}balora_jax{os.sep}"
+# The folders of lm-eval's code and of ours.
+HARNESS = str(pathlib.Path(lm_eval.__file__).parent)
+PACKAGE = str(pathlib.Path(__file__).parents[2])
 OF_CLASSIFIERS = ("classes", "groups")
 # Seeds of lm-eval's command line, for the same few-shot examples and standard errors.
 SEEDS = {"random_seed": 0, "numpy_random_seed": 1234, "torch_random_seed": None}
@@ -156,11 +155,17 @@ def run_tasks(
 
 
 def _is_ours(error: BaseException) -> bool:
-    """True for an error that a function of this package raised, or one that it called outside."""
-    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    last_of_harness = max((i for i, name in enumerate(frames) if HARNESS in name), default=-1)
-    last_of_ours = max((i for i, name in enumerate(frames) if PACKAGE in name), default=-1)
-    return last_of_ours > last_of_harness
+    """True for an error of the model, rather than of a task's own functions, ours among them."""
+    files = [
+        pathlib.Path(frame.f_code.co_filename)
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    for file in reversed(files):
+        if file.is_relative_to(HARNESS) or file.is_relative_to(OURS):
+            return False
+        if file.is_relative_to(PACKAGE):
+            return True
+    return False
 
 
 def _alone(tasks: Tasks) -> list[Any]:
