@@ -272,6 +272,7 @@ def _run(arguments: Sequence[str]) -> None:
     # So do these, of orbax's tasks that fail after the first one.
     for name_of_logger in ("asyncio", "concurrent.futures"):
         logging.getLogger(name_of_logger).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _print_unraisable
     if name not in COMMANDS:
         raise BadInput(f"there is no command {name[:100]!r}; accepted: {', '.join(COMMANDS)}")
     from balora_jax.config.plugins import load_plugins
@@ -331,6 +332,18 @@ def _failure(error: Exception) -> str:
     if DEVICE_MEMORY in str(error):
         return _memory_sentence("the device's memory")
     return _fault_sentence(error)
+
+
+def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Print an exception that nothing can catch, but for those of writes that were given up.
+
+    When one of orbax's writes fails, its event loop is closed. Tensorstore's threads then cannot
+    report the others to it, while the first failure is raised to `main`.
+    """
+    error = unraisable.exc_value
+    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
+        return
+    sys.__unraisablehook__(unraisable)
 
 
 def _silence_libraries() -> None:

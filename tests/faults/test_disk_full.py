@@ -87,3 +87,46 @@ def test_nothing_but_the_sentence_is_printed(small_disk, run_arguments):
     assert sentence.startswith("balora: ") and "No space left on device" in sentence
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
     assert not any(line.startswith("balora: ") for line in others)
+
+
+# A write of tensorstore that ends after orbax has closed its event loop, in a thread.
+LATE_WRITE = """
+import asyncio
+import contextlib
+import threading
+
+import tensorstore
+
+from balora_jax.cli import main
+
+with contextlib.suppress(SystemExit):
+    main(["no-command"])
+
+
+async def wait():
+    return await future
+
+
+async def give_up():
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0.1)
+    return task
+
+
+promise, future = tensorstore.Promise.new()
+loop = asyncio.new_event_loop()
+task = loop.run_until_complete(give_up())
+loop.close()
+thread = threading.Thread(target=promise.set_result, args=(1,))
+thread.start()
+thread.join()
+"""
+
+
+def test_a_write_that_ends_too_late_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_WRITE], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0
+    [sentence] = done.stderr.splitlines()
+    assert "no-command" in sentence
