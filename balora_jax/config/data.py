@@ -1,9 +1,11 @@
 """The data sets, and how their examples become tokens."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from balora_jax.config.check import LARGEST, require
+from balora_jax.config.sources import parse_sources
 
 # Of the size of the scores, at least this lies between them: float32 tells them apart.
 SMALLEST_RANGE = 1e-4
@@ -13,15 +15,17 @@ SMALLEST_RANGE = 1e-4
 class DataConfig:
     """The data sets, and how their examples become tokens."""
 
-    train: str | None = None
-    """Training set: a jsonl, json, csv or parquet file, or a hub id; null for the hub's copy of a
-    GLUE task."""
+    train: str | list[str | dict[str, Any]] | None = None
+    """Training set: a jsonl, json, csv or parquet file, a folder or a pattern of them
+    (data/*.jsonl), or a hub id; each with its first N rows alone as NAME:N. Or a list of them, of
+    which each may be a mapping of source, subset, split, limit, weight (the part of the drawn
+    examples that are its own) and fields. Null for the hub's copy of a GLUE task."""
     eval: str | list[str] | None = None
-    """Held-out set, in the same form (classification: one or several). Null: none, or the GLUE
-    task's own where train is null."""
+    """Held-out set: a file, a folder, a pattern or a hub id (classification: one or several). Null:
+    none, or the GLUE task's own where train is null."""
     eval_share: float | None = None
     """Hold out this share of the training rows instead, above 0 and below 1: the same rows whatever
-    the seed, and of a classifier's classes the same share each."""
+    the seed, and of each source and each of a classifier's classes the same share."""
     task: str | None = None
     """Classification: GLUE task (cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli); sets the
     fields, labels and metrics."""
@@ -54,7 +58,7 @@ class DataConfig:
     max_length: int = 512
     """Most tokens of an example: prompt and response, or the classified text or pair."""
     limit: int | None = None
-    """Train on the first rows only, this many; null for all."""
+    """Train on the first rows only, this many of each source; null for all."""
     eval_limit: int | None = None
     """Evaluate on the first rows only, this many; null for all."""
     probes: Literal["tiny-world"] | None = None
@@ -62,6 +66,8 @@ class DataConfig:
     data of balora_jax.evaluation.tiny_world.make."""
 
     def __post_init__(self) -> None:
+        if self.train is not None:
+            parse_sources(self.train)
         length_ok = self.max_length >= 2
         require(length_ok, "data.max_length", self.max_length, "a whole number of at least 2")
         self._check_targets()
@@ -112,3 +118,33 @@ class DataConfig:
     def holds_out(self) -> bool:
         """True if the run has a held-out set: `eval`, a share of `train`, or a GLUE task's own."""
         return self.eval is not None or self.eval_share is not None or self.train is None
+
+    @property
+    def sources(self) -> "tuple[DataConfig, ...]":
+        """The section of each training source, as if there were no other."""
+        if self.train is None:
+            return (self,)
+        return tuple(
+            dataclasses.replace(
+                self,
+                train=source.source,
+                subset=source.subset or self.subset,
+                train_split=source.split or self.train_split,
+                limit=source.limit or self.limit,
+                fields=self.fields if source.fields is None else source.fields,
+            )
+            for source in parse_sources(self.train)
+        )
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weight of each training source; None where every row comes equally often."""
+        if self.train is None:
+            return None
+        weights = tuple(source.weight for source in parse_sources(self.train))
+        return None if None in weights else weights
+
+    @property
+    def source_names(self) -> list[str]:
+        """The training sources by name; [] for the hub's copy of a GLUE task."""
+        return [] if self.train is None else [source.train for source in self.sources]

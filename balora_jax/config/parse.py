@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader
 
 from balora_jax.config.adapter import parse_start
 from balora_jax.config.other_names import OTHER_NAMES
-from balora_jax.config.paths import FILE, FOLDER, check_path
+from balora_jax.config.paths import FILE_OR_FOLDER, FOLDER, check_path
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
 from balora_jax.config.run import RunConfig
@@ -49,6 +49,8 @@ TYPES = {
     "dict": "a mapping of text to text",
     "dict[str, str]": "a mapping of text to text",
     "list[dict[str, str]]": "a list of mappings",
+    "list[str | dict[str, Any]]": "a list of texts and mappings",
+    "list[Union[str, dict[str, Any]]]": "a list of texts and mappings",
 }
 
 
@@ -92,6 +94,27 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
     require_plugins(config.plugin_files)
     config = dataclasses.replace(config, plugins=[vars(plugin) for plugin in LOADED.values()])
     return _with_moved_assets(config)
+
+
+def read_data_config(arguments: Sequence[str]) -> RunConfig:
+    """Parse the arguments of `data`, which needs no output and no number of updates.
+
+    Args:
+      arguments: as for `read_config`.
+
+    Returns:
+      The configuration; what is not given there is of no use.
+
+    Raises:
+      BadInput: as `read_config`.
+    """
+    given = {argument.partition("=")[0].removeprefix("--") for argument in arguments}
+    for file in config_files(arguments):
+        given |= option_names(read_yaml(file))
+    unused = [] if "output.dir" in given else ["--output.dir=."]
+    if not given & {"training.steps", "training.epochs"}:
+        unused.append("--training.epochs=1")
+    return read_config([*unused, *arguments])
 
 
 def add_options(
@@ -262,12 +285,14 @@ def check_paths(config: RunConfig) -> None:
         check_path("model.tokenizer", config.model.tokenizer, kind=FOLDER)
     if config.adapter.init is not None and parse_start(config.adapter.init) is None:
         check_path("adapter.init", config.adapter.init, kind=FOLDER)
-    for name in ("train", "eval", "eval_ood", "predict"):
+    for source in config.data.source_names:
+        check_path("data.train", source, kind=FILE_OR_FOLDER)
+    for name in ("eval", "eval_ood", "predict"):
         value = getattr(config.data, name)
         sources = [value] if isinstance(value, str) else value or []
         for source in sources:
             if (name, source) != ("predict", "test"):
-                check_path(f"data.{name}", source, kind=FILE)
+                check_path(f"data.{name}", source, kind=FILE_OR_FOLDER)
     check_path("output.dir", config.output.dir, kind=FOLDER)
 
 

@@ -17,6 +17,7 @@ OF_RUN = frozenset({"adapter", "checkpoints", "damaged", "merged", "plots", "ten
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 FILE = "a file"
 FOLDER = "a folder"
+FILE_OR_FOLDER = "a file or a folder"
 SYSTEM = ("/proc/", "/sys/")
 
 
@@ -26,7 +27,7 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
     Args:
       option: the option's name, for the message.
       value: its value. What names nothing on this machine may be a name on the hub.
-      kind: what it must be if it exists: FILE or FOLDER.
+      kind: what it must be if it exists: FILE, FOLDER or FILE_OR_FOLDER.
       must_exist: True if it must exist.
 
     Returns:
@@ -60,11 +61,11 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
         raise BadInput(
             f"{shown} cannot be used ({reason}); accepted: the path of {kind}"
         ) from error
-    right = stat.S_ISREG(found) if kind == FILE else stat.S_ISDIR(found)
-    if not right:
+    is_right = {FILE: stat.S_ISREG(found), FOLDER: stat.S_ISDIR(found)}
+    if not is_right.get(kind, any(is_right.values())):
         raise BadInput(f"{shown} is {_describe(found)}; accepted: {kind}")
     # They are endless, or wait for their writer, and say that they are files.
-    if kind == FILE and os.path.realpath(path).startswith(SYSTEM):
+    if kind != FOLDER and os.path.realpath(path).startswith(SYSTEM):
         raise BadInput(f"{shown} is a file of the system; accepted: {kind} of one's own")
     return path
 

@@ -2,10 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from balora_jax.errors import BadInput
+
+
+class Part(NamedTuple):
+    """The examples of one of several sources, which follow each other in `Examples`.
+
+    Attributes:
+      name: the source.
+      size: its examples.
+      share: of the examples that are drawn, above 0 and at most 1.
+      description: of its rows and tokens.
+    """
+
+    name: str
+    size: int
+    share: float
+    description: str
+
+    def __str__(self) -> str:
+        """Describe the part in one line."""
+        return f"{self.share:.1%} of the examples from {self.name}: {self.description}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,9 @@ class Examples:
       truncated: examples cut to the maximum length.
       dropped_empty: rows without an answer, which are no examples.
       dropped_long: rows whose prompt leaves no room for an answer, which are no examples.
+      parts: the sources of the examples, where there are several.
+      weighted: True if the sources have shares of their own; else every example comes equally
+        often.
     """
 
     tokens: np.ndarray
@@ -53,6 +77,8 @@ class Examples:
     truncated: int = 0
     dropped_empty: int = 0
     dropped_long: int = 0
+    parts: tuple[Part, ...] = ()
+    weighted: bool = False
 
     def __len__(self) -> int:
         return len(self.starts) - 1

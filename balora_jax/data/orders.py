@@ -16,7 +16,8 @@ WINDOW = 50
 def shuffled_order(examples: Examples, batch_size: int, seed: int) -> grain.MapDataset:
     """Draw batches from an endless stream in which every epoch is shuffled anew.
 
-    Batches run across the borders of epochs, so that every example comes equally often.
+    Batches run across the borders of epochs, so that every example comes equally often. Sources
+    with shares of their own are shuffled apart, and follow each other evenly.
 
     Args:
       examples: the set.
@@ -26,8 +27,20 @@ def shuffled_order(examples: Examples, batch_size: int, seed: int) -> grain.MapD
     Returns:
       The rows of each batch, int64 [batch_size].
     """
-    rows = grain.MapDataset.range(len(examples)).shuffle(seed=seed % 2**32).repeat()
-    return rows.batch(batch_size)
+    return _stream(examples, seed).batch(batch_size)
+
+
+def _stream(examples: Examples, seed: int) -> grain.MapDataset:
+    """The endless stream of rows: epochs of all, or each source's own, mixed by their shares."""
+    seed %= 2**32
+    if not examples.weighted:
+        return grain.MapDataset.range(len(examples)).shuffle(seed=seed).repeat()
+    ends = np.cumsum([part.size for part in examples.parts]).tolist()
+    streams = []
+    for number, (part, end) in enumerate(zip(examples.parts, ends, strict=True)):
+        rows = grain.MapDataset.range(end - part.size, end)
+        streams.append(rows.shuffle(seed=(seed + number) % 2**32).repeat())
+    return grain.MapDataset.mix(streams, [part.share for part in examples.parts])
 
 
 def windowed_order(
@@ -44,15 +57,20 @@ def windowed_order(
     Returns:
       The rows of each batch, int64 [batch_size].
     """
-    return grain.MapDataset.source(SortedWindows(examples.lengths, batch_size, steps, seed))
+    return grain.MapDataset.source(_windows(examples, batch_size, steps, seed))
+
+
+def _windows(examples: Examples, batch_size: int, steps: int, seed: int) -> "SortedWindows":
+    stream = _stream(examples, seed) if examples.weighted else None
+    return SortedWindows(examples.lengths, batch_size, steps, seed, stream)
 
 
 def shown_rows(examples: Examples, batch_size: int, *, steps: int, seed: int) -> np.ndarray:
     """List the examples that `windowed_order` of the same arguments has, in ascending order."""
     full_windows = steps // WINDOW
-    if full_windows * WINDOW * batch_size >= len(examples):
+    if full_windows * WINDOW * batch_size >= len(examples) and not examples.weighted:
         return np.arange(len(examples))
-    order = SortedWindows(examples.lengths, batch_size, steps, seed)
+    order = _windows(examples, batch_size, steps, seed)
     return np.unique(np.concatenate([order[step] for step in range(steps)]))
 
 
@@ -64,7 +82,14 @@ class SortedWindows:
     are shuffled. `order[i]` depends on i alone, so that a resumed run may start at any batch.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, batches: int, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        stream: grain.MapDataset | None = None,
+    ) -> None:
         """Describe the order.
 
         Args:
@@ -72,11 +97,13 @@ class SortedWindows:
           batch_size: examples a batch.
           batches: batches to make.
           seed: the seed of every shuffle.
+          stream: the endless stream, where it is another than that of shuffled epochs.
         """
         self._lengths = lengths
         self._batch_size = batch_size
         self._batches = batches
         self._seed = seed % 2**32
+        self._stream = stream
         # Neighboring batches share a window, and neighboring windows an epoch.
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
         self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
@@ -100,6 +127,8 @@ class SortedWindows:
 
     def _row(self, position: int) -> int:
         """Return the row at a position of the endless stream."""
+        if self._stream is not None:
+            return self._stream[position]
         epoch, offset = divmod(position, len(self._lengths))
         return self._epoch(epoch)[offset]
 

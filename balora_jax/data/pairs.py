@@ -17,6 +17,7 @@ from balora_jax.data.conversations import (
 )
 from balora_jax.data.examples import Examples, starts_of
 from balora_jax.data.fields import read_fields, read_prompt_fields, recognize_fields
+from balora_jax.data.mixtures import join_examples
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.splits import divide
@@ -35,13 +36,24 @@ def prepare(
     """Load and tokenize a data set.
 
     Args:
-      config: the source of the rows, and the template that makes text of them.
+      config: the sources of the rows, and the template that makes text of them.
       tokenizer: a Hugging Face tokenizer.
       split: the training set, or the held-out set (`config.holds_out` is True then).
 
     Raises:
       BadInput: the rows cannot be loaded, lack a field, or leave no answer to learn from.
     """
+    if split == "eval" and config.eval_share is None:
+        return _prepare_source(config, tokenizer, split)
+    pieces = [_prepare_source(source, tokenizer, split) for source in config.sources]
+    weights = config.weights if split == "train" else None
+    return join_examples(pieces, config.source_names, weights)
+
+
+def _prepare_source(
+    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"]
+) -> Examples:
+    """Tokenize the rows of one source."""
     template = make_template(config.template, tokenizer)
     rows = read_rows(config, split)
     field = conversation_field(rows.columns)
@@ -65,7 +77,7 @@ def read_rows(config: DataConfig, split: Literal["train", "eval"] = "train") -> 
     """Load the rows of a set, as `prepare` tokenizes them.
 
     Args:
-      config: as for `prepare`.
+      config: as for `prepare`, with one source.
       split: as for `prepare`.
 
     Raises:

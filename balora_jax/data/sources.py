@@ -1,4 +1,4 @@
-"""The rows of a data set: a local jsonl, json, csv or parquet file, or a set on the hub."""
+"""The rows of a data set: local jsonl, json, csv or parquet files, or a set on the hub."""
 
 import contextlib
 import glob
@@ -13,12 +13,20 @@ from typing import Any
 
 from balora_jax.data.csv_files import read_csv
 from balora_jax.data.json_files import json_rows
+from balora_jax.data.source_files import (
+    JSON_SUFFIXES,
+    SUFFIXES,
+    folder_files,
+    is_pattern,
+    matching_files,
+)
 from balora_jax.errors import BadInput, first_line, listed, reason_of, shown
 
-JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
-TABLE_SUFFIXES = (".csv", ".parquet")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-ACCEPTED = "a .jsonl, .jsonl.gz, .json, .csv or .parquet file, or a hub name such as openai/gsm8k"
+ACCEPTED = (
+    "a .jsonl, .jsonl.gz, .json, .csv or .parquet file, a folder or a pattern of them, or a hub "
+    "name such as openai/gsm8k"
+)
 # A column of a parquet file may repeat one value without end; rows of text need bytes.
 ROWS_PER_BYTE = 100
 
@@ -28,19 +36,23 @@ class Rows:
     """The rows of a data set, with their places in the file for messages.
 
     Attributes:
-      source: the file or the hub name.
+      source: the file, folder, pattern or hub name.
       columns: every field that some row has.
       rows: field -> value, for each row.
       lines: the line of each row in the file; None where rows have no lines.
+      places: the file and line of each row, where they are of several files.
     """
 
     source: str
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, Any]]
     lines: Sequence[int] | None = None
+    places: Sequence[str] | None = None
 
     def where(self, index: int) -> str:
         """Name row `index` for a message: `FILE, line 12` or `NAME, row 12`."""
+        if self.places is not None:
+            return self.places[index]
         if self.lines is None:
             return f"{self.source}, row {index + 1}"
         return f"{self.source}, line {self.lines[index]}"
@@ -70,8 +82,24 @@ class Rows:
           indices: of the rows, from 0.
         """
         lines = None if self.lines is None else [self.lines[index] for index in indices]
+        places = None if self.places is None else [self.places[index] for index in indices]
         rows = [self.rows[index] for index in indices]
-        return Rows(self.source, self.columns, rows, lines)
+        return Rows(self.source, self.columns, rows, lines, places)
+
+    def rename(self, names: Mapping[str, str]) -> "Rows":
+        """Give fields other names.
+
+        Args:
+          names: the field's name -> its new one, which replaces a field of that name.
+        """
+        kept = [name for name in self.columns if name not in (*names, *names.values())]
+        rows = []
+        for row in self:
+            renamed = {name: row[name] for name in kept if name in row}
+            renamed |= {new: row[old] for old, new in names.items() if old in row}
+            rows.append(renamed)
+        columns = (*kept, *(new for old, new in names.items() if old in self.columns))
+        return Rows(self.source, columns, rows, self.lines, self.places)
 
     def require(self, fields: Sequence[str], *, note: str = "") -> None:
         """Check that the data set has fields.
@@ -110,15 +138,30 @@ class Rows:
             ) from error
 
 
+def join_rows(source: str, pieces: Sequence[Rows]) -> Rows:
+    """Put rows of several files or sets one after another.
+
+    Args:
+      source: the name of them all.
+      pieces: at least one; a single one stays as it is.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    columns = dict.fromkeys(name for piece in pieces for name in piece.columns)
+    rows = [row for piece in pieces for row in piece]
+    places = [piece.where(index) for piece in pieces for index in range(len(piece.rows))]
+    return Rows(source, tuple(columns), rows, places=places)
+
+
 def load_rows(
     source: str, *, subset: str | None = None, split: str = "train", limit: int | None = None
 ) -> Rows:
     """Load the rows of a data set.
 
     Args:
-      source: a file with one of the suffixes above, or a hub name.
+      source: a file with one of the known suffixes, a folder of them, a pattern, or a hub name.
       subset: the configuration of a hub set.
-      split: the split of a hub set.
+      split: the split of a hub set, or of a folder with files of several.
       limit: the number of rows to load, from the first; None for all.
 
     Returns:
@@ -142,21 +185,33 @@ def _load(source: str, subset: str | None, split: str, limit: int | None) -> Row
         raise BadInput(
             f"{shown(source)} cannot be looked up ({reason_of(error)}); accepted: {ACCEPTED}"
         ) from error
+    if mode is None and is_pattern(source):
+        return _load_files(source, matching_files(source), limit)
     if mode is None:
-        if source.endswith(JSON_SUFFIXES + TABLE_SUFFIXES) or not HUB_NAME.fullmatch(source):
+        if source.endswith(SUFFIXES) or not HUB_NAME.fullmatch(source):
             raise BadInput(f"{listed([source])} does not exist; accepted: {ACCEPTED}")
         return _load_table(source, limit, path=source, name=subset, split=split)
-    if stat.S_ISDIR(mode):
-        raise BadInput(f"{source} is a folder; accepted: {ACCEPTED}")
-    # A pipe waits for its writer, and a device may have no end.
-    if not stat.S_ISREG(mode):
-        raise BadInput(f"{source} is no regular file; accepted: {ACCEPTED}")
     try:
+        if stat.S_ISDIR(mode):
+            return _load_files(source, folder_files(path, split), limit)
         return _load_file(path, limit)
     except OSError as error:
         raise BadInput(
             f"{source} cannot be read ({reason_of(error)}); accepted: {ACCEPTED}"
         ) from error
+
+
+def _load_files(source: str, files: Sequence[Path], limit: int | None) -> Rows:
+    """Load the first rows of several files."""
+    pieces: list[Rows] = []
+    left = limit
+    for file in files:
+        if left == 0:
+            break
+        pieces.append(_load_file(file, left))
+        if left is not None:
+            left -= len(pieces[-1].rows)
+    return join_rows(source, pieces)
 
 
 def _mode(path: Path) -> int | None:
@@ -168,6 +223,9 @@ def _mode(path: Path) -> int | None:
 
 
 def _load_file(path: Path, limit: int | None) -> Rows:
+    # A pipe waits for its writer, and a device may have no end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BadInput(f"{path} is no regular file; accepted: {ACCEPTED}")
     if path.name.endswith(JSON_SUFFIXES):
         numbered = list(itertools.islice(json_rows(path), limit))
         # A dict keeps the order of the fields.

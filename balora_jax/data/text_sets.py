@@ -1,5 +1,6 @@
 """The sets of a classification run: training, held-out, out-of-domain and unlabeled."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -8,7 +9,9 @@ from typing import Any
 from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples
 from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
-from balora_jax.data.sources import Rows, load_rows
+from balora_jax.data.mixtures import make_parts
+from balora_jax.data.source_files import is_pattern
+from balora_jax.data.sources import Rows, join_rows, load_rows
 from balora_jax.data.splits import Division, divide
 from balora_jax.data.texts import encode
 from balora_jax.errors import BadInput, listed, shown
@@ -115,7 +118,8 @@ def read_text_sets(
     def read(source: str, split: str, labeled: bool = True) -> Examples:
         return encode_rows(_load(config, task, source, split), labeled)
 
-    train = encode_rows(read_train_rows(config))
+    pieces = _train_pieces(config)
+    train = _with_parts(encode_rows(join_rows("data.train", pieces)), pieces, config)
     held_out = {name: encode_rows(rows) for name, rows in read_held_out_rows(config).items()}
 
     out_of_domain = {
@@ -139,8 +143,18 @@ def read_text_sets(
     return TextSets(task, train, held_out, out_of_domain, unlabeled)
 
 
+def _with_parts(train: Examples, pieces: Sequence[Rows], config: DataConfig) -> Examples:
+    """Tell the training examples of several sources apart."""
+    if len(pieces) == 1:
+        return train
+    sizes = [len(piece.rows) for piece in pieces]
+    descriptions = [f"{size:,} examples" for size in sizes]
+    parts = make_parts(sizes, config.source_names, config.weights, descriptions)
+    return dataclasses.replace(train, parts=parts, weighted=config.weights is not None)
+
+
 def read_train_rows(config: DataConfig) -> Rows:
-    """Load the rows of the training set.
+    """Load the rows of the training set, with the fields of the task.
 
     Args:
       config: as for `read_text_sets`.
@@ -148,11 +162,33 @@ def read_train_rows(config: DataConfig) -> Rows:
     Raises:
       BadInput: it cannot be loaded.
     """
-    task = text_task(config)
-    rows = _load(config, task, config.train or HUB_SET, config.train_split, config.limit)
-    if config.eval_share is None:
-        return rows
-    return rows.select(_divide(config, task, rows).train.tolist())
+    return join_rows("data.train", _train_pieces(config))
+
+
+def _train_pieces(config: DataConfig) -> list[Rows]:
+    """The training rows of each source."""
+    pieces = []
+    for source in config.sources:
+        task = text_task(source)
+        rows = _load(source, task, source.train or HUB_SET, source.train_split, source.limit)
+        if source.eval_share is not None:
+            rows = rows.select(_divide(source, task, rows).train.tolist())
+        pieces.append(_with_fields(rows, task, text_task(config)))
+    return pieces
+
+
+def _with_fields(rows: Rows, own: TextTask, task: TextTask) -> Rows:
+    """Give the fields of a source's own the names that the task has for them."""
+    old = (*own.fields, own.label_field)
+    if len(own.fields) != len(task.fields):
+        raise BadInput(
+            f"{rows.source} has {len(own.fields)} texts in its fields and data.fields "
+            f"{len(task.fields)}; accepted: sources that all have text, or all text and text_pair"
+        )
+    rows.require(old, note=" (data.fields, or fields of the source)")
+    new = (*task.fields, task.label_field)
+    names = {name: other for name, other in zip(old, new, strict=True) if name != other}
+    return rows.rename(names) if names else rows
 
 
 def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
@@ -162,17 +198,14 @@ def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
       config: as for `read_text_sets`.
 
     Returns:
-      The rows by the set's name; {} for none.
+      The rows by the set's name; {} for none. With `eval_share`, a set for each source.
 
     Raises:
       BadInput: a set cannot be loaded.
     """
     task = text_task(config)
     if config.eval_share is not None:
-        rows = _load(config, task, config.train, config.train_split, config.limit)
-        held_out = _divide(config, task, rows).held_out[: config.eval_limit]
-        [name] = _named([config.train])
-        return {name: rows.select(held_out.tolist())}
+        return _held_out_shares(config)
     if config.eval is None and config.train is None:
         sources = {split: (HUB_SET, split) for split in task.validation}
     else:
@@ -182,6 +215,17 @@ def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
         name: _load(config, task, source, split, config.eval_limit)
         for name, (source, split) in sources.items()
     }
+
+
+def _held_out_shares(config: DataConfig) -> dict[str, Rows]:
+    """The rows that are held out of each training source."""
+    shares = {}
+    for name, source in zip(_named(config.source_names), config.sources, strict=True):
+        task = text_task(source)
+        rows = _load(source, task, source.train, source.train_split, source.limit)
+        held_out = _divide(source, task, rows).held_out[: config.eval_limit]
+        shares[name] = _with_fields(rows.select(held_out.tolist()), task, text_task(config))
+    return shares
 
 
 def _divide(config: DataConfig, task: TextTask, rows: Rows) -> Division:
@@ -214,13 +258,15 @@ def _named(sources: Sequence[str], parts: int = 1) -> dict[str, str]:
 
         [a/dev.jsonl, b/dev.jsonl]  ->  {a/dev: a/dev.jsonl, b/dev: b/dev.jsonl}
 
+    A pattern is named by what it has before its first star.
+
     Raises:
       BadInput: two sources are equal but for the suffix.
     """
-    names = ["/".join(PurePath(source).with_suffix("").parts[-parts:]) for source in sources]
+    names = ["/".join(_name_parts(source)[-parts:]) for source in sources]
     if len(set(names)) == len(names):
         return dict(zip(names, sources, strict=True))
-    if parts >= max(len(PurePath(source).parts) for source in sources):
+    if parts >= max(len(_name_parts(source)) for source in sources):
         repeated = next(
             source for source, name in zip(sources, names, strict=True) if names.count(name) > 1
         )
@@ -229,6 +275,11 @@ def _named(sources: Sequence[str], parts: int = 1) -> dict[str, str]:
             "accepted: sets of different names"
         )
     return _named(sources, parts + 1)
+
+
+def _name_parts(source: str) -> tuple[str, ...]:
+    parts = PurePath(source).with_suffix("").parts
+    return tuple(part for part in parts if not is_pattern(part)) or ("data",)
 
 
 def _predictions_file(task: TextTask, name: str, sets: int) -> str:

@@ -131,7 +131,7 @@ def model_card(
         init=config.adapter_init,
         form=config.adapter.form,
         regularizers=weights_in_words(config),
-        data=" ".join(filter(None, (config.data.task, config.data.train))),
+        data=" ".join(filter(None, (config.data.task, ", ".join(config.data.source_names)))),
         format=_format(config, labels),
         steps=results.steps,
         scale=_parts(results),

@@ -102,6 +102,7 @@ def _counts(sets: data.TextSets) -> list[str]:
     for group in (sets.held_out, sets.out_of_domain, sets.unlabeled):
         named += group.items()
     counts = [f"{name}: {texts}" for name, texts in named]
+    counts[1:1] = [f"  {part}" for part in sets.train.parts]
     absent = [
         name for number, name in enumerate(sets.task.labels) if number not in sets.train.labels
     ]

@@ -205,10 +205,10 @@ def test_only_regular_files_are_read(tmp_path):
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
     (tmp_path / "nothing.jsonl").symlink_to("gone.jsonl")
     accepted = "accepted: a .jsonl, .jsonl.gz, .json, .csv or .parquet file"
+    assert "is a folder without data files" in _refusal(tmp_path / "folder.jsonl")
     for name, found in {
         "pipe.jsonl": "is no regular file",
         "zero.jsonl": "is no regular file",
-        "folder.jsonl": "is a folder",
         "loop.jsonl": "cannot be looked up .*symbolic links",
         "nothing.jsonl": "does not exist",
         "zero\0.jsonl": "cannot be looked up .*null byte",

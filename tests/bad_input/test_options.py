@@ -212,7 +212,10 @@ TRAINING = {
     ),
     "neither": (BASE, "training.steps and training.epochs is .*accepted: exactly one of the two"),
     "print_config of nothing": ([*RUN, "--print_config=x"], "--print_config; accepted"),
-    "a number in the name": ([*RUN, "--data.train.0", "x"], "there is no option data.train.0"),
+    "a number in the name": ([*RUN, "--data.train.0", "x"], "source 1 of data.train has the key 0"),
+    "a source's weight below 0": (
+        [*RUN, "--data.train", "[{source: a.jsonl, weight: -1}]"], "weight is -1; accepted: a number"
+    ),
     "a mesh of two rests": (
         [*RUN, "--mesh.data", "-1", "--mesh.fsdp", "-1"], "-1 on one axis"
     ),

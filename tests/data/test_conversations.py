@@ -56,6 +56,12 @@ SHAPES = {
     "a tool": _turns(("user", "a"), ("assistant", "call"), ("tool", "5"), ("assistant", "five")),
     "two answers": _turns(("user", "a"), ("assistant", "b"), ("assistant", "c")),
     "a developer": _turns(("developer", "x"), ("user", "a"), ("assistant", "b")),
+    "a system prompt alone": _turns(("system", "Be brief.")),
+    "the assistant first": _turns(("assistant", "hello"), ("user", "a"), ("assistant", "b")),
+    "every turn empty": _turns(("system", ""), ("user", ""), ("assistant", ""), ("user", "")),
+    "marks of templates": _turns(("user", "{{ a }} {% b %}"), ("assistant", "{# c #} {{ d }}")),
+    "right to left, and joined emoji": _turns(("user", "שלום"), ("assistant", "مرحبا 👩‍👩‍👧")),
+    "two tools": _turns(("user", "a"), *[("assistant", "call"), ("tool", "5")] * 2),
 }
 
 

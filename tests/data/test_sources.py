@@ -127,12 +127,14 @@ def test_says_when_a_gzip_file_is_cut(tmp_path):
 
 @pytest.mark.parametrize("source", ["no/such.jsonl", "gsm8k.csv", "./folder/name", "a/b/c", ""])
 def test_says_when_nothing_is_there(source):
-    with pytest.raises(BadInput, match=r"(does not exist|is a folder); accepted"):
+    with pytest.raises(
+        BadInput, match=r"(does not exist|is a folder without data files); accepted"
+    ):
         load_rows(source)
 
 
 def test_says_when_the_source_is_a_folder(tmp_path):
-    with pytest.raises(BadInput, match="is a folder; accepted"):
+    with pytest.raises(BadInput, match="is a folder without data files; accepted"):
         load_rows(str(tmp_path))
 
 

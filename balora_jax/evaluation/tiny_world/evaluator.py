@@ -84,7 +84,7 @@ def tiny_world_passages(config: DataConfig, limit: int) -> list[str]:
 
 
 def _folder(config: DataConfig) -> pathlib.Path:
-    return pathlib.Path(config.train).expanduser().parent
+    return pathlib.Path(config.source_names[0]).expanduser().parent
 
 
 def make_probe_evaluator(config: DataConfig, tokenizer: Any) -> TinyWorldEvaluator | None:

@@ -119,7 +119,8 @@ def _inputs(options: AuditOptions, config: RunConfig, classify: bool) -> str:
         read.append(f"templates from {options.templates}")
     held_out = config.data.eval
     if config.data.eval_share is not None:
-        read.append(f"{config.data.eval_share:g} of {config.data.train}, which was held out")
+        names = " and ".join(config.data.source_names)
+        read.append(f"{config.data.eval_share:g} of {names}, which was held out")
     if held_out is not None:
         names = [held_out] if isinstance(held_out, str) else held_out
         read.append(f"held-out examples from {' and '.join(names)}")

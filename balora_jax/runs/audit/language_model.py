@@ -270,20 +270,23 @@ def _training_pairs(
 
     An answer is known to be wrong if its row has a field `truth` with another text.
     """
-    examples = data.prepare(config.data, model.tokenizer, split="train")
-    pairs = [_pair(examples, index) for index in range(min(limit, len(examples)))]
-    rows = data.read_rows(config.data)
-    fields = config.data.fields or examples.recognized
-    response = fields.get("response", "response")
-    if TRUTH not in rows.columns or response not in rows.columns:
-        return pairs, []
-    given = list(rows)
-    wrong = [
-        _pair(examples, index)
-        for index, row in enumerate(examples.rows)
-        if is_wrong(given[row], response)
-    ]
-    return pairs, wrong[:limit]
+    pairs: list[Pair] = []
+    wrong: list[Pair] = []
+    for source in config.data.sources:
+        examples = data.prepare(source, model.tokenizer, split="train")
+        rows = data.read_rows(source)
+        fields = source.fields or examples.recognized
+        response = fields.get("response", "response")
+        pairs += [_pair(examples, index) for index in range(min(limit, len(examples)))]
+        if TRUTH not in rows.columns or response not in rows.columns:
+            continue
+        given = list(rows)
+        wrong += [
+            _pair(examples, index)
+            for index, row in enumerate(examples.rows)
+            if is_wrong(given[row], response)
+        ]
+    return pairs[:limit], wrong[:limit]
 
 
 def is_wrong(row: Mapping[str, Any], answer: str) -> bool:
