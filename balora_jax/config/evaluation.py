@@ -1,6 +1,6 @@
 """Measures at every evaluation of a run, besides the held-out loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balora_jax.config.check import require
 
@@ -17,7 +17,18 @@ class EvaluationConfig:
     probe_limit: int = 32
     """The most passages of that text to read, 1 to 100000."""
 
+    tasks: list[str] = field(default_factory=list)
+    """Tasks of lm-eval, and this package's alpaca_ ones, that the model answers at every evaluation
+    (extra eval); not those that run programs."""
+    task_limit: int = 50
+    """The first examples of each task to ask, this many, 1 to 100000."""
+    data_dir: str | None = None
+    """The folder with local files of the tasks, as for balora evaluate; null for the hub."""
+
     def __post_init__(self) -> None:
-        fits = 1 <= self.probe_limit <= LARGEST_LIMIT
         accepted = f"a whole number from 1 to {LARGEST_LIMIT}"
-        require(fits, "evaluation.probe_limit", self.probe_limit, accepted)
+        for name in ("probe_limit", "task_limit"):
+            limit = getattr(self, name)
+            require(1 <= limit <= LARGEST_LIMIT, f"evaluation.{name}", limit, accepted)
+        used = self.data_dir is None or bool(self.tasks)
+        require(used, "evaluation.data_dir", self.data_dir, "with evaluation.tasks")

@@ -1,8 +1,9 @@
 """The configuration of one run: all sections, and the checks across sections."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from balora_jax.config.adapter import AdapterConfig, parse_start, start_spellings
 from balora_jax.config.check import require, require_sizes
@@ -25,6 +26,7 @@ OF_TASKS = {
         "data.loss_on",
         "data.probes",
         "evaluation.probe_text",
+        "evaluation.tasks",
     ),
     ("causal-lm", "seq2seq-lm"): (
         "regularizers.diversity.top_k",
@@ -93,13 +95,19 @@ class RunConfig:
                 *sections, option = name.split(".")
                 section = functools.reduce(getattr, sections, self)
                 value = getattr(section, option)
-                default = type(section).__dataclass_fields__[option].default
+                default = _default_of(section, option)
                 require(
                     value == default, name, value, f"nothing under model.task {self.model.task}"
                 )
 
     def _check_evaluation(self) -> None:
-        """Check that there is what `evaluation.probe_text` needs."""
+        """Check that there is what `evaluation.tasks` and `evaluation.probe_text` need."""
+        require(
+            self.data.holds_out or not self.evaluation.tasks,
+            "evaluation.tasks",
+            self.evaluation.tasks,
+            "with data.eval or data.eval_share, at whose evaluations the tasks are asked",
+        )
         if self.evaluation.probe_text is None:
             return
         require(
@@ -185,3 +193,10 @@ class RunConfig:
     def teacher_head(self) -> str:
         """The head that reads the teacher's features in a classifier: initial, student or probe."""
         return self.regularizers.consistency.teacher_head
+
+
+def _default_of(section: Any, option: str) -> Any:
+    described = type(section).__dataclass_fields__[option]
+    if described.default is not dataclasses.MISSING:
+        return described.default
+    return described.default_factory()

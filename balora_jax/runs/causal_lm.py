@@ -15,6 +15,7 @@ from balora_jax.evaluation.inheritance.passages import read_passages
 from balora_jax.evaluation.probe_text import TextProbe
 from balora_jax.objective import causal_lm
 from balora_jax.objective.params import Tree
+from balora_jax.runs.asked_tasks import with_tasks
 from balora_jax.runs.setup import batch_shapes
 from balora_jax.runs.task import TrainingData
 from balora_jax.training.best import Best
@@ -45,6 +46,7 @@ class CausalLM:
         self.training_sets = self.sets
         self.examples = len(self._train)
         self.counts = [f"{name + ':':6} {examples}" for name, examples in sets.items()]
+        self.counts[1:1] = [f"  {part}" for part in self._train.parts]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
 
@@ -59,6 +61,7 @@ class CausalLM:
                     "evaluation.probe_text", options.probe_text, options.probe_limit
                 )
                 self.evaluator = TextProbe(self.evaluator, passages, tokenizer)
+            self.evaluator = with_tasks(self.evaluator, config, tokenizer)
 
     def _held_out_batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
         order = data.given_order(self._held_out, self._micro_batch)

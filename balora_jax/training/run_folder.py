@@ -37,6 +37,9 @@ CHANGEABLE = frozenset(
         "data.probes",
         "evaluation.probe_text",
         "evaluation.probe_limit",
+        "evaluation.tasks",
+        "evaluation.task_limit",
+        "evaluation.data_dir",
     }
 )
 

@@ -8,7 +8,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
 from balora_jax.errors import BadInput
-from balora_jax.evaluation.harness.responses import Responses, request_key
+from balora_jax.evaluation.harness.responses import Responses, Unkept, request_key
 from balora_jax.evaluation.language_model import LanguageModel
 
 # New tokens where a task does not say how many, as in lm-eval's own models.
@@ -31,7 +31,7 @@ class HarnessModel(TemplateLM):
     def __init__(
         self,
         language_model: LanguageModel,
-        responses: Responses,
+        responses: Responses | Unkept,
         *,
         begin: Callable[[int], None],
         show: Callable[[int], None],

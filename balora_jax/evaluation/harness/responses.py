@@ -115,6 +115,19 @@ class Responses:
         return self._path.open("a", encoding="utf-8")
 
 
+class Unkept(dict[str, Any]):
+    """Answers in memory alone."""
+
+    def add(self, request: str, answer: Any) -> None:
+        """Keep an answer until the end of the evaluation.
+
+        Args:
+          request: from `request_key`.
+          answer: any.
+        """
+        self[request] = answer
+
+
 def request_key(kind: str, arguments: Any, occurrence: int = 0) -> str:
     """Return the name of a request in the file.
 

@@ -31,7 +31,7 @@ def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) 
             metric, _, kept = name.partition(",")
             if not _is_metric(name, values[name]):
                 continue
-            title = metric if kept in ("", "none") else name
+            title = _title(name)
             models = {
                 model: _measured(result, task, metric, kept) for model, result in found.items()
             }
@@ -41,6 +41,23 @@ def collect(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, str]) 
             metrics.append(Metric(title, better.get(metric), models, difference, p_value))
         results.append(TaskResult(task, values["sample_len"], sources.get(task, ""), metrics))
     return results
+
+
+def values_of(found: Mapping[str, Any]) -> dict[str, float]:
+    """List the metrics of one model.
+
+    Args:
+      found: lm-eval's results.
+
+    Returns:
+      The value of each metric, by `task/metric`.
+    """
+    return {
+        f"{task}/{_title(name)}": float(value)
+        for task, values in found["results"].items()
+        for name, value in values.items()
+        if _is_metric(name, value)
+    }
 
 
 def sample_lines(samples: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -56,6 +73,12 @@ def sample_lines(samples: Sequence[Mapping[str, Any]]) -> list[str]:
         line |= {name: sample[name] for name in sample["metrics"]}
         lines.append(json.dumps(line, default=str, ensure_ascii=False) + "\n")
     return lines
+
+
+def _title(name: str) -> str:
+    """The name of a metric, with its filter where there are several."""
+    metric, _, kept = name.partition(",")
+    return metric if kept in ("", "none") else name
 
 
 def _is_metric(name: str, value: Any) -> bool:

@@ -180,10 +180,13 @@ def _check_known(name: str, known: Sequence[str]) -> None:
     if name in known:
         return
     if name in OF_CLASSIFIERS:
-        raise BadInput(f"--tasks has {name}; accepted: for the run of a classifier")
+        raise BadInput(
+            f"{name} is a measure of classifiers; accepted: for the run of a classifier, or a task "
+            "of lm-eval or of ours"
+        )
     near = difflib.get_close_matches(name, [*known, *OTHERS], n=3, cutoff=0.5)
     hint = f", such as {', '.join(near)}" if near else ""
-    raise BadInput(f"--tasks has {name[:100]!r}; accepted: a task of lm-eval or of ours{hint}")
+    raise BadInput(f"there is no task {name[:100]!r}; accepted: a task of lm-eval or of ours{hint}")
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """An evaluation: tasks asked of a run's model and its base, and one table of the results."""
 
 import dataclasses
-import importlib.util
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from balora_jax.evaluation.remembering import RememberingModel
 from balora_jax.evaluation.results import TaskResult
 from balora_jax.evaluation.sandbox.levels import isolation
 from balora_jax.reporting.console import plain_console
+from balora_jax.runs.asked_tasks import load_harness_tasks
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate.classifier import evaluate_classifier, evaluate_encoder
 from balora_jax.runs.evaluate.progress import Bar, answers_of
@@ -176,14 +176,7 @@ def _questions(data_dir: pathlib.Path | None, limit: int | None) -> Sequence[Any
 def _load_harness(
     names: Sequence[str], data_dir: pathlib.Path | None, options: EvaluateOptions
 ) -> Any:
-    if importlib.util.find_spec("lm_eval") is None:
-        raise BadInput(
-            f"{', '.join(names)} need the package lm-eval, which is not installed; "
-            'accepted: pip install "balora-jax[eval]"'
-        )
-    from balora_jax.evaluation.harness.tasks import load_tasks
-
-    tasks = load_tasks(names, data_dir, options.fewshot)
+    tasks = load_harness_tasks(names, data_dir, options.fewshot)
     programs = tasks.of_programs()
     if programs and not options.allow_code_execution:
         raise BadInput(

@@ -281,7 +281,7 @@ def test_examples_for_prompts_must_have_a_file(tmp_path):
 
 PAIR = b'{"goal": "a", "sol1": "b", "sol2": "c", "label": %s}\n'
 BAD = {
-    "a slip": (["gsm8q"], {}, "--tasks has 'gsm8q'; accepted: .*gsm8k"),
+    "a slip": (["gsm8q"], {}, "there is no task 'gsm8q'; accepted: .*gsm8k"),
     "nothing like it": (["§§§§"], {}, "'§§§§'; accepted: a task of lm-eval or of ours$"),
     "programs": (["humaneval"], {}, "runs generated code in this process; accepted: alpaca_human"),
     "no network": (["piqa"], {}, "data of task piqa is not here .*accepted: a network, or"),
