@@ -79,7 +79,7 @@ def compare(arguments: Sequence[str]) -> None:
     path = compare_methods(
         options.out, options.methods, options.seeds, options.learning_rates, options.run
     )
-    print(path.read_text())
+    print(path)
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -115,9 +115,9 @@ def generate(arguments: Sequence[str]) -> None:
 
 def show_data(arguments: Sequence[str]) -> None:
     """Run `balora data`."""
-    from balora_jax.config.parse import read_config
+    from balora_jax.config.parse import read_data_config
 
-    config = read_config(arguments)
+    config = read_data_config(arguments)
     from balora_jax.runs.show_data import show_data as show_examples
 
     show_examples(config)
@@ -265,6 +265,8 @@ def _run(arguments: Sequence[str]) -> None:
     # jax's decompositions on CPU use OpenBLAS, whose threads compete with XLA's: small matrices
     # take up to eighty times as long. OpenBLAS reads this when scipy is loaded, so before jax.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # It advises to install PyTorch, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # These libraries log each of their attempts; the errors that matter are reported here.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # orbax's threads log the exceptions that they also raise.

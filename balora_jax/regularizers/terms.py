@@ -162,7 +162,7 @@ REGULARIZERS: dict[str, Regularizer] = {
         color="#9467bd",
         line_style="--",
         absence="nothing concentrates the logits on their leading directions",
-        nlg=Form(_token_svd, "Leading singular values / norm", "share", sign=-1),
+        nlg=Form(_token_svd, "Leading singular values / norm", "ratio", sign=-1),
         nlu=Form(_class_svd, "Leading singular values / all", "share", sign=-1),
     ),
 }

@@ -1,8 +1,9 @@
 """Terminal output of a run: its first screen, the command to resume it, its results."""
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,12 +12,12 @@ from rich.table import Table
 from balora_jax.config import RunConfig
 from balora_jax.config.plugins import OPTION, PluginFile
 from balora_jax.evaluation.tiny_world import TITLES
-from balora_jax.reporting.inactive_terms import inactive_terms
+from balora_jax.reporting.inactive_terms import inactive_terms, negligible
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState, count
-from balora_jax.training.summary import Summary
+from balora_jax.training.summary import History, Summary
 
 
 def plain_console(**options: Any) -> Console:
@@ -26,6 +27,22 @@ def plain_console(**options: Any) -> Console:
       **options: of rich's Console.
     """
     return Console(markup=False, emoji=False, **options)
+
+
+@contextlib.contextmanager
+def phase(console: Console, doing: str) -> Iterator[None]:
+    """Say what a run is doing, which may take long: on a terminal while it does, else in a line.
+
+    Args:
+      console: where to print.
+      doing: what it is, such as `compiling the update`.
+    """
+    if console.is_terminal:
+        with console.status(doing):
+            yield
+        return
+    console.print(f"{doing} ...", highlight=False)
+    yield
 
 
 def show_start(
@@ -119,12 +136,20 @@ def show_stop(
     )
 
 
-def show_end(console: Console, folder: RunFolder, summary: Summary, *, merged: bool) -> None:
+def show_end(
+    console: Console,
+    folder: RunFolder,
+    history: History,
+    summary: Summary,
+    *,
+    merged: bool,
+) -> None:
     """Print the results of a run and the paths of its outputs.
 
     Args:
       console: where to print.
       folder: the run folder.
+      history: the records of the run.
       summary: the results.
       merged: whether the run has written merged/; one that is there otherwise is older.
     """
@@ -135,6 +160,8 @@ def show_end(console: Console, folder: RunFolder, summary: Summary, *, merged: b
     changes |= {name: [None, value] for name, value in metrics.items()}
     changes |= {TITLES[name]: values for name, values in summary.probes.items()}
     console.print(_changes(changes))
+    for sentence in negligible(history.steps):
+        console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
     rows = {
         "speed": f"{summary.tokens_per_second:,.0f} tokens/s",

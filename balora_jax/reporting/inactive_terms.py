@@ -1,11 +1,17 @@
 """Notices on regularizers that cannot act as configured, each with the reason and the remedy."""
 
+from collections.abc import Sequence
+
 from balora_jax.config import RegularizersConfig, RunConfig, TermConfig
 from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
 from balora_jax.regularizers.nlu import Covariance, NuclearShare
 from balora_jax.regularizers.terms import REGULARIZERS, Terms
+from balora_jax.training.records import StepRecord
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.term_schedules import section_schedule
+
+# Of the task's loss: a weighted term below it changes next to nothing.
+NEGLIGIBLE = 1e-4
 
 
 def inactive_terms(config: RunConfig, setup: TrainSetup, *, steps: int, counted: int) -> list[str]:
@@ -173,6 +179,31 @@ def classifier(
             sizes = f"{examples} examples, {classes} outputs"
             rank = min(examples, classes)
             sentences.append(_constant(option, title, function.k, rank, sizes))
+    return sentences
+
+
+def negligible(steps: Sequence[StepRecord]) -> list[str]:
+    """List the notices on regularizers that were next to nothing in a whole run.
+
+    Args:
+      steps: the records of its updates.
+
+    Returns:
+      The notices; an empty list if every regularizer had a part in the loss.
+    """
+    sentences = []
+    for name in steps[-1].terms:
+        parts = [
+            abs(step.weights[name] * step.terms[name] / step.task)
+            for step in steps
+            if name in step.terms and step.task
+        ]
+        if parts and 0 < max(parts) < NEGLIGIBLE:
+            title = REGULARIZERS[name].title
+            sentences.append(
+                f"the {title} term, weighted, was never more than {max(parts):.0e} of the task's "
+                f"loss, so it hardly acted; a larger regularizers.{name}.weight makes it"
+            )
     return sentences
 
 

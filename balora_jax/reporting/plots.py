@@ -131,7 +131,8 @@ def _regularizers(steps: Sequence[StepRecord]) -> Figure:
         form = row.nlg if _is_language_model(steps) else row.nlu
         values = [form.sign * step.terms[row.name] for step in steps]
         _line(axes, _step_numbers(steps), values, color=row.color, lw=1)
-        _label_axes(axes, form.title, form.unit)
+        unit = form.unit if form.sign == 1 else f"{form.unit} (minus the term)"
+        _label_axes(axes, form.title, unit)
     return figure
 
 

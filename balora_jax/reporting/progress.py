@@ -1,5 +1,6 @@
-"""Progress of a run: two live lines on a terminal, about ten printed lines otherwise."""
+"""Progress of a run: two live lines on a terminal, a printed line now and then otherwise."""
 
+import time
 from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
@@ -9,6 +10,9 @@ from rich.text import Text
 from balora_jax.regularizers.terms import REGULARIZERS
 from balora_jax.reporting.console import plain_console
 from balora_jax.training.records import HeldOutRecord, Record, StepRecord
+
+# Seconds without a line, where there is no terminal.
+PATIENCE = 20
 
 
 class _BarAndNumbers(Progress):
@@ -33,8 +37,9 @@ class ProgressLine:
         """
         self._console = console or plain_console()
         self._steps = steps
-        # Without a terminal a line is printed after every tenth of the run.
+        # Without a terminal a line is printed after every tenth of the run, and after a while.
         self._every = max(1, steps // 10)
+        self._printed = time.monotonic()
         self._bar = _BarAndNumbers(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -77,6 +82,8 @@ class ProgressLine:
         speed = f"{record.tokens_per_second:,.0f} tok/s"
         self._bar.update(self._task, completed=record.step, numbers=numbers, speed=speed)
         due = record.step == 1 or record.step % self._every == 0 or record.step == self._steps
+        due = due or time.monotonic() - self._printed > PATIENCE
         if due and not self._console.is_terminal:
+            self._printed = time.monotonic()
             line = f"step {record.step}/{self._steps}: {numbers} {speed}"
             self._console.print(line, highlight=False, soft_wrap=True)

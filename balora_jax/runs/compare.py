@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from rich.console import Console
+from rich.table import Table
 
 from balora_jax.config import Method, RunConfig
 from balora_jax.config.parse import read_config
@@ -28,6 +29,8 @@ BEFORE = " before"
 # The entry of a run that diverged, and the file in its folder that says so.
 DIVERGED = "diverged"
 DIVERGED_FILE = "diverged.json"
+# Columns of the table where it is printed to no terminal.
+WIDEST = 200
 # The results, for programs and for people.
 TABLES = ("comparison.json", "comparison.md")
 
@@ -96,6 +99,9 @@ def compare(
     numbers, text = (folder / name for name in TABLES)
     write_whole(numbers, json.dumps(results, indent=2) + "\n")
     write_whole(text, table(results) + _search_table(searches))
+    wide = console if console.is_terminal else plain_console(file=console.file, width=WIDEST)
+    wide.print(_on_screen(results))
+    wide.print(_search_table(searches), highlight=False)
     return text
 
 
@@ -110,6 +116,23 @@ def table(results: Results) -> str:
       The table, with a row for each method. A method's means are those of its runs that have not
       diverged, and its title says how many have.
     """
+    return _markdown(*_cells(results))
+
+
+def _on_screen(results: Results) -> Table:
+    """The same table with a column for each method, which fits a terminal."""
+    header, rows = _cells(results)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for title, *_ in rows:
+        table.add_column(title, justify="right")
+    for name, *values in list(zip(header, *rows, strict=True))[1:]:
+        table.add_row(name, *values)
+    return table
+
+
+def _cells(results: Results) -> tuple[list[str], list[list[str]]]:
+    """The header of the table, and a row for each method."""
     finished = {title: [run for run in runs if run is not None] for title, runs in results.items()}
     names = list(dict.fromkeys(name for runs in finished.values() for run in runs for name in run))
     columns = [name for name in names if not name.endswith(BEFORE)]
@@ -125,7 +148,7 @@ def table(results: Results) -> str:
             continue
         note = f" ({lost} of {len(results[title])} {DIVERGED})" if lost else ""
         rows.append([title + note, *(_mean(runs, name) for name in columns)])
-    return _markdown(header, rows)
+    return header, rows
 
 
 def _search_table(searches: Searches) -> str:

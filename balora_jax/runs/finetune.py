@@ -221,7 +221,7 @@ def finish(
     summary = summarize(run, ready, state, history, trained.steps, kept, metrics_ood, seconds)
     export.write_all(run, ready.student, state, history, summary)
     merged = run.config.output.merge or run.config.method == "full"
-    screen.show_end(console, run.folder, summary, merged=merged)
+    screen.show_end(console, run.folder, history, summary, merged=merged)
     return state, summary
 
 

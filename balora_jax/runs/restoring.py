@@ -14,6 +14,7 @@ from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.registration import check_registered
+from balora_jax.reporting.console import phase
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
@@ -105,12 +106,13 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
             checkpoints.restore_initial(select(loaded.params, head), "head"),
         )
         show_notices(checkpoints, console)
-    with console.status("the pre-trained model: its features, and the principal directions"):
+    with phase(console, "preparing the adapters and what the teacher gives"):
         training_data = run.task.prepare(loaded, run.mesh, run.steps, beginning.head)
         # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
         student, state = start_student(run, setup, training_data, beginning.adapters)
-    compiled = compile_step(run, student, training_data)
+    with phase(console, "compiling the update"):
+        compiled = compile_step(run, student, training_data)
     if checkpoints:
         check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
@@ -143,7 +145,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     )
     best = run.task.best()
     if start == 0:
-        record_start(run, student, state, log, probe)
+        record_start(run, student, state, log, probe, console)
     for record in History.of(log.records()).held_out:
         best.update(record)
 
@@ -177,7 +179,8 @@ def load_checked(run: Run, console: Console) -> models.Loaded:
     """
     for line in run.task.counts:
         console.print(line, highlight=False)
-    loaded = load_model(run.config, run.mesh)
+    with phase(console, f"loading {run.config.model.source}"):
+        loaded = load_model(run.config, run.mesh)
     for note in loaded.notes:
         console.print(note, highlight=False)
     data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
@@ -322,6 +325,7 @@ def record_start(
     state: TrainState,
     log: MetricsLog,
     probe: Evaluator | None,
+    console: Console,
 ) -> None:
     """Measure the model before the first update.
 
@@ -331,9 +335,11 @@ def record_start(
       state: the state of step 0.
       log: the log of the run.
       probe: the evaluator of the tiny world, or None.
+      console: where to print.
     """
     if run.task.evaluator is not None:
-        measures = run.task.evaluator(student, state)
+        with phase(console, "measuring the model before the first update"):
+            measures = run.task.evaluator(student, state)
         log.write(HeldOutRecord.of_measures(0, measures))
     if probe is not None:
         log.write(ProbeRecord(0, probe(student, state)))

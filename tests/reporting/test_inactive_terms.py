@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from record_cases import RECORD
 from term_cases import nlg_terms, nlu_terms
 
 from balora_jax import models
@@ -45,6 +46,18 @@ def test_healthy_configurations_give_no_notice():
     assert classifier(SIX_CLASSES, **NLU) == []
     assert inactive_terms.unused("ba-lora", having("svd", k=3)) == []
     assert inactive_terms.unused("lora", RegularizersConfig()) == []
+
+
+def test_a_term_that_was_next_to_nothing_is_named():
+    weights = {"consistency": 0.1, "diversity": 0.5, "svd": 0.0}
+    terms = {"consistency": 1.0, "diversity": 1e-5, "svd": 1e-9}
+    record = dataclasses.replace(RECORD, task=2.0, terms=terms, weights=weights)
+    (notice,) = inactive_terms.negligible([record, record])
+    assert "diversity term, weighted, was never more than 2e-06 of the task's loss" in notice
+    assert "a larger regularizers.diversity.weight" in notice
+    # A term that acted at one update did act.
+    acting = dataclasses.replace(record, terms=terms | {"diversity": 1.0})
+    assert inactive_terms.negligible([record, acting]) == []
 
 
 def test_methods_without_regularizers():

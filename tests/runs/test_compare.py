@@ -68,7 +68,14 @@ def test_finished_runs_are_not_repeated(compared, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     main(["compare", *arguments])
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/*")} == before
-    assert capsys.readouterr().out.strip() == (out / "comparison.md").read_text().strip()
+    *printed, path = capsys.readouterr().out.splitlines()
+    assert path == str(out / "comparison.md")
+    # On the screen a method is a column, and a measure a row.
+    header, *rows = (out / "comparison.md").read_text().split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (header, *rows[1:])]
+    for name, *values in list(zip(*cells, strict=True))[1:]:
+        [line] = [line for line in printed if line.startswith(f"{name} ")]
+        assert line.split() == " ".join([name, *values]).split()
 
 
 def test_a_method_with_a_given_rate_tries_no_other(compared):
