@@ -19,7 +19,8 @@ from balora_jax.errors import BadInput
 from balora_jax.objective import classification
 from balora_jax.runs.finetune import finetune
 from balora_jax.runs.setup import build_setup
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.sharding import make_mesh
 
 WEIGHTS = "adapter_model.safetensors"
@@ -197,7 +198,7 @@ def test_pefts_own_classifier_computes_the_same(letters, tmp_path, kind):
     config = read_config(arguments)
     mesh = make_mesh(config.mesh)
     loaded = load_model(config, mesh)
-    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_head(loaded))
+    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_modules(config, loaded))
     student, state = materialize(config, setup, loaded.params)
     mask = np.arange(9) < np.array([[9], [6]])
     ids = np.where(mask, np.random.default_rng(0).integers(3, 11, (2, 9)), 0)
