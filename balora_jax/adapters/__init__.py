@@ -12,6 +12,7 @@ from balora_jax.adapters.targets import (
     check_rank,
     dotted,
     embedding_tables,
+    is_inside,
     layers_matching,
     match_targets,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "init_lora",
     "init_lora_ga",
     "init_pissa",
+    "is_inside",
     "kernel_gradients",
     "layers_matching",
     "match_targets",

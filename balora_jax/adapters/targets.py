@@ -121,17 +121,25 @@ def layers_matching(option: str, pattern: str, paths: Iterable[Path]) -> list[Pa
       BadInput: the pattern matches nothing or is no regular expression.
     """
     layers = list(dict.fromkeys(paths))
-    modules = {path[:end] for path in layers for end in range(1, len(path) + 1)}
-    matched = {module for module in modules if _matches(option, pattern, dotted(module))}
-    found = [
-        path for path in layers if any(path[:end] in matched for end in range(1, len(path) + 1))
-    ]
+    found = [path for path in layers if is_inside(option, pattern, path)]
     if not found:
         raise BadInput(
             f"{option}: {shown(pattern)} matches no such layer; "
             f"accepted: of {listed(sorted(map(dotted, layers))) or 'none'}"
         )
     return found
+
+
+def is_inside(option: str, pattern: str, path: Path) -> bool:
+    """Return True if a pattern matches a path, or a module that it lies in.
+
+    Args:
+      option: as for `layers_matching`.
+      pattern: likewise.
+      path: of a layer.
+    """
+    ends = range(1, len(path) + 1)
+    return any(_matches(option, pattern, dotted(path[:end])) for end in ends)
 
 
 def _matches(option: str, pattern: str, name: str) -> bool:

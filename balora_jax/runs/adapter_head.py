@@ -66,7 +66,7 @@ def take_head(
     )
     if expected is None:
         started = ", ".join(".".join(module) for module in taken)
-        return loaded._replace(notes=[*loaded.notes, f"{started} from {folder}"])
+        return loaded._replace(notes=[*loaded.notes, f"{started}: from {folder}"])
     # No module starts fresh any longer.
     return loaded._replace(notes=[f"the head starts from {folder}"])
 

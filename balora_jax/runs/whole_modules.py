@@ -13,6 +13,7 @@ from balora_jax.runs.peft_folder import peft_folder
 from balora_jax.training.state import Path
 
 LM_HEAD = ("lm_head",)
+OPTION = "adapter.modules_to_save"
 # A tensor of repeated layers is of all of them: a single one cannot be trained whole.
 STACKS = frozenset(peft_format.STACKS)
 
@@ -48,11 +49,10 @@ def modules_to_save(config: RunConfig, base: Tree) -> tuple[Path, ...]:
     Raises:
       BadInput: a pattern matches no module outside the repeated layers.
     """
-    option = "adapter.modules_to_save"
     single = single_modules(base)
     found: list[Path] = []
     for pattern in config.adapter.modules_to_save or []:
-        found += adapters.layers_matching(option, pattern, single)
+        found += adapters.layers_matching(OPTION, pattern, single)
     return tuple(dict.fromkeys(found))
 
 
@@ -66,19 +66,25 @@ def single_modules(base: Tree) -> list[Path]:
     return [path for path in modules if not STACKS & set(path)]
 
 
-def ends_tie(model: Any, names: Iterable[str]) -> bool:
+def ends_tie(model: Any, adapted: Iterable[str], saved: Iterable[str] = ()) -> bool:
     """Return True if some modules are a side of a tied head and embedding.
 
     Each side then gets weights of its own: what changes one of them leaves the other, as in PEFT.
 
     Args:
       model: the Linen module.
-      names: of modules that are trained or adapted, or patterns for them.
+      adapted: names of adapted modules.
+      saved: patterns of modules that are trained whole.
     """
     if not isinstance(model, models.CausalLM) or not model.config.tied:
         return False
-    sides = [adapters.dotted(LM_HEAD), adapters.dotted(model.embedding_path[:-1])]
-    return any(side == name or side.endswith(f".{name}") for side in sides for name in names)
+    sides = (LM_HEAD, model.embedding_path[:-1])
+    is_adapted = any(
+        f".{adapters.dotted(side)}".endswith(f".{name}") for side in sides for name in adapted
+    )
+    return is_adapted or any(
+        adapters.is_inside(OPTION, pattern, side) for side in sides for pattern in saved
+    )
 
 
 def untied_model(config: RunConfig, model: Any) -> Any:
@@ -88,7 +94,10 @@ def untied_model(config: RunConfig, model: Any) -> Any:
       config: the run.
       model: the Linen module.
     """
-    return models.untied(model) if ends_tie(model, _changed(config)) else model
+    if config.method == "full":
+        return model
+    saved = config.adapter.modules_to_save or []
+    return models.untied(model) if ends_tie(model, _adapted(config), saved) else model
 
 
 def untie(loaded: models.Loaded, place: Any) -> models.Loaded:
@@ -103,12 +112,9 @@ def untie(loaded: models.Loaded, place: Any) -> models.Loaded:
     return loaded._replace(model=models.untied(loaded.model), params=loaded.params | head)
 
 
-def _changed(config: RunConfig) -> list[str]:
-    """The modules that a run changes, by names or patterns."""
-    if config.method == "full":
-        return []
-    saved = config.adapter.modules_to_save or []
+def _adapted(config: RunConfig) -> list[str]:
+    """The modules that a run adapts, by names or patterns."""
     if adapters.find_start(config.adapter_init) is None:
-        return [*saved, *peft_format.module_names(peft_folder(config.adapter_init))]
+        return peft_format.module_names(peft_folder(config.adapter_init))
     targets = config.adapter.targets
-    return [*saved, *([targets] if isinstance(targets, str) else targets)]
+    return [targets] if isinstance(targets, str) else targets

@@ -21,7 +21,9 @@ from balora_jax.generation import generate, pad_prompts
 from balora_jax.runs.adapter_head import with_adapter
 from balora_jax.runs.finetune import finetune
 from balora_jax.runs.reopening import reopen
+from balora_jax.runs.setup import build_setup
 from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.sharding import make_mesh
 
 IDS = np.array([[5, 9, 200, 31, 7, 7, 88, 120], [4, 90, 17, 31, 250, 3, 41, 99]])
 # The modules that are trained whole and the adapters' targets, by PEFT's names, of which Llama.
@@ -293,6 +295,20 @@ def test_the_average_is_divided_as_the_trained_parameters(tied_llama, sums, tmp_
     trained = jax.tree.map(lambda leaf: leaf.sharding, state.trainable)
     assert jax.tree.leaves(averaged) == jax.tree.leaves(trained)
     assert any(leaf.spec != jax.P() for leaf in jax.tree.leaves(trained))
+
+
+@pytest.mark.parametrize("pattern", [".*embed.*", "model", "lm_head"])
+def test_a_tie_ends_however_its_side_is_named(tied_llama, sums, tmp_path, pattern):
+    """A tied head that is trained through its embedding would get no gradient as a head."""
+    config = read_config(
+        sum_arguments(tied_llama, sums, tmp_path, "--adapter.modules_to_save", f'["{pattern}"]')
+    )
+    model = models.load_model(tied_llama)
+    setup = build_setup(config, model, make_mesh(config.mesh), steps=1)
+    assert model.config.tied and not setup.model.config.tied
+    assert setup.head_frozen == (pattern != "lm_head")
+    plain = read_config(sum_arguments(tied_llama, sums, tmp_path))
+    assert build_setup(plain, model, make_mesh(plain.mesh), steps=1).model.config.tied
 
 
 REFUSED = {

@@ -1,5 +1,6 @@
 """Load models from Hugging Face folders, and save them as such."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -358,7 +359,11 @@ def save_pretrained(
     write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
     _copy(origin, folder, copied_files(origin))
 
-    dtype = jax.tree.leaves(params)[0].dtype
+    # Modules that were trained whole are in float32, beside weights that may not be.
+    sizes: collections.Counter[np.dtype] = collections.Counter()
+    for leaf in jax.tree.leaves(params):
+        sizes[np.dtype(leaf.dtype)] += leaf.size
+    [(dtype, _)] = sizes.most_common(1)
     config = _config_to_save(read_json(origin / CONFIG_FILE), model, task, dtype, label_names)
     if is_tied and isinstance(model, CausalLM) and not model.config.tied:
         config["tie_word_embeddings"] = False
