@@ -6,11 +6,12 @@ but no weights and no devices, so that benchmarks can also compile for other har
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from balora_jax import adapters, data, models
@@ -230,6 +231,8 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
     start_and_settings = adapters.find_start(config.adapter_init)
     if start_and_settings is None:
         shapes = peft_format.adapter_shapes(peft_folder(config.adapter_init), base)
+        adapted = {path[:-1] for path in traverse_util.flatten_dict(shapes)}
+        _check_embeddings(config, adapted, base)
         rank = jax.tree.leaves(shapes)[0].shape[-1]
         return AdapterSpec(rank, form=section.form), shapes, True
     paths = adapters.match_targets(section.targets, base)
@@ -240,12 +243,12 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
     return spec, jax.eval_shape(make, key=jax.random.key(0)), start.zero
 
 
-def _check_embeddings(config: RunConfig, paths: Sequence[Path], base: Tree) -> None:
+def _check_embeddings(config: RunConfig, paths: Iterable[Path], base: Tree) -> None:
     """Check that only a causal language model has adapters on its embeddings."""
     tables = [path for path in paths if path in adapters.embedding_tables(base)]
     if tables and config.model.task != "causal-lm":
         raise BadInput(
-            f"adapter.targets has the embedding {adapters.dotted(tables[0])} under model.task "
+            f"the adapters have the embedding {adapters.dotted(tables[0])} under model.task "
             f"{config.model.task}; accepted: linear layers, or model.task causal-lm"
         )
 

@@ -49,7 +49,8 @@ def modules_to_save(config: RunConfig, base: Tree) -> tuple[Path, ...]:
     Raises:
       BadInput: a pattern matches no module outside the repeated layers.
     """
-    single = single_modules(base)
+    # A tied model has a head only once a pattern has named it.
+    single = [LM_HEAD, *single_modules(base)]
     found: list[Path] = []
     for pattern in config.adapter.modules_to_save or []:
         found += adapters.layers_matching(OPTION, pattern, single)

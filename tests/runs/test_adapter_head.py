@@ -110,6 +110,17 @@ def _with(name, tensor):
 
 
 MODULE = "base_model.model.classifier.modules_to_save.default.weight"
+
+
+def test_an_embedding_of_a_classifier_is_not_adapted(letters, tmp_path):
+    more = ["--adapter.targets", '["word_embeddings"]']
+    config = read_config(_arguments(letters, letters / "bert", tmp_path, *more))
+    loaded = load_model(config, make_mesh(config.mesh))
+    match = "the adapters have the embedding bert.embeddings.word_embeddings under model.task seq"
+    with pytest.raises(BadInput, match=match):
+        build_setup(config, loaded.model, make_mesh(config.mesh), steps=1)
+
+
 HEADS = {
     "half a head": (_without("classifier.bias"), r"adapter lacks classifier\.bias of a head"),
     "a head of another width": (

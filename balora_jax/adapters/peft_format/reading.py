@@ -166,6 +166,8 @@ def _read(folder: pathlib.Path, params: Tree) -> tuple[Settings, Tree]:
 
 def _check_bases(tensors: Tensors, params: Tree) -> None:
     """Refuse an adapter that was saved with other weights of the base than those of `params`."""
+    if not tensors.bases:
+        return
     flat = traverse_util.flatten_dict(params)
     known = {}
     for path, shape in (linear_kernels(params) | embedding_tables(params)).items():
