@@ -56,8 +56,8 @@ def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.Grad
     arXiv 2405.15682); weight decay is multiplied by the learning rate in each.
 
     LoRA+ (Hayou et al., arXiv 2402.12354) multiplies B's update, weight decay included, by
-    `loraplus_lr_ratio`, and `learning_rates` those of some layers by their rate over
-    `learning_rate`. Without either the optimizer and its state are those without LoRA+.
+    `loraplus_lr_ratio`, and the updates of layers with a rate of their own by that rate over the
+    common one. Without either there is no such factor in the optimizer.
 
     Args:
       config: the optimizer's settings.
@@ -65,8 +65,8 @@ def make_optimizer(config: OptimizerConfig, steps: int, mask: Any) -> optax.Grad
       mask: tree of bools, True at the trainable leaves. The others get no optimizer state.
 
     Returns:
-      A transformation of the gradients of the trainable leaves. What is evaluated of its state and
-      of the parameters says `averaging.evaluated`.
+      A transformation of the gradients of the trainable leaves. `averaging.evaluated` returns what
+      is to be evaluated, from its state and the parameters.
 
     Raises:
       BadInput: a pattern of `learning_rates` matches no layer that is trained.
@@ -127,7 +127,9 @@ def _muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransf
     return optax.partition({"muon": muon, "adamw": _adamw(config, rate)}, _muon_or_adamw)
 
 
-def _zero_b1(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+def _adamw_without_momentum(
+    config: OptimizerConfig, rate: optax.Schedule
+) -> optax.GradientTransformation:
     """AdamW at b1 = 0, without room for a first moment: what schedule-free AdamW wraps."""
     return optax.chain(
         optax.scale_by_rms(config.b2, config.eps, eps_in_sqrt=False, bias_correction=True),
@@ -141,7 +143,7 @@ UPDATES = {
     "lion": _lion,
     "adafactor": _adafactor,
     "muon": _muon,
-    "schedule_free": _zero_b1,
+    "schedule_free": _adamw_without_momentum,
 }
 
 
@@ -178,7 +180,8 @@ def _matrix_axes(params: Any) -> Any:
 
 def _relative_rates(config: OptimizerConfig, mask: Any) -> Any:
     """The rate of every trained leaf over the common one; frozen leaves are left out."""
-    trained = [path for path, is_trained in _with_paths(mask) if is_trained]
+    leaves = jax.tree_util.tree_leaves_with_path(mask)
+    trained = [path for path, is_trained in leaves if is_trained]
     modules = [_module_and_name(path)[0] for path in trained]
     rates = _rates_of(config.learning_rates, modules)
 
@@ -207,10 +210,6 @@ def _scale_each(factors: Any) -> optax.GradientTransformation:
     return optax.stateless(
         lambda updates, _: jax.tree.map(lambda factor, leaf: factor * leaf, factors, updates)
     )
-
-
-def _with_paths(tree: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    return jax.tree_util.tree_leaves_with_path(tree)
 
 
 def _module_and_name(path: tuple[Any, ...]) -> tuple[tuple[str, ...], str]:
