@@ -7,21 +7,34 @@ from balora_jax.adapters.merge import merge, residual
 from balora_jax.adapters.pissa import init_pissa, principal_factors
 from balora_jax.adapters.spec import AdapterSpec
 from balora_jax.adapters.starts import STARTS, Start, find_start
-from balora_jax.adapters.targets import check_rank, match_targets
+from balora_jax.adapters.targets import (
+    adapted_leaf,
+    check_rank,
+    dotted,
+    embedding_tables,
+    is_inside,
+    layers_matching,
+    match_targets,
+)
 
 __all__ = [
     "STARTS",
     "AdapterSpec",
     "Compressed",
     "Start",
+    "adapted_leaf",
     "check_rank",
     "compress",
+    "dotted",
+    "embedding_tables",
     "find_start",
     "gradient_factors",
     "init_lora",
     "init_lora_ga",
     "init_pissa",
+    "is_inside",
     "kernel_gradients",
+    "layers_matching",
     "match_targets",
     "merge",
     "principal_factors",

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from balora_jax.adapters.merge import merge
-from balora_jax.adapters.targets import dotted
+from balora_jax.adapters.targets import adapted_leaf, dotted
 from balora_jax.errors import BadInput
 
 
@@ -42,7 +42,7 @@ def check_lora_paths(lora: dict, params: dict) -> None:
 def _misfit(module: tuple, adapters: dict, flat: dict) -> str | None:
     """Describe how one module's adapter does not fit its kernel; None if it does."""
     name = dotted(module)
-    kernel = flat.get((*module, "kernel"))
+    kernel = flat.get(adapted_leaf(flat, module))
     a = adapters.get((*module, "a"))
     b = adapters.get((*module, "b"))
     if kernel is None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from balora_jax.adapters.spec import AdapterSpec
-from balora_jax.adapters.targets import Path
+from balora_jax.adapters.targets import Path, adapted_leaf
 
 Tree = Mapping[str, Any]
 
@@ -31,7 +31,8 @@ def init_lora(
 ) -> Tree:
     """LoRA adapters for the layers at `paths`: A random and B zero.
 
-    Hu et al., arXiv 2106.09685. A is Kaiming uniform with a = sqrt(5), as in PEFT and torch.
+    Hu et al., arXiv 2106.09685. A is Kaiming uniform with a = sqrt(5), as in PEFT and torch. Of an
+    embedding A is zero and B normal, also as in PEFT: every token starts with the same B.
 
     Args:
       params: frozen parameters; only the kernels' shapes are used.
@@ -48,7 +49,12 @@ def init_lora(
     flat = traverse_util.flatten_dict(params)
     adapters = {}
     for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):
-        *stack, fan_in, fan_out = flat[(*path, "kernel")].shape
+        leaf = adapted_leaf(flat, path)
+        *stack, fan_in, fan_out = flat[leaf].shape
+        if leaf[-1] == "embedding":
+            adapters[(*path, "a")] = jnp.zeros((fan_in, rank))
+            adapters[(*path, "b")] = jax.random.normal(path_key, (rank, fan_out))
+            continue
         bound = 1 / math.sqrt(fan_in)
         adapters[(*path, "a")] = jax.random.uniform(
             path_key, (*stack, fan_in, rank), minval=-bound, maxval=bound

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from balora_jax.adapters.layerwise import factorize_layers
-from balora_jax.adapters.targets import Path
+from balora_jax.adapters.targets import Path, adapted_leaf
 from balora_jax.linalg.randomized import randomized_svd
 
 # The paper's gamma: the larger, the smaller the initial A and B. The official code's default.
@@ -36,10 +36,10 @@ def kernel_gradients(
       The gradient at every path, with the kernel's shape and dtype.
     """
     flat = traverse_util.flatten_dict(params)
-    kernels = {path: flat[(*path, "kernel")] for path in paths}
+    kernels = {path: flat[adapted_leaf(flat, path)] for path in paths}
 
     def loss_of_kernels(kernels: dict[Path, jax.Array]) -> jax.Array:
-        replaced = {(*path, "kernel"): kernel for path, kernel in kernels.items()}
+        replaced = {adapted_leaf(flat, path): kernel for path, kernel in kernels.items()}
         return loss(traverse_util.unflatten_dict({**flat, **replaced}))
 
     return jax.grad(loss_of_kernels)(kernels)

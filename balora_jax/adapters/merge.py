@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from balora_jax.adapters.spec import AdapterSpec
+from balora_jax.adapters.targets import adapted_leaf
 
 Tree = Mapping[str, Any]
 
@@ -19,7 +20,8 @@ def merge(params: Tree, lora: Tree) -> Tree:
         result  {"q": {"kernel": W + A B, "bias": c}, "o": {"kernel": V}}
 
     Args:
-      params: nested dict with a `kernel`, [in, out] or [layers, in, out], at every path of `lora`.
+      params: nested dict with a `kernel`, [in, out] or [layers, in, out], or an `embedding` at
+        every path of `lora`.
       lora: {a, b} tree with the scale folded into b, as from `student_lora`.
 
     Returns:
@@ -51,8 +53,9 @@ def _add_products(params: Tree, factors: Tree, scale: float) -> Tree:
     flat = dict(traverse_util.flatten_dict(params))
     pairs = traverse_util.flatten_dict(factors)
     for path in sorted({path[:-1] for path in pairs}):
-        kernel = flat[(*path, "kernel")]
+        leaf = adapted_leaf(flat, path)
+        kernel = flat[leaf]
         product = jnp.matmul(pairs[(*path, "a")], pairs[(*path, "b")], precision="highest")
         merged = kernel.astype(jnp.float32) + scale * product
-        flat[(*path, "kernel")] = merged.astype(kernel.dtype)
+        flat[leaf] = merged.astype(kernel.dtype)
     return traverse_util.unflatten_dict(flat)

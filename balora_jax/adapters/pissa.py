@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from balora_jax.adapters.layerwise import factorize_layers
-from balora_jax.adapters.targets import Path
+from balora_jax.adapters.targets import Path, adapted_leaf
 from balora_jax.linalg.randomized import randomized_svd
 
 # Columns that the subspace iteration carries beyond the rank.
@@ -69,7 +69,7 @@ def init_pissa(
       {a, b} at every path: a [..., in, rank] and b [..., rank, out], float32.
     """
     flat = traverse_util.flatten_dict(params)
-    kernels = {path: flat[(*path, "kernel")] for path in paths}
+    kernels = {path: flat[adapted_leaf(flat, path)] for path in paths}
 
     def factorize(kernel: jax.Array, kernel_key: jax.Array) -> tuple[jax.Array, jax.Array]:
         a, b = principal_factors(gather(kernel), rank, niter=niter, key=kernel_key)

@@ -6,7 +6,7 @@ from typing import Any
 import regex
 from flax import traverse_util
 
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, listed, shown
 
 # Keys of lists of modules, as NNX has them, are numbers.
 Path = tuple[str | int, ...]
@@ -41,28 +41,66 @@ def linear_kernels(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
     }
 
 
+def embedding_tables(params: Mapping[str, Any]) -> dict[Path, tuple[int, ...]]:
+    """The paths of all embeddings and the shapes of their tables.
+
+        {"embed_tokens": {"embedding": [9, 4]}, "q": {"kernel": [4, 6]}}  ->
+          {("embed_tokens",): (9, 4)}
+
+    Args:
+      params: nested dict of arrays.
+
+    Returns:
+      path -> (rows, size). An adapter's A and B belong to a table as to a kernel, of which the rows
+      are the inputs.
+    """
+    flat = traverse_util.flatten_dict(params)
+    return {
+        path[:-1]: leaf.shape
+        for path, leaf in flat.items()
+        if path[-1] == "embedding" and leaf.ndim == 2
+    }
+
+
+def adapted_leaf(flat: Mapping[Path, Any], path: Path) -> Path:
+    """The path of the matrix that an adapter changes: a layer's kernel, or an embedding's table.
+
+    Args:
+      flat: parameters by their paths.
+      path: the layer's.
+    """
+    kernel = (*path, "kernel")
+    return kernel if kernel in flat else (*path, "embedding")
+
+
 def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> list[Path]:
-    """The paths of the linear layers that the patterns match, sorted.
+    """The paths of the linear layers and embeddings that the patterns match, sorted.
 
     Args:
       patterns: one or several patterns. `all-linear` matches every linear layer but the task head.
         Any other pattern matches a dotted path that ends in it (`q_proj`, `self_attn.q_proj`), or
-        is a regular expression that matches the whole dotted path (`.*layers.*_proj`).
-      params: frozen parameters; their layers are the dicts with a `kernel`.
+        is a regular expression that matches the whole dotted path (`.*layers.*_proj`). An embedding
+        is matched by its name alone (`embed_tokens`).
+      params: frozen parameters; their layers are the dicts with a `kernel`
+        or an `embedding`.
 
     Raises:
       BadInput: a pattern matches nothing or is no regular expression. The message lists the layers.
     """
     kernels = linear_kernels(params)
+    tables = embedding_tables(params)
     pattern_list = [patterns] if isinstance(patterns, str) else list(patterns)
     chosen: set[Path] = set()
     for pattern in pattern_list:
         if pattern == ALL_LINEAR:
             matched = {path for path in kernels if not HEADS.intersection(path)}
         else:
-            matched = {path for path in kernels if _matches(pattern, dotted(path))}
+            matched = {
+                path for path in kernels if _matches("adapter.targets", pattern, dotted(path))
+            }
+            matched |= {path for path in tables if _is_named(pattern, dotted(path))}
         if not matched:
-            names = ", ".join(sorted(dotted(path) for path in kernels)) or "none"
+            names = ", ".join(sorted(dotted(path) for path in kernels | tables)) or "none"
             raise BadInput(
                 f"adapter.targets: {pattern!r} matches no linear layer; "
                 f"accepted: all-linear, or of {names}"
@@ -71,22 +109,60 @@ def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> l
     return sorted(chosen, key=lambda path: tuple(map(str, path)))
 
 
-def _matches(pattern: str, name: str) -> bool:
+def layers_matching(option: str, pattern: str, paths: Iterable[Path]) -> list[Path]:
+    """The paths that a pattern matches, or that lie in a module that it matches.
+
+    Args:
+      option: the option that has the pattern, for messages.
+      pattern: as for `match_targets`, without `all-linear`.
+      paths: of layers.
+
+    Raises:
+      BadInput: the pattern matches nothing or is no regular expression.
+    """
+    layers = list(dict.fromkeys(paths))
+    found = [path for path in layers if is_inside(option, pattern, path)]
+    if not found:
+        raise BadInput(
+            f"{option}: {shown(pattern)} matches no such layer; "
+            f"accepted: of {listed(sorted(map(dotted, layers))) or 'none'}"
+        )
+    return found
+
+
+def is_inside(option: str, pattern: str, path: Path) -> bool:
+    """Return True if a pattern matches a path, or a module that it lies in.
+
+    Args:
+      option: as for `layers_matching`.
+      pattern: likewise.
+      path: of a layer.
+    """
+    ends = range(1, len(path) + 1)
+    return any(_matches(option, pattern, dotted(path[:end])) for end in ends)
+
+
+def _matches(option: str, pattern: str, name: str) -> bool:
     """Return True if the dotted path ends in the pattern or matches it as a regular expression."""
-    if name == pattern or name.endswith("." + pattern):
+    if _is_named(pattern, name):
         return True
     try:
         return regex.fullmatch(pattern, name, timeout=LONGEST_MATCH) is not None
     except regex.error as error:
         raise BadInput(
-            f"adapter.targets: {pattern!r:.200} is no layer's name and no regular expression "
-            f"({error}); accepted: all-linear, names, or regular expressions"
+            f"{option}: {pattern!r:.200} is no layer's name and no regular expression "
+            f"({error}); accepted: names, or regular expressions"
         ) from error
     except TimeoutError as error:
         raise BadInput(
-            f"adapter.targets: {pattern!r:.200} takes more than {LONGEST_MATCH} s to match {name}; "
+            f"{option}: {pattern!r:.200} takes more than {LONGEST_MATCH} s to match {name}; "
             "accepted: a simpler regular expression, without nested repetitions"
         ) from error
+
+
+def _is_named(pattern: str, name: str) -> bool:
+    """Return True if the dotted path ends in the pattern."""
+    return name == pattern or name.endswith("." + pattern)
 
 
 def check_rank(rank: int, paths: Iterable[Path], params: Mapping[str, Any]) -> None:
@@ -100,7 +176,7 @@ def check_rank(rank: int, paths: Iterable[Path], params: Mapping[str, Any]) -> N
     Raises:
       BadInput: the rank exceeds the smaller side of a target's kernel.
     """
-    kernels = linear_kernels(params)
+    kernels = linear_kernels(params) | embedding_tables(params)
     for path in paths:
         fan_in, fan_out = kernels[path][-2:]
         largest = min(fan_in, fan_out)

@@ -59,7 +59,14 @@ class AdapterConfig:
     gradient on a first batch), or the folder of a PEFT adapter to continue from. Null: lora for
     method lora, pissa_niter_16 for pissa and ba-lora."""
     targets: str | list[str] = field(default_factory=lambda: list(PAPER_TARGETS))
-    """Layers to adapt: names, regular expressions that match a whole dotted path, or all-linear."""
+    """Layers to adapt: names, regular expressions that match a whole dotted path, or all-linear. An
+    embedding of a language model by its name alone, such as embed_tokens."""
+    modules_to_save: list[str] | None = None
+    """Modules of a causal language model to train whole beside the adapters, by names or regular
+    expressions: lm_head, embed_tokens, the final norm. A tied head or embedding that is trained or
+    adapted gets weights of its own, as in PEFT, and is no longer tied after a merge. A trained
+    lm_head takes the memory of whole logits; its own rate is optimizer.learning_rates. Null for
+    none."""
     form: Literal["delta", "residual"] = "delta"
     """delta: W x + s (A B - A0 B0) x on the unchanged base. residual: W_res x + s A B x, as in the
     paper."""
@@ -80,3 +87,6 @@ class AdapterConfig:
         )
         has_targets = bool(self.targets)
         require(has_targets, "adapter.targets", self.targets, "at least one name, or all-linear")
+        saved_ok = self.modules_to_save is None or len(self.modules_to_save) > 0
+        accepted = "null, or at least one name"
+        require(saved_ok, "adapter.modules_to_save", self.modules_to_save, accepted)

@@ -10,7 +10,7 @@ from balora_jax.config.paths import check_output
 from balora_jax.config.run import RunConfig
 
 # Options whose values are mappings themselves.
-MAPPINGS = frozenset({"data.fields"})
+MAPPINGS = frozenset({"data.fields", "optimizer.learning_rates"})
 
 
 def read_options(options: Mapping[str, Any]) -> RunConfig:

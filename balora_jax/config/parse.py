@@ -48,6 +48,7 @@ TYPES = {
     "list[float]": "a list of numbers",
     "dict": "a mapping of text to text",
     "dict[str, str]": "a mapping of text to text",
+    "dict[str, float]": "a mapping of text to numbers",
     "list[dict[str, str]]": "a list of mappings",
     "list[str | dict[str, Any]]": "a list of texts and mappings",
     "list[Union[str, dict[str, Any]]]": "a list of texts and mappings",

@@ -22,6 +22,7 @@ METHODS_OF_STARTS = {"lora": "lora", "pissa": "pissa or ba-lora"}
 # Options that only the tasks named have: under any other task they would have no effect.
 OF_TASKS = {
     ("causal-lm",): (
+        "adapter.modules_to_save",
         "data.template",
         "data.loss_on",
         "data.probes",
@@ -159,6 +160,12 @@ class RunConfig:
             raise BadInput(
                 f"model.from_scratch is true under method {self.method}; accepted: method full"
             )
+        require(
+            self.adapter.modules_to_save is None or self.method != "full",
+            "adapter.modules_to_save",
+            self.adapter.modules_to_save,
+            "null under method full, which trains every module",
+        )
         if self.adapter.init is not None and self.method in ("lora", "pissa"):
             self._check_start(self.adapter.init)
 

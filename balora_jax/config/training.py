@@ -1,6 +1,7 @@
 """The optimizer, the updates and the device mesh."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 from balora_jax.config.check import require
@@ -14,10 +15,14 @@ LARGEST_RATE = 100
 class OptimizerConfig:
     """The optimizer and its learning rate."""
 
-    name: Literal["adamw", "lion", "adafactor"] = "adamw"
+    name: Literal["adamw", "lion", "adafactor", "muon", "schedule_free"] = "adamw"
     """adamw. lion: the sign of a mean gradient, with half of AdamW's state; its authors take a
     tenth to a third of AdamW's learning rate, and b2 0.99. adafactor: second moments by rows and
-    columns (of matrices of at least 128 x 128), without a first moment."""
+    columns (of matrices of at least 128 x 128), without a first moment. muon: the orthogonalized
+    momentum of each matrix of adapters and layers, with half of AdamW's state and scaled to its
+    updates' size, so that its learning rates hold; embeddings, heads, norms and biases by adamw.
+    schedule_free: AdamW at a constant rate, whose averaged weights are evaluated and exported; with
+    schedule constant."""
     learning_rate: float = 2e-5
     """Peak learning rate, at most 100."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -29,7 +34,8 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Weight decay of kernels, embeddings and adapters; norms and biases have none."""
     b1: float = 0.9
-    """Decay of the first moment (adamw, lion)."""
+    """Decay of the first moment (adamw, lion); of Muon's momentum, whose author takes 0.95; share
+    of the average in the point of schedule_free's gradients."""
     b2: float = 0.999
     """Decay of AdamW's second moment, and of Lion's memory."""
     eps: float = 1e-8
@@ -38,6 +44,15 @@ class OptimizerConfig:
     """Largest global norm of the gradients, which are scaled down to it; null for no clipping."""
     loraplus_lr_ratio: float = 1.0
     """Learning rate of the adapters' B divided by that of A (LoRA+); 1 for none."""
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    """Peak learning rates of some layers, by patterns as in adapter.targets, such as {lm_head:
+    1e-5}; on the same schedule, LoRA+'s ratio included. A pattern that matches a module is for all
+    layers in it; of several that match a layer, the first is taken."""
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of the trained weights, such as 0.999, which takes
+    their memory once more. The average, not the last weights, is evaluated and exported. In update
+    n at most n / (n + 9) of it is kept, so that short runs do not end near their start. Null for no
+    average."""
 
     def __post_init__(self) -> None:
         rate_ok = 0 < self.learning_rate <= LARGEST_RATE
@@ -57,6 +72,8 @@ class OptimizerConfig:
             self.loraplus_lr_ratio,
             "a number above 0, at most 10000",
         )
+        self._check_rates()
+        self._check_average()
         for key in ("warmup", "final"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"optimizer.{key}", value, "a share from 0 to 1")
@@ -64,6 +81,35 @@ class OptimizerConfig:
             value = getattr(self, key)
             accepted = "a number from 0 up to, not including, 1"
             require(0 <= value < 1, f"optimizer.{key}", value, accepted)
+        if self.name == "schedule_free":
+            self._check_schedule_free()
+
+    def _check_rates(self) -> None:
+        """Check the learning rates of some layers."""
+        ok = all(
+            math.isfinite(rate) and 0 < rate <= LARGEST_RATE
+            for rate in self.learning_rates.values()
+        )
+        accepted = f"a number above 0, at most {LARGEST_RATE}, for each pattern"
+        require(ok, "optimizer.learning_rates", self.learning_rates, accepted)
+
+    def _check_average(self) -> None:
+        decay = self.ema_decay
+        accepted = "null, or a number above 0 and below 1"
+        require(decay is None or 0 < decay < 1, "optimizer.ema_decay", decay, accepted)
+
+    def _check_schedule_free(self) -> None:
+        """Check that no option asks for what schedule-free learning does itself."""
+        under = "under optimizer.name schedule_free, which averages instead"
+        require(
+            self.schedule == "constant",
+            "optimizer.schedule",
+            self.schedule,
+            f"constant {under}",
+        )
+        require(self.final == 0, "optimizer.final", self.final, f"0 {under}")
+        require(self.ema_decay is None, "optimizer.ema_decay", self.ema_decay, f"null {under}")
+        require(self.b1 > 0, "optimizer.b1", self.b1, "a number above 0 under schedule_free")
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,12 @@ class TextProbe:
           The measures by name.
         """
         params = student.params(state).base
+        before = student.base_params(state)
         # In the residual form the base is the frozen weights and the first adapters together.
         first = teacher_lora(student.frozen.initial, student.setup.spec)
-        base = LanguageModel("base", student.model, params, first, self._tokenizer)
-        model = base.with_lora(student.lora(state))
+        base = LanguageModel("base", student.model, before, first, self._tokenizer)
+        lora = student.lora(state)
+        model = LanguageModel("adapter", student.model, params, lora, self._tokenizer)
         encoded = [base.encode(passage, special=False) for passage in self._passages]
         sums, counts = token_sums(base, model, encoded)
         tokens = counts.sum()

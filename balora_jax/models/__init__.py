@@ -1,8 +1,13 @@
 """Models in Flax Linen, and their Hugging Face folders."""
 
 from balora_jax.models.base import CausalLM
-from balora_jax.models.head import Head, head
-from balora_jax.models.hf.classifier_head import head_modules, head_params, head_tensors
+from balora_jax.models.head import Head, embedding_of, head, untied
+from balora_jax.models.hf.classifier_head import (
+    head_modules,
+    head_params,
+    head_shapes,
+    head_tensors,
+)
 from balora_jax.models.hf.files import is_model_file
 from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
@@ -29,11 +34,13 @@ __all__ = [
     "Loaded",
     "abstract_params",
     "copy_tokenizer",
+    "embedding_of",
     "end_ids",
     "fingerprint",
     "head",
     "head_modules",
     "head_params",
+    "head_shapes",
     "head_tensors",
     "init_params",
     "is_model_file",
@@ -43,4 +50,5 @@ __all__ = [
     "save_pretrained",
     "shift_right",
     "tasks_of",
+    "untied",
 ]

@@ -1,5 +1,7 @@
 """The output layer as data, for losses computed from hidden states without all the logits."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -50,6 +52,15 @@ def cap(logits: jax.Array, softcap: float | None) -> jax.Array:
     return softcap * jnp.tanh(logits / softcap)
 
 
+def untied(model):
+    """Return a language model whose head has weights of its own.
+
+    Args:
+      model: a language model of this package.
+    """
+    return model.clone(config=dataclasses.replace(model.config, tied=False))
+
+
 def head(model, params: dict) -> Head:
     """Collect the output layer's weights.
 
@@ -63,7 +74,17 @@ def head(model, params: dict) -> Head:
     softcap = model.config.final_softcap
     if not model.config.tied:
         return Head(params["lm_head"]["kernel"], None, softcap)
-    embedding = params
+    return Head(embedding_of(model, params).T, None, softcap)
+
+
+def embedding_of(model, params: dict) -> jax.Array:
+    """Look up the table of the token embedding, [V, d].
+
+    Args:
+      model: a language model of this package.
+      params: its parameters.
+    """
+    table = params
     for name in model.embedding_path:
-        embedding = embedding[name]
-    return Head(embedding.T, None, softcap)
+        table = table[name]
+    return table

@@ -24,8 +24,9 @@ def make_loss(
 ) -> LossFn:
     """Make the loss function of a micro-batch.
 
-    The teacher is the base model. In the delta form it runs without adapters; in the residual form
-    it runs with the adapters of step 0. It runs only if a term reads it.
+    The teacher is the base model, with the modules that are trained whole as they were before. In
+    the delta form it runs without adapters; in the residual form it runs with the adapters of step
+    0. It runs only if a term reads it.
 
     Args:
       model: a decoder, with its compute dtype and its dropout rate.
@@ -61,10 +62,11 @@ def make_loss(
     def plain_loss(
         params: Params, batch: Batch, key: jax.Array | None, weights: Parts
     ) -> tuple[jax.Array, Parts]:
-        logits = _apply(model, params, student_lora_of(params, spec), batch, key)
+        logits = _apply(model, params.base, student_lora_of(params, spec), batch, key)
         teacher_logits = None
         if needs_teacher:
-            teacher_logits = _apply(model, params, _teacher_lora_of(params, spec), batch, None)
+            teacher_lora = _teacher_lora_of(params, spec)
+            teacher_logits = _apply(model, params.teacher_base, teacher_lora, batch, None)
         return plain.objective(
             logits, teacher_logits, batch.targets, batch.mask, terms=terms, weights=weights
         )
@@ -89,13 +91,13 @@ def make_task_loss(
 
     def streamed_loss(params: Params, batch: Batch) -> jax.Array:
         lora = student_lora_of(params, spec)
-        hidden = _apply(model, params, lora, batch, None, "hidden_states")
+        hidden = _apply(model, params.base, lora, batch, None, "hidden_states")
         return streamed.cross_entropy(
             hidden, head(model, params.base), batch.targets, batch.mask, mesh=mesh
         )
 
     def plain_loss(params: Params, batch: Batch) -> jax.Array:
-        logits = _apply(model, params, student_lora_of(params, spec), batch, None)
+        logits = _apply(model, params.base, student_lora_of(params, spec), batch, None)
         return plain.cross_entropy(logits, batch.targets, batch.mask)
 
     return streamed_loss if head_frozen else plain_loss
@@ -113,19 +115,29 @@ def _hidden_states(
     """The hidden states [batch, length, d] of the student, and of the teacher if it is needed."""
     student_lora = student_lora_of(params, spec)
     if not needs_teacher:
-        return _apply(model, params, student_lora, batch, key, "hidden_states"), None
+        return _apply(model, params.base, student_lora, batch, key, "hidden_states"), None
 
     teacher_lora = _teacher_lora_of(params, spec)
-    if mesh is not None and mesh.shape["fsdp"] > 1 and isinstance(model, CausalLM):
+    gathers = mesh is not None and mesh.shape["fsdp"] > 1
+    if gathers and isinstance(model, CausalLM) and _share_inputs(model, params):
         # In one pass, each layer's weights are gathered once for student and teacher.
         method = "hidden_states_beside_teacher"
         hidden, teacher_hidden = _apply(
-            model, params, student_lora, batch, key, method, teacher=teacher_lora
+            model, params.base, student_lora, batch, key, method, teacher=teacher_lora
         )
     else:
-        hidden = _apply(model, params, student_lora, batch, key, "hidden_states")
-        teacher_hidden = _apply(model, params, teacher_lora, batch, None, "hidden_states")
+        base = params.teacher_base
+        hidden = _apply(model, params.base, student_lora, batch, key, "hidden_states")
+        teacher_hidden = _apply(model, base, teacher_lora, batch, None, "hidden_states")
     return hidden, jax.lax.stop_gradient(teacher_hidden)
+
+
+def _share_inputs(model: CausalLM, params: Params) -> bool:
+    """Return True if student and teacher have the same embedding, and the same frozen weights."""
+    embedding = params.adapters
+    for name in model.embedding_path[:-1]:
+        embedding = embedding.get(name, {})
+    return params.pretrained is None and not embedding
 
 
 def student_lora_of(params: Params, spec: AdapterSpec) -> Tree:
@@ -144,7 +156,7 @@ def _teacher_lora_of(params: Params, spec: AdapterSpec) -> Tree:
 
 def _apply(
     model: Any,
-    params: Params,
+    base: Tree,
     lora: Tree,
     batch: Batch,
     key: jax.Array | None,
@@ -152,7 +164,7 @@ def _apply(
     **collections: Tree,
 ) -> Any:
     return model.apply(
-        {"params": params.base, "lora": lora, **collections},
+        {"params": base, "lora": lora, **collections},
         batch.input_ids,
         batch.attention_mask,
         deterministic=key is None,

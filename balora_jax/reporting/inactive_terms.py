@@ -133,8 +133,9 @@ def language_model(
                 )
     if not head_frozen:
         sentences.append(
-            "the output layer is adapted: the objective cannot stream, and holds whole logits of "
-            f"{vocabulary} numbers a token; leave lm_head out of adapter.targets to save them"
+            "the output layer is trained or adapted: the objective cannot stream, and holds whole "
+            f"logits of {vocabulary} numbers a token; leave lm_head out of adapter.targets and "
+            "adapter.modules_to_save to save them"
         )
     return sentences
 

@@ -182,7 +182,10 @@ def _learning_rate(config: RunConfig) -> str:
     ratio = config.optimizer.loraplus_lr_ratio
     lora_plus = "" if ratio == 1 else f" (B's {ratio:g} times that)"
     name = "" if config.optimizer.name == "adamw" else f", {config.optimizer.name}"
-    return f"{config.optimizer.learning_rate}{lora_plus}{name}"
+    decay = config.optimizer.ema_decay
+    average = "" if decay is None else f"; weights averaged, decay {decay:g}"
+    own = "".join(f", {key} {rate:g}" for key, rate in config.optimizer.learning_rates.items())
+    return f"{config.optimizer.learning_rate}{lora_plus}{own}{name}{average}"
 
 
 def _loss(loss: float | None) -> str:

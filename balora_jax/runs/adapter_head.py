@@ -1,17 +1,20 @@
-"""The head that a run takes over from the PEFT adapter that it continues from."""
+"""The modules that a model takes over from a PEFT adapter, such as a classifier's head."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from balora_jax import models
+from balora_jax.adapters import peft_format
 from balora_jax.errors import BadInput
+from balora_jax.runs.whole_modules import ends_tie, single_modules, untie
 from balora_jax.training.state import Path
-from balora_jax.training.subtrees import select, update
+from balora_jax.training.subtrees import select, update, without
 
 Tensors = Mapping[str, np.ndarray]
 Place = Callable[[Path, np.ndarray], jax.Array]
@@ -30,15 +33,16 @@ def take_head(
 
     Args:
       loaded: the pre-trained model.
-      modules: the modules that the run trains whole; none for a language model.
+      modules: the modules that the run trains whole.
       tensors: the adapter's, of its modules that were trained whole.
       folder: the adapter's, for messages.
       place: puts one parameter, given its path and value, on its devices.
       replace: True to leave out a head for another number of labels.
 
     Returns:
-      The model with the adapter's head. A module with stored weights that the adapter does not have
-      keeps them, because PEFT did not train it.
+      The model with the adapter's modules; a language model also has those that the run trains
+      whole as they were. A module with stored weights that the adapter does not have keeps them,
+      because PEFT did not train it.
 
     Raises:
       BadInput: the adapter has other modules, lacks a part of one or a module that starts fresh, or
@@ -48,18 +52,23 @@ def take_head(
     taken = _modules_in(loaded, modules, tensors, folder)
     head = select(loaded.params, taken)
     shapes = _shapes(loaded.model, head)
-    labels = _other_labels(loaded.model.labels, shapes, tensors)
+    expected = getattr(loaded.model, "labels", None)
+    labels = None if expected is None else _other_labels(expected, shapes, tensors)
     if labels is not None and replace:
         return loaded
-    _check_shapes(loaded.model.labels, labels, shapes, tensors, folder)
+    _check_shapes(expected, labels, shapes, tensors, folder)
 
     params = traverse_util.flatten_dict(models.head_params(loaded.model, head, tensors))
     placed = {path: place(path, value) for path, value in params.items()}
-    return loaded._replace(
+    loaded = loaded._replace(
         params=update(loaded.params, traverse_util.unflatten_dict(placed)),
-        # No module starts fresh any longer.
-        notes=[f"the head starts from {folder}"],
+        pretrained=select(loaded.params, modules) if expected is None else None,
     )
+    if expected is None:
+        started = ", ".join(".".join(module) for module in taken)
+        return loaded._replace(notes=[*loaded.notes, f"{started}: from {folder}"])
+    # No module starts fresh any longer.
+    return loaded._replace(notes=[f"the head starts from {folder}"])
 
 
 def _check_names(
@@ -71,9 +80,12 @@ def _check_names(
     if unknown:
         trained = ", ".join(".".join(module) for module in modules) or "no module"
         listed = ", ".join(ascii(name)[:120] for name in unknown[:5])
+        accepted = "an adapter with the head of this run's model, or with none"
+        if not hasattr(loaded.model, "labels"):
+            accepted = "adapter.modules_to_save with the same modules, or another adapter"
         raise BadInput(
             f"{folder} holds {listed}, trained whole, where this run trains {trained} whole; "
-            "accepted: an adapter with the head of this run's model, or with none"
+            f"accepted: {accepted}"
         )
 
 
@@ -98,8 +110,7 @@ def _modules_in(
 
 def _shapes(model: Any, head: Any) -> dict[str, tuple[int, ...]]:
     """The shapes of a head's tensors, by Hugging Face's names."""
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), head)
-    return {name: tensor.shape for name, tensor in models.head_tensors(model, zeros).items()}
+    return models.head_shapes(model, head)
 
 
 def _other_labels(labels: int, shapes: dict[str, tuple[int, ...]], tensors: Tensors) -> int | None:
@@ -112,7 +123,7 @@ def _other_labels(labels: int, shapes: dict[str, tuple[int, ...]], tensors: Tens
 
 
 def _check_shapes(
-    labels: int,
+    labels: int | None,
     stored_labels: int | None,
     shapes: dict[str, tuple[int, ...]],
     tensors: Tensors,
@@ -129,3 +140,33 @@ def _check_shapes(
             raise BadInput(
                 f"{folder}: {name} is of shape {list(tensors[name].shape)}; accepted: {list(shape)}"
             )
+
+
+def with_adapter(loaded: models.Loaded, folder: pathlib.Path) -> tuple[models.Loaded, Any]:
+    """Read a PEFT folder for a language model: its factors, and the modules trained whole.
+
+    Args:
+      loaded: the pre-trained model.
+      folder: PEFT's folder.
+
+    Returns:
+      The model with the adapter's modules, and the `lora` collection.
+
+    Raises:
+      BadInput: the adapter does not fit the model.
+    """
+
+    def place(_: Path, value: Any) -> jax.Array:
+        return jnp.asarray(value)
+
+    if ends_tie(loaded.model, peft_format.module_names(folder)):
+        loaded = untie(loaded, place)
+    tensors = peft_format.load_whole_modules(folder)
+    modules = [
+        module
+        for module in single_modules(loaded.params)
+        if set(tensors) & set(_shapes(loaded.model, select(loaded.params, [module])))
+    ]
+    if tensors:
+        loaded = take_head(loaded, modules, tensors, folder, place=place, replace=False)
+    return loaded, peft_format.load_adapter(folder, without(loaded.params, modules))

@@ -71,7 +71,7 @@ class CausalLM:
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
     ) -> TrainingData:
         """Return the training set unchanged, because the teacher runs in the step."""
-        return TrainingData(loaded.params, self._train)
+        return TrainingData(loaded.params, self._train, loaded.pretrained)
 
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
         """Return shuffled batches of one length."""

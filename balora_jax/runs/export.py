@@ -41,7 +41,7 @@ class Change(NamedTuple):
     Attributes:
       lora: the `lora` collection on the original base, on the host.
       base: the parameters, for the names of all layers.
-      head: the fully trained modules of a classifier, on the host.
+      head: the modules that were trained whole, on the host.
     """
 
     lora: Tree
@@ -87,7 +87,7 @@ def write_adapter(
     *,
     new: bool = False,
 ) -> None:
-    """Write a PEFT folder: a plain LoRA on the original base, a classifier's head, the tokenizer.
+    """Write a PEFT folder: a plain LoRA on the original base, modules trained whole, the tokenizer.
 
     Args:
       path: the folder, which is replaced as a whole.
@@ -209,6 +209,7 @@ def export_run(
         raise BadInput(
             f"{run} trained every weight (method full) and has no adapter; accepted: balora merge"
         )
+    _check_scale(run, config, scale)
     path = _target(out, folder.adapter)
     student, state, step = reopen(folder, config, checkpoint)
     change = learned_change(student, state, scale)
@@ -227,6 +228,15 @@ def export_run(
         )
     write_adapter(path, config, student, change, card, new=out is not None)
     return path
+
+
+def _check_scale(run: str, config: RunConfig, scale: float) -> None:
+    """Refuse a part of a change that is not in adapters alone."""
+    if config.adapter.modules_to_save is not None and scale != 1:
+        raise BadInput(
+            f"{run} trained {listed(config.adapter.modules_to_save)} whole, of which --scale keeps "
+            "no part; accepted: without --scale"
+        )
 
 
 def _check_rank(rank: int, whole: int) -> None:
@@ -261,6 +271,7 @@ def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) ->
             f"{run} trained every weight (method full), of which --scale keeps no part; "
             "accepted: without --scale"
         )
+    _check_scale(run, config, scale)
     path = _target(out, folder.merged)
     student, state, step = reopen(folder, config, checkpoint)
     say_step(folder, step)

@@ -56,7 +56,7 @@ def first_gradient(
     paths = adapters.match_targets(config.adapter.targets, without(base, setup.head))
     task_loss = _task_loss(config, setup)
     flat = traverse_util.flatten_dict(base)
-    kernels = {path: flat[(*path, "kernel")] for path in paths}
+    kernels = {path: flat[adapters.adapted_leaf(flat, path)] for path in paths}
     # Divided over the mesh as the kernels are.
     shardings = {path: kernel.sharding for path, kernel in kernels.items()}
     replicated = NamedSharding(setup.mesh, P())

@@ -6,22 +6,23 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
 from balora_jax import data, models
-from balora_jax.adapters import peft_format
 from balora_jax.config.generate import GenerateOptions
-from balora_jax.errors import BadInput, listed, shown
+from balora_jax.errors import BadInput, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
 from balora_jax.reporting.console import plain_console
+from balora_jax.runs.adapter_head import with_adapter
 from balora_jax.runs.prompts import Prompt, read_prompts
 from balora_jax.runs.reopening import reopen
 from balora_jax.runs.results_files import write_new
 from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.subtrees import update
 
 # The value of --template that leaves prompts as they are.
 NO_TEMPLATE = "none"
@@ -39,6 +40,7 @@ class PromptedModel:
       model: the Linen module, a causal language model.
       params: its parameters.
       lora: the `lora` collection; None for the model alone.
+      base: the parameters of the model before training.
       tokenizer: the model's tokenizer.
       render: prompt -> the text that the model reads.
       end_ids: the tokens that end an answer: the template's, and those of generation_config.json.
@@ -48,6 +50,7 @@ class PromptedModel:
     model: Any
     params: Any
     lora: Any
+    base: Any
     tokenizer: Any
     render: Callable[[str], str]
     end_ids: tuple[int, ...]
@@ -152,8 +155,8 @@ def _answered(
 ) -> list[dict[str, str]]:
     """Each prompt of a batch with its continuations, as a row of --out."""
     texts = {
-        heading or TEXT: _continuations(prompted, batch, lora, options, key)
-        for heading, lora in _adapters_by_heading(prompted, options).items()
+        heading or TEXT: _continuations(prompted, batch, weights, options, key)
+        for heading, weights in _weights_by_heading(prompted, options).items()
     }
     return [
         {"prompt": prompt.text} | {name: found[index] for name, found in texts.items()}
@@ -182,33 +185,28 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
     template = options.template or config.data.template
     tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     ends = models.end_ids(config.model.source, config.model.revision)
-    return _with_template(student.model, params, lora, tokenizer, template, ends)
+    base = student.base_params(state)
+    return _with_template(student.model, params, lora, base, tokenizer, template, ends)
 
 
 def _load_model(options: GenerateOptions) -> PromptedModel:
     """Load the model of --model with the adapter of --adapter, if any, and its tokenizer."""
-    model, params = models.load_pretrained(options.model)
-    lora = None if options.adapter is None else _load_adapter(options.adapter, params)
+    loaded = models.load_checkpoint(options.model)
+    lora = None
+    if options.adapter is not None:
+        loaded, lora = with_adapter(loaded, pathlib.Path(options.adapter).expanduser())
+    base = update(loaded.params, loaded.pretrained or {})
     tokenizer = data.load_tokenizer(options.model)
     template = options.template or NO_TEMPLATE
-    return _with_template(model, params, lora, tokenizer, template, models.end_ids(options.model))
-
-
-def _load_adapter(folder: str, params: Any) -> Any:
-    """Read a PEFT folder of factors alone."""
-    whole = peft_format.load_whole_modules(folder)
-    if whole:
-        raise BadInput(
-            f"--adapter {folder} has modules that were trained whole ({listed(sorted(whole))}); "
-            "accepted: an adapter of factors alone, or a run"
-        )
-    return peft_format.load_adapter(folder, params)
+    ends = models.end_ids(options.model)
+    return _with_template(loaded.model, loaded.params, lora, base, tokenizer, template, ends)
 
 
 def _with_template(
     model: Any,
     params: Any,
     lora: Any,
+    base: Any,
     tokenizer: Any,
     template_name: str,
     ends: tuple[int, ...],
@@ -219,6 +217,7 @@ def _with_template(
             model,
             params,
             lora,
+            base,
             tokenizer,
             render=lambda prompt: prompt,
             end_ids=(*([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), *ends),
@@ -229,6 +228,7 @@ def _with_template(
         model,
         params,
         lora,
+        base,
         tokenizer,
         render=lambda prompt: template.render({"instruction": prompt}),
         end_ids=(*template.ending[:1], *ends),
@@ -259,11 +259,19 @@ def _sampling(
     }
 
 
-def _adapters_by_heading(prompted: PromptedModel, options: GenerateOptions) -> dict[str, Any]:
-    """The adapters to generate with, by the heading to print; no heading if there is one model."""
+class Weights(NamedTuple):
+    """The weights to generate with: parameters, and the `lora` collection or None."""
+
+    params: Any
+    lora: Any
+
+
+def _weights_by_heading(prompted: PromptedModel, options: GenerateOptions) -> dict[str, Weights]:
+    """The weights to generate with, by the heading to print; no heading if there is one model."""
+    tuned = Weights(prompted.params, prompted.lora)
     if options.compare:
-        return {"base": None, "fine-tuned": prompted.lora}
-    return {"": prompted.lora}
+        return {"base": Weights(prompted.base, None), "fine-tuned": tuned}
+    return {"": tuned}
 
 
 def _stream_continuation(
@@ -272,12 +280,11 @@ def _stream_continuation(
     """Print the continuation of the only prompt, piece by piece."""
     sampling = _sampling(prompted, batch, options, key)
     stop = tuple(options.stop or ())
-    for heading, lora in _adapters_by_heading(prompted, options).items():
+    for heading, weights in _weights_by_heading(prompted, options).items():
         _print_heading(heading)
         steps = stream(
             prompted.model,
-            prompted.params,
-            lora,
+            *weights,
             batch.input_ids,
             batch.attention_mask,
             **sampling,
@@ -293,8 +300,8 @@ def _print_continuations(
 ) -> None:
     """Print every prompt of a batch with its continuations."""
     texts = {
-        heading: _continuations(prompted, batch, lora, options, key)
-        for heading, lora in _adapters_by_heading(prompted, options).items()
+        heading: _continuations(prompted, batch, weights, options, key)
+        for heading, weights in _weights_by_heading(prompted, options).items()
     }
     for index, prompt in enumerate(batch.prompts):
         print(f"> {prompt.text}")
@@ -306,7 +313,7 @@ def _print_continuations(
 def _continuations(
     prompted: PromptedModel,
     batch: PromptBatch,
-    lora: Any,
+    weights: Weights,
     options: GenerateOptions,
     key: jax.Array,
 ) -> list[str]:
@@ -314,7 +321,7 @@ def _continuations(
     sampling = _sampling(prompted, batch, options, key)
     stop = tuple(options.stop or ())
     generated = generate(
-        prompted.model, prompted.params, lora, batch.input_ids, batch.attention_mask, **sampling
+        prompted.model, *weights, batch.input_ids, batch.attention_mask, **sampling
     )
     tokens = jax.device_get(generated.tokens)
     lengths = jax.device_get(generated.lengths)

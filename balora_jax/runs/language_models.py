@@ -14,6 +14,7 @@ from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.checksums import hash_arrays
 from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.subtrees import select
 
 ADAPTER = "adapter"
 BASE = "base"
@@ -69,10 +70,11 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> l
     }
     tuned = LanguageModel(ADAPTER, student.model, base, lora, tokenizer, **options)
     weights = models.fingerprint(config.model.source, config.model.revision)
-    trained = hash_arrays(base if full else lora)
+    head = select(base, student.setup.head)
+    trained = hash_arrays(base if full else {"lora": lora, "head": head} if head else lora)
     subjects = [Subject(tuned, identity(weights, trained, tokenizer), step)]
     if baseline:
-        params = _base_params(config) if full else base
+        params = _base_params(config) if full else student.base_params(state)
         untouched = LanguageModel(BASE, student.model, params, None, tokenizer, **options)
         subjects.append(Subject(untouched, identity(weights, "", tokenizer), step))
     return subjects

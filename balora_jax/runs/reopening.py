@@ -7,7 +7,8 @@ from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.setup import build_setup
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 from balora_jax.training.setup import Student
@@ -40,10 +41,12 @@ def reopen(
     checkpoints.find(checkpoint)
     mesh = make_mesh(config.mesh)
     loaded = load_model(config, mesh)
-    head = trained_head(loaded)
+    head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, mesh, steps=1, head=head)
     initial = checkpoints.restore_initial(setup.frozen.initial)
-    student, state = materialize(config, setup, loaded.params, initial)
+    student, state = materialize(
+        config, setup, loaded.params, initial, pretrained=loaded.pretrained
+    )
     checkpoints.check_remade(student.frozen.initial)
     state, position = checkpoints.restore_named(state, checkpoint)
     for notice in checkpoints.notices:

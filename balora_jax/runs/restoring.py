@@ -21,7 +21,8 @@ from balora_jax.runs.first_gradient import first_gradient, needs_gradient
 from balora_jax.runs.run import Run, check_lengths
 from balora_jax.runs.setup import build_setup
 from balora_jax.runs.task import TrainingData
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
@@ -86,7 +87,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     loaded = load_checked(run, console)
     inputs = fingerprints(run)
     run.folder.check_fingerprints(inputs)
-    head = trained_head(loaded)
+    head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     check_terms(setup)
     if setup.spec.rank != config.adapter.rank and config.method != "full":
@@ -98,18 +99,20 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
 
     checkpoints = None
     beginning = Beginning(None, None)
+    # A language model's modules are read again from its folder, and are not saved.
+    fresh_head = head if setup.frozen.pretrained is None else ()
     if run.resumes:
         checkpoints = closing.enter_context(contextlib.closing(open_checkpoints(run)))
         closing.callback(show_notices, checkpoints, console)
         beginning = Beginning(
             checkpoints.restore_initial(setup.frozen.initial),
-            checkpoints.restore_initial(select(loaded.params, head), "head"),
+            checkpoints.restore_initial(select(loaded.params, fresh_head), "head"),
         )
         show_notices(checkpoints, console)
     with phase(console, "preparing the adapters and what the teacher gives"):
         training_data = run.task.prepare(loaded, run.mesh, run.steps, beginning.head)
         # A copy, because the residual form overwrites the weights.
-        first_head = jax.tree.map(jnp.copy, select(training_data.base, head))
+        first_head = jax.tree.map(jnp.copy, select(training_data.base, fresh_head))
         student, state = start_student(run, setup, training_data, beginning.adapters)
     with phase(console, "compiling the update"):
         compiled = compile_step(run, student, training_data)
@@ -303,7 +306,7 @@ def start_student(
     if needs_gradient(config) and initial is None:
         first_batch = next(run.task.batches(training_data, run.steps))
         gradient = first_gradient(config, setup, base, first_batch)
-    return materialize(config, setup, base, initial, gradient)
+    return materialize(config, setup, base, initial, gradient, training_data.pretrained)
 
 
 def check_terms(setup: TrainSetup) -> None:

@@ -6,19 +6,17 @@ but no weights and no devices, so that benchmarks can also compile for other har
 """
 
 import functools
-import pathlib
-import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from balora_jax import adapters, data, models
 from balora_jax.adapters import AdapterSpec, peft_format
 from balora_jax.config import RunConfig
-from balora_jax.config.adapter import START_SETTINGS, start_spellings
 from balora_jax.data import Batch
 from balora_jax.data.batch import DTYPES, SCORE_DTYPE
 from balora_jax.errors import BadInput
@@ -26,6 +24,8 @@ from balora_jax.objective import causal_lm, classification, seq2seq_lm, streamed
 from balora_jax.objective.params import Params, Tree
 from balora_jax.objective.spectrum import head_factor
 from balora_jax.regularizers.terms import Terms, make_terms
+from balora_jax.runs.peft_folder import peft_folder
+from balora_jax.runs.whole_modules import LM_HEAD, modules_to_save, untied_model
 from balora_jax.training.optimizer import learning_rate, make_optimizer
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.sharding import Rules, tree_shardings
@@ -66,7 +66,8 @@ def build_setup(
       model: the Linen module, from `models.load_model` or from a configuration.
       mesh: the devices, which need not be present.
       steps: updates in the run, for schedules.
-      head: the modules of a classifier that are fully trained; its head by default.
+      head: the modules that are trained whole; by default a classifier's head, or those of
+        `adapter.modules_to_save`.
       whole_logits: True to compute the objective of a language model from whole logits even if it
         could be streamed, for comparison.
 
@@ -78,12 +79,14 @@ def build_setup(
         exist, or a registered term fails.
     """
     classifies = config.model.task == CLASSIFICATION
+    model = untied_model(config, model)
+    base = models.abstract_params(model)
     if head is None:
-        head = models.head_modules(model) if classifies else ()
-    base = head_in_float32(models.abstract_params(model), head)
+        head = models.head_modules(model) if classifies else modules_to_save(config, base)
+    base = head_in_float32(base, head)
     spec, lora_shapes, starts_at_zero = _abstract_adapters(config, without(base, head))
-    head_frozen = not classifies and config.method != "full" and "lm_head" not in lora_shapes
-    head_frozen = head_frozen and not whole_logits
+    head_frozen = not classifies and config.method != "full" and LM_HEAD not in head
+    head_frozen = head_frozen and LM_HEAD[0] not in lora_shapes and not whole_logits
     terms = _make_terms(config, model)
 
     factor = None
@@ -94,6 +97,7 @@ def build_setup(
         base=base,
         head_factor=factor,
         initial=None if starts_at_zero else lora_shapes,
+        pretrained=None if classifies or not head else select(base, head),
     )
     mask = trainable_mask(params, method=config.method, head=head)
     trainable, frozen = partition(params, mask)
@@ -227,29 +231,26 @@ def _abstract_adapters(config: RunConfig, base: Tree) -> tuple[AdapterSpec, Tree
     start_and_settings = adapters.find_start(config.adapter_init)
     if start_and_settings is None:
         shapes = peft_format.adapter_shapes(peft_folder(config.adapter_init), base)
+        adapted = {path[:-1] for path in traverse_util.flatten_dict(shapes)}
+        _check_embeddings(config, adapted, base)
         rank = jax.tree.leaves(shapes)[0].shape[-1]
         return AdapterSpec(rank, form=section.form), shapes, True
     paths = adapters.match_targets(section.targets, base)
+    _check_embeddings(config, paths, base)
     adapters.check_rank(section.rank, paths, base)
     start, _ = start_and_settings
     make = functools.partial(adapters.init_lora, base, paths, section.rank)
     return spec, jax.eval_shape(make, key=jax.random.key(0)), start.zero
 
 
-def peft_folder(init: str) -> pathlib.Path:
-    """The folder of the PEFT adapter that adapter.init names."""
-    try:
-        folder = pathlib.Path(init).expanduser()
-        if folder.is_dir():
-            return folder
-    except (OSError, RuntimeError):
-        # A name that is too long, a folder that may not be entered, or no such user.
-        pass
-    names = [spelling for name in START_SETTINGS for spelling in start_spellings(name)]
-    raise BadInput(
-        f"adapter.init is {reprlib.repr(init) if len(init) > 300 else repr(init)}; accepted: "
-        f"{', '.join(names)}, or a PEFT adapter's folder"
-    )
+def _check_embeddings(config: RunConfig, paths: Iterable[Path], base: Tree) -> None:
+    """Check that only a causal language model has adapters on its embeddings."""
+    tables = [path for path in paths if path in adapters.embedding_tables(base)]
+    if tables and config.model.task != "causal-lm":
+        raise BadInput(
+            f"the adapters have the embedding {adapters.dotted(tables[0])} under model.task "
+            f"{config.model.task}; accepted: linear layers, or model.task causal-lm"
+        )
 
 
 def _placed(mesh: Mesh, tree: Any, rules: Rules) -> Any:

@@ -24,10 +24,13 @@ class TrainingData:
     Attributes:
       base: the parameters of the model; for a classifier, with the head that the run starts from.
       examples: the training set; for a classifier, with the teacher's outputs.
+      pretrained: the modules of the base that are trained whole, as pre-trained; None for those of
+        `base`.
     """
 
     base: Tree
     examples: Any
+    pretrained: Tree | None = None
 
 
 class Task(Protocol):

@@ -16,11 +16,13 @@ from balora_jax.objective.params import Params, Tree
 from balora_jax.objective.spectrum import head_factor
 from balora_jax.runs.adapter_head import Place, take_head
 from balora_jax.runs.first_gradient import KernelGradients
-from balora_jax.runs.setup import head_in_float32, label_count, peft_folder
+from balora_jax.runs.peft_folder import peft_folder
+from balora_jax.runs.setup import head_in_float32, label_count
+from balora_jax.runs.whole_modules import trained_modules, untie, untied_model
 from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.sharding import Rules, leaf_sharding, put, tree_shardings
 from balora_jax.training.state import Path, TrainState, init_state, partition
-from balora_jax.training.subtrees import without
+from balora_jax.training.subtrees import select, without
 
 
 def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
@@ -54,6 +56,10 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
     def place(path: Path, array: Any) -> jax.Array:
         return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
 
+    def place_on_mesh(path: Path, array: jax.Array) -> jax.Array:
+        name = "/".join(("base", *path))
+        return jax.device_put(array, leaf_sharding(mesh, name, array.shape, rules))
+
     if section.from_scratch:
         shardings = base_shardings(mesh, models.abstract_params(model), rules)
         params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
@@ -65,7 +71,10 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
             f"{loaded.model.labels}; accepted: data with {loaded.stored_labels}, "
             "or model.replace_head true to start a fresh head"
         )
-    loaded = loaded._replace(params=head_in_float32(loaded.params, trained_head(loaded)))
+    if untied_model(config, loaded.model) is not loaded.model:
+        loaded = untie(loaded, place_on_mesh)
+    head = trained_modules(config, loaded)
+    loaded = loaded._replace(params=head_in_float32(loaded.params, head))
     return _from_adapter(config, loaded, place)
 
 
@@ -77,25 +86,10 @@ def _from_adapter(config: RunConfig, loaded: models.Loaded, place: Place) -> mod
     note = peft_format.conversion_note(folder)
     tensors = peft_format.load_whole_modules(folder)
     if tensors:
-        modules = trained_head(loaded)
+        modules = trained_modules(config, loaded)
         replace = config.model.replace_head
         loaded = take_head(loaded, modules, tensors, folder, place=place, replace=replace)
     return loaded if note is None else loaded._replace(notes=[*loaded.notes, note])
-
-
-def trained_head(loaded: models.Loaded) -> tuple[Path, ...]:
-    """List the modules of a classifier that are fully trained: its head, and a fresh pooler.
-
-    Args:
-      loaded: from `load_model`.
-
-    Returns:
-      The paths of the modules; empty for a language model.
-    """
-    if not hasattr(loaded.model, "labels"):
-        return ()
-    head = models.head_modules(loaded.model)
-    return (*head, *(module for module in loaded.fresh if module[:1] not in head))
 
 
 def materialize(
@@ -104,6 +98,7 @@ def materialize(
     base: Tree,
     initial: Tree | None = None,
     gradient: KernelGradients | None = None,
+    pretrained: Tree | None = None,
 ) -> tuple[Student, TrainState]:
     """Add the weights to a setup: adapters, frozen parameters and the state before step 1.
 
@@ -113,6 +108,8 @@ def materialize(
       base: the parameters of the model on the mesh; donated in the residual form.
       initial: the adapters of step 0 of a resumed run; None to initialize them.
       gradient: from `first_gradient`, for the starts that need it.
+      pretrained: the modules of the base that are trained whole, as pre-trained; those of `base` if
+        None.
 
     Returns:
       The student and its state.
@@ -128,10 +125,14 @@ def materialize(
         residual = functools.partial(adapters.residual, spec=setup.spec)
         shardings = base_shardings(mesh, base, rules)
         base = jax.jit(residual, donate_argnums=0, out_shardings=shardings)(base, start)
+    before = None
+    if setup.frozen.pretrained is not None:
+        # A copy, because the update overwrites the trained ones.
+        before = jax.tree.map(jnp.copy, pretrained or select(base, setup.head))
     factor = None
     if setup.frozen.head_factor is not None:
         factor = jax.jit(head_factor)(models.head(setup.model, base))
-    params = Params(adapters=lora, base=base, head_factor=factor, initial=start)
+    params = Params(adapters=lora, base=base, head_factor=factor, initial=start, pretrained=before)
     trainable, frozen = partition(params, setup.mask)
 
     make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)

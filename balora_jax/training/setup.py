@@ -30,7 +30,8 @@ class TrainSetup:
       frozen: likewise of the frozen parameters.
       head_frozen: whether a language model's output layer is neither trained nor adapted, so that
         the objective can stream.
-      head: a classifier's modules that are trained whole.
+      head: the modules of the base that are trained whole: a classifier's head, or those of a
+        language model's `adapter.modules_to_save`.
     """
 
     model: Any
@@ -69,14 +70,18 @@ class Student:
         return self.setup.model
 
     def params(self, state: TrainState) -> Params:
-        """All parameters, the trained ones as they are in `state`."""
-        return combine(state.trainable, self.frozen, self.setup.mask)
+        """All parameters, the trained ones as they are evaluated at `state`."""
+        return combine(state.evaluated, self.frozen, self.setup.mask)
+
+    def base_params(self, state: TrainState) -> Tree:
+        """The parameters of the model before training, with a classifier's head as evaluated."""
+        return self.params(state).teacher_base
 
     def lora(self, state: TrainState) -> Tree:
         """The `lora` collection that the model is applied with beside `params(state).base`."""
-        return student_lora(state.trainable.adapters, self.frozen.initial, self.setup.spec)
+        return student_lora(state.evaluated.adapters, self.frozen.initial, self.setup.spec)
 
     def delta_lora(self, state: TrainState) -> Tree:
         """The learned change of the untouched base, also where training has the residual form."""
         delta = dataclasses.replace(self.setup.spec, form="delta")
-        return student_lora(state.trainable.adapters, self.frozen.initial, delta)
+        return student_lora(state.evaluated.adapters, self.frozen.initial, delta)

@@ -9,6 +9,7 @@ import optax
 from flax import struct
 
 from balora_jax.objective.params import Params
+from balora_jax.training.averaging import evaluated
 
 Tree = Any
 Path = tuple[str, ...]
@@ -29,12 +30,17 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
     key: jax.Array
 
+    @property
+    def evaluated(self) -> Params:
+        """The parameters to evaluate and export: the average, if the optimizer has one."""
+        return evaluated(self.trainable, self.opt_state)
+
 
 def trainable_mask(params: Params, *, method: str, head: Collection[Path] = ()) -> Params:
     """True at the leaves that are trained.
 
     Under `full` these are all base weights; under any other method the adapters, and the modules
-    of a new head.
+    that are trained whole.
 
     Args:
       params: arrays or their shapes.
@@ -58,6 +64,7 @@ def trainable_mask(params: Params, *, method: str, head: Collection[Path] = ()) 
         base=jax.tree_util.tree_map_with_path(is_trained, params.base),
         head_factor=constant(False, params.head_factor),
         initial=constant(False, params.initial),
+        pretrained=constant(False, params.pretrained),
     )
 
 

@@ -214,7 +214,7 @@ TRAINING = {
     "print_config of nothing": ([*RUN, "--print_config=x"], "--print_config; accepted"),
     "a number in the name": ([*RUN, "--data.train.0", "x"], "source 1 of data.train has the key 0"),
     "a source's weight below 0": (
-        [*RUN, "--data.train", "[{source: a.jsonl, weight: -1}]"], "weight is -1; accepted: a number"
+        [*RUN, "--data.train", "[{source: a.jsonl, weight: -1}]"], "weight is -1; accepted: a"
     ),
     "a mesh of two rests": (
         [*RUN, "--mesh.data", "-1", "--mesh.fsdp", "-1"], "-1 on one axis"

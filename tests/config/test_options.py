@@ -17,7 +17,7 @@ def test_a_mapping_is_the_command_line(tmp_path):
             "adapter.targets": ["q_proj", "v_proj"],
             "data": {"train": "rows.jsonl", "fields": {"response": "answer"}},
             "training.steps": 9,
-            "optimizer": {"learning_rate": 3e-5},
+            "optimizer": {"learning_rate": 3e-5, "learning_rates": {"v_proj": 1e-5}},
             "output.dir": tmp_path / "run",
             "output.merge": True,
         }
@@ -25,7 +25,8 @@ def test_a_mapping_is_the_command_line(tmp_path):
     arguments = [
         "--model.source=my_model", "--method=lora", '--adapter.targets=["q_proj", "v_proj"]',
         "--data.train=rows.jsonl", '--data.fields={"response": "answer"}', "--training.steps=9",
-        "--optimizer.learning_rate=3e-5", f"--output.dir={tmp_path / 'run'}", "--output.merge=true",
+        "--optimizer.learning_rate=3e-5", '--optimizer.learning_rates={"v_proj": 1e-5}',
+        f"--output.dir={tmp_path / 'run'}", "--output.merge=true",
     ]  # fmt: skip
     assert config == read_config(arguments)
 

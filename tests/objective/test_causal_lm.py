@@ -1,8 +1,9 @@
-"""The student's and the teacher's forward passes as one: equal to two, with one gather a weight."""
+"""The loss of next-token prediction: student and teacher as one or two, and trained modules."""
 
 import dataclasses
 import re
 
+import float64_reference as reference
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from balora_jax.objective import causal_lm
 from balora_jax.objective.params import Params
 from balora_jax.objective.spectrum import head_factor
 from balora_jax.training.sharding import make_mesh, tree_shardings
+from balora_jax.training.subtrees import select, update
 
 SIZES = {
     "llama": LlamaConfig(
@@ -123,3 +125,99 @@ def test_no_teacher_runs_without_a_term_that_needs_it():
         _program(parts, terms, (1, 1, 1))[0].cost_analysis()["flops"] for terms in (no_terms, TERMS)
     ]
     assert flops[0] < 0.8 * flops[1]
+
+
+def _with_changed(parts, *modules):
+    """The parts with some of the base's modules trained, and changed since."""
+    model, spec, params, batch = parts
+    pretrained = select(params.base, modules)
+    changed = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(37 * leaf), pretrained)
+    base = update(params.base, changed)
+    params = params.replace(base=base, pretrained=pretrained, head_factor=None)
+    mask = batch.mask.at[:, :3].set(False).at[2].set(False)
+    return model, spec, params, batch._replace(mask=mask)
+
+
+@pytest.mark.parametrize("form", ["delta", "residual"])
+def test_a_trained_head_has_the_gradient_of_float64(form):
+    """The loss and the gradient of lm_head by hand, with the pre-trained head for the teacher."""
+    parts = _parts("llama", form, "none")
+    model, spec, params, batch = _with_changed(parts, ("lm_head",))
+    loss = causal_lm.make_loss(model, spec, nlg_terms(TERMS), head_frozen=False)
+
+    def of_kernel(kernel):
+        base = update(params.base, {"lm_head": {"kernel": kernel}})
+        return loss(params.replace(base=base), batch, None, WEIGHTS)[0]
+
+    value, gradient = jax.jit(jax.value_and_grad(of_kernel))(params.base["lm_head"]["kernel"])
+
+    def hidden_states(lora):
+        states = model.apply(
+            {"params": params.base, "lora": lora}, batch.input_ids, method="hidden_states"
+        )
+        return np.asarray(states, np.float64)
+
+    hidden = hidden_states(adapters.student_lora(params.adapters, params.initial, spec))
+    before = hidden_states(adapters.teacher_lora(params.initial, spec))
+    logits = hidden @ np.asarray(params.base["lm_head"]["kernel"], np.float64)
+    teacher = before @ np.asarray(params.pretrained["lm_head"]["kernel"], np.float64)
+    mask = np.asarray(batch.mask)
+    terms = {
+        "consistency": reference.consistency(logits, teacher, mask, TERMS.consistency.temperature),
+        "diversity": reference.diversity(logits, mask, TERMS.diversity.top_k),
+        "svd": reference.svd(logits, mask, TERMS.svd.k, TERMS.svd.norm),
+    }
+    expected, slope = reference.cross_entropy(logits, np.asarray(batch.targets), mask)
+    for name, (term, term_slope) in terms.items():
+        expected += WEIGHTS[name] * term
+        slope = slope + WEIGHTS[name] * term_slope
+    expected_gradient = np.einsum("btd,btv->dv", hidden, slope)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    scale = np.abs(expected_gradient).max()
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5 * scale)
+    assert terms["consistency"][0] > 1e-3
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 4, 1)])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_trained_embedding_streams_as_from_whole_logits(name, sizes):
+    """Of an untied model, whose head is frozen; also where student and teacher are divided."""
+    kind = MODEL_TYPES[name]
+    config = dataclasses.replace(kind.parse(SIZES[name]), tied=False)
+    spec = AdapterSpec(4)
+    model = kind.tasks["causal-lm"].module(config)
+    base = models.init_params(model, jax.random.key(0))
+    embedding = model.embedding_path[:-1]
+    table = adapters.init_lora(base, [embedding], 4, jax.random.key(1))
+    table = jax.tree.map(lambda leaf: leaf + 0.02, table)
+    ids = jax.random.randint(jax.random.key(2), (8, 9), 0, 96)
+    every_token = jnp.ones(ids.shape, bool)
+    batch = Batch(ids, every_token, targets=jnp.roll(ids, -1, 1), mask=every_token)
+    params = Params(adapters=table, base=base)
+    final = ("model", "norm") if name == "llama" else ("transformer", "ln_f")
+    parts = _with_changed((model, spec, params, batch), final)
+    params = parts[2].replace(head_factor=head_factor(models.head(model, base)))
+    mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: np.prod(sizes)])
+
+    def value_and_gradient(head_frozen, mesh):
+        loss = causal_lm.make_loss(
+            model, spec, nlg_terms(TERMS), head_frozen=head_frozen, mesh=mesh
+        )
+
+        def of_trained(trained):
+            changed = params.replace(
+                adapters=trained["adapters"], base=update(params.base, trained["base"])
+            )
+            return loss(changed, parts[3], None, WEIGHTS)[0]
+
+        trained = {"adapters": params.adapters, "base": select(params.base, [final])}
+        return jax.jit(jax.value_and_grad(of_trained))(trained)
+
+    value, gradient = value_and_gradient(True, mesh if mesh.size > 1 else None)
+    expected, expected_gradient = value_and_gradient(False, None)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True)
+    for ours, theirs in pairs:
+        scale = float(jnp.abs(theirs).max())
+        assert scale > 0
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * scale)

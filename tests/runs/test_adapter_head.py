@@ -19,7 +19,8 @@ from balora_jax.errors import BadInput
 from balora_jax.objective import classification
 from balora_jax.runs.finetune import finetune
 from balora_jax.runs.setup import build_setup
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.sharding import make_mesh
 
 WEIGHTS = "adapter_model.safetensors"
@@ -109,6 +110,17 @@ def _with(name, tensor):
 
 
 MODULE = "base_model.model.classifier.modules_to_save.default.weight"
+
+
+def test_an_embedding_of_a_classifier_is_not_adapted(letters, tmp_path):
+    more = ["--adapter.targets", '["word_embeddings"]']
+    config = read_config(_arguments(letters, letters / "bert", tmp_path, *more))
+    loaded = load_model(config, make_mesh(config.mesh))
+    match = "the adapters have the embedding bert.embeddings.word_embeddings under model.task seq"
+    with pytest.raises(BadInput, match=match):
+        build_setup(config, loaded.model, make_mesh(config.mesh), steps=1)
+
+
 HEADS = {
     "half a head": (_without("classifier.bias"), r"adapter lacks classifier\.bias of a head"),
     "a head of another width": (
@@ -197,7 +209,7 @@ def test_pefts_own_classifier_computes_the_same(letters, tmp_path, kind):
     config = read_config(arguments)
     mesh = make_mesh(config.mesh)
     loaded = load_model(config, mesh)
-    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_head(loaded))
+    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_modules(config, loaded))
     student, state = materialize(config, setup, loaded.params)
     mask = np.arange(9) < np.array([[9], [6]])
     ids = np.where(mask, np.random.default_rng(0).integers(3, 11, (2, 9)), 0)

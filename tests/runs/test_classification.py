@@ -24,7 +24,8 @@ from balora_jax.runs import export
 from balora_jax.runs.classification import Classification
 from balora_jax.runs.finetune import finetune
 from balora_jax.runs.setup import build_setup
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.sharding import make_mesh
 
 
@@ -289,7 +290,7 @@ def test_every_model_types_adapter_and_head_load_in_peft(arguments, tmp_path, ki
     config = read_config(arguments(tmp_path / "run", *more))
     mesh = make_mesh(MeshConfig(data=1))
     loaded = load_model(config, mesh)
-    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_head(loaded))
+    setup = build_setup(config, loaded.model, mesh, steps=1, head=trained_modules(config, loaded))
     student, state = materialize(config, setup, loaded.params)
     trained = jax.tree.map(
         lambda leaf: leaf + 0.1 * np.random.default_rng(0).normal(size=leaf.shape), state.trainable

@@ -15,7 +15,8 @@ from balora_jax.config.parse import read_config
 from balora_jax.runs.first_gradient import first_gradient
 from balora_jax.runs.run import set_up
 from balora_jax.runs.setup import batch_shapes, build_setup
-from balora_jax.runs.weights import load_model, materialize, trained_head
+from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.sharding import make_mesh
 from balora_jax.training.subtrees import select, update, without
@@ -72,7 +73,7 @@ def test_shapes_are_those_of_the_weights_and_the_batches(task, run_arguments, tm
     config = read_config(_arguments(task, run_arguments, tmp_path))
     run = set_up(config)
     loaded = load_model(config, run.mesh)
-    head = trained_head(loaded)
+    head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     training_data = run.task.prepare(loaded, run.mesh, run.steps, None)
     student, state = materialize(config, setup, training_data.base)

@@ -5,18 +5,22 @@ product by lora_alpha / r. Modules that were trained whole, such as a classifier
 same file.
 """
 
+from balora_jax.adapters.peft_format.names import STACKS
 from balora_jax.adapters.peft_format.reading import (
     adapter_shapes,
     conversion_note,
     load_adapter,
     load_whole_modules,
+    module_names,
 )
 from balora_jax.adapters.peft_format.writing import export_adapter
 
 __all__ = [
+    "STACKS",
     "adapter_shapes",
     "conversion_note",
     "export_adapter",
     "load_adapter",
     "load_whole_modules",
+    "module_names",
 ]

@@ -7,6 +7,10 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 A_END = ".lora_A.weight"
 B_END = ".lora_B.weight"
+EMBEDDING_A_END = ".lora_embedding_A"
+EMBEDDING_B_END = ".lora_embedding_B"
+# PEFT saves the base's own weights beside the factors of embed_tokens and lm_head.
+BASE_END = ".base_layer.weight"
 # Containers of repeated layers in Hugging Face's names; a stacked kernel's layer index follows.
 STACKS = ("layers", "layer", "h", "block")
 
@@ -36,3 +40,17 @@ def layer_names(path: Path, shape: tuple[int, ...]) -> list[str]:
     """
     layers = range(shape[0]) if len(shape) == 3 else [None]
     return [layer_name(path, layer) for layer in layers]
+
+
+def factor_names(path: Path, layer: int | None, *, of_embedding: bool) -> tuple[str, str]:
+    """PEFT's names of a layer's A and B.
+
+    Args:
+      path: path of the kernel's module, or of the embedding.
+      layer: as for `layer_name`.
+      of_embedding: True for an embedding.
+    """
+    name = layer_name(path, layer)
+    if of_embedding:
+        return name + EMBEDDING_A_END, name + EMBEDDING_B_END
+    return name + A_END, name + B_END

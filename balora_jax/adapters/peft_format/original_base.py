@@ -83,7 +83,7 @@ def on_original_base(
     for path in _paths(lora):
         a = flat[(*path, "a")]
         b = flat[(*path, "b")]
-        kernel = _on_host(kernels[(*path, "kernel")])
+        kernel = on_host(kernels[(*path, "kernel")])
         layers = kernel if kernel.ndim == 3 else kernel[None]
         pairs = [_initial(folder, path, layer, settings) for layer in layers]
         a0 = np.stack([pair[0] for pair in pairs]).reshape(a.shape)
@@ -141,8 +141,12 @@ def _with_signs_of(
     return a0 * signs[..., None, :], b0 * signs[..., :, None]
 
 
-def _on_host(kernel: Any) -> np.ndarray:
-    """A whole kernel, on every host."""
+def on_host(kernel: Any) -> np.ndarray:
+    """Return a whole array, on every host.
+
+    Args:
+      kernel: an array, which may be divided over devices.
+    """
     if jax.process_count() == 1:
         return np.asarray(kernel)
     return multihost_utils.process_allgather(kernel, tiled=True)

@@ -5,17 +5,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
-from balora_jax.adapters.peft_format.names import A_END, B_END, CONFIG, layer_names
-from balora_jax.adapters.peft_format.original_base import check_kernels, on_original_base
+from balora_jax.adapters.peft_format.names import (
+    A_END,
+    B_END,
+    BASE_END,
+    CONFIG,
+    EMBEDDING_A_END,
+    EMBEDDING_B_END,
+    factor_names,
+    layer_names,
+)
+from balora_jax.adapters.peft_format.original_base import check_kernels, on_host, on_original_base
 from balora_jax.adapters.peft_format.settings import Settings, read_settings
 from balora_jax.adapters.peft_format.tensors import Tensors, read_tensors
-from balora_jax.adapters.targets import linear_kernels
+from balora_jax.adapters.targets import adapted_leaf, embedding_tables, linear_kernels
 from balora_jax.errors import BadInput, shown
 
 Tree = Mapping[str, Any]
+ENDS = (A_END, B_END, EMBEDDING_A_END, EMBEDDING_B_END, BASE_END)
+# Types that a base may have been rounded to when the adapter was trained.
+ROUNDED = (np.float32, ml_dtypes.bfloat16, np.float16)
 
 
 def load_adapter(folder: str | pathlib.Path, params: Tree) -> Tree:
@@ -34,10 +47,11 @@ def load_adapter(folder: str | pathlib.Path, params: Tree) -> Tree:
 
     Raises:
       BadInput: a file is missing or damaged, the adapter is no plain LoRA on the original base, or
-        its layers are not those of `params`.
+        its layers are not those of `params`, or it was saved with other weights of them.
     """
     folder = pathlib.Path(folder)
     settings, lora = _read(folder, params)
+    _check_bases(read_tensors(folder), params)
     if settings.recomputed is not None:
         lora = on_original_base(folder, lora, params, settings)
     return lora
@@ -81,6 +95,25 @@ def load_whole_modules(folder: str | pathlib.Path) -> dict[str, np.ndarray]:
     return read_tensors(pathlib.Path(folder)).whole
 
 
+def module_names(folder: str | pathlib.Path) -> list[str]:
+    """List Hugging Face's names of the modules that an adapter changes: by factors, or as a whole.
+
+    Args:
+      folder: PEFT's folder.
+
+    Raises:
+      BadInput: the file is missing or damaged.
+    """
+    tensors = read_tensors(pathlib.Path(folder))
+    names = dict.fromkeys([*tensors.factors, *tensors.whole])
+    return list(dict.fromkeys(_module_name(name) for name in names))
+
+
+def _module_name(name: str) -> str:
+    end = next((end for end in ENDS if name.endswith(end)), None)
+    return name.rpartition(".")[0] if end is None else name.removesuffix(end)
+
+
 def conversion_note(folder: str | pathlib.Path) -> str | None:
     """Return a sentence for a person if `load_adapter` takes initial factors out of an adapter.
 
@@ -106,17 +139,24 @@ def _read(folder: pathlib.Path, params: Tree) -> tuple[Settings, Tree]:
     tensors = read_tensors(folder)
     lora = {}
     adapted = []
-    for path, shape in linear_kernels(params).items():
-        names = layer_names(path, shape)
-        if not _is_adapted(tensors, names):
-            continue
-        fan_in, fan_out = shape[-2:]
-        a = [_factor(tensors, name + A_END, (settings.rank, fan_in)) for name in names]
-        b = [_factor(tensors, name + B_END, (fan_out, settings.rank)) for name in names]
+    tables = embedding_tables(params)
+    for path, shape in (linear_kernels(params) | tables).items():
         is_stacked = len(shape) == 3
+        layers = range(shape[0]) if is_stacked else [None]
+        pairs = [factor_names(path, layer, of_embedding=path in tables) for layer in layers]
+        if not _is_adapted(tensors, pairs):
+            continue
+        if path in tables and settings.recomputed is not None:
+            raise BadInput(
+                f"{folder / CONFIG}: init_lora_weights is {settings.recomputed!r} and "
+                f"{pairs[0][0]} is of an embedding; accepted: factors of linear layers alone"
+            )
+        fan_in, fan_out = shape[-2:]
+        a = [_factor(tensors, name, (settings.rank, fan_in)) for name, _ in pairs]
+        b = [_factor(tensors, name, (fan_out, settings.rank)) for _, name in pairs]
         lora[(*path, "a")] = np.stack(a) if is_stacked else a[0]
         lora[(*path, "b")] = _scaled(tensors, np.stack(b) if is_stacked else b[0], settings.scale)
-        adapted += names
+        adapted += pairs
     _check_names(folder, tensors, settings, adapted)
     tree = traverse_util.unflatten_dict(lora)
     if settings.recomputed is not None:
@@ -124,9 +164,41 @@ def _read(folder: pathlib.Path, params: Tree) -> tuple[Settings, Tree]:
     return settings, tree
 
 
-def _is_adapted(tensors: Tensors, names: list[str]) -> bool:
+def _check_bases(tensors: Tensors, params: Tree) -> None:
+    """Refuse an adapter that was saved with other weights of the base than those of `params`."""
+    if not tensors.bases:
+        return
+    flat = traverse_util.flatten_dict(params)
+    known = {}
+    for path, shape in (linear_kernels(params) | embedding_tables(params)).items():
+        for layer, name in enumerate(layer_names(path, shape)):
+            known[name + BASE_END] = (adapted_leaf(flat, path), layer if len(shape) == 3 else None)
+    for name, stored in tensors.bases.items():
+        if name not in known:
+            raise BadInput(
+                f"{tensors.path} has {shown(name)}, which is no weight of a layer of this model; "
+                "accepted: the base's weights of its adapted layers, or none"
+            )
+        leaf, layer = known[name]
+        base = on_host(flat[leaf] if layer is None else flat[leaf][layer])
+        stored = stored.T if leaf[-1] == "kernel" else stored
+        if not _is_same(stored, base):
+            raise BadInput(
+                f"{tensors.path}: {shown(name)} differs from the weights of this model: the "
+                "adapter belongs to a changed base; accepted: the base that it was trained on"
+            )
+
+
+def _is_same(stored: np.ndarray, base: np.ndarray) -> bool:
+    """Return True if the arrays are equal, if need be after rounding."""
+    if stored.shape != base.shape:
+        return False
+    return any(np.array_equal(stored.astype(kind), base.astype(kind)) for kind in ROUNDED)
+
+
+def _is_adapted(tensors: Tensors, pairs: list[tuple[str, str]]) -> bool:
     """Return True if the layers of a kernel have factors; they all must have both, or none any."""
-    wanted = [name + end for name in names for end in (A_END, B_END)]
+    wanted = [name for pair in pairs for name in pair]
     missing = [name for name in wanted if name not in tensors.factors]
     if missing and len(missing) < len(wanted):
         listed = ", ".join(missing[:5])
@@ -160,10 +232,10 @@ def _scaled(tensors: Tensors, b: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _check_names(
-    folder: pathlib.Path, tensors: Tensors, settings: Settings, adapted: list[str]
+    folder: pathlib.Path, tensors: Tensors, settings: Settings, adapted: list[tuple[str, str]]
 ) -> None:
     """Refuse factors of layers that the model lacks, and targets without factors."""
-    read = {name + end for name in adapted for end in (A_END, B_END)}
+    read = {name for pair in adapted for name in pair}
     unknown = sorted(set(tensors.factors) - read)
     if unknown:
         listed = ", ".join(shown(name) for name in unknown[:5])
@@ -172,7 +244,7 @@ def _check_names(
             f"accepted: NAME{A_END} and NAME{B_END} of its linear layers outside the head"
         )
     for target in settings.targets:
-        if not any(f".{name}".endswith(f".{target}") for name in adapted):
+        if not any(f".{_module_name(name)}".endswith(f".{target}") for name in read):
             raise BadInput(
                 f"{folder / CONFIG}: target_modules has {shown(target)}, and {tensors.path.name} "
                 "has no factors of such a layer; accepted: names of layers with factors"

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from balora_jax.adapters.peft_format.files import require_file
-from balora_jax.adapters.peft_format.names import PREFIX, WEIGHTS
+from balora_jax.adapters.peft_format.names import BASE_END, PREFIX, WEIGHTS
 from balora_jax.errors import BadInput, reason_of, shown
 
 # safetensors reads bfloat16 by the name that ml_dtypes registers.
@@ -22,11 +22,13 @@ class Tensors(NamedTuple):
       path: the file.
       factors: lora_A and lora_B of the layers.
       whole: the tensors of modules that were trained whole.
+      bases: the base's weights of adapted layers, which PEFT saves of embeddings and heads.
     """
 
     path: pathlib.Path
     factors: dict[str, np.ndarray]
     whole: dict[str, np.ndarray]
+    bases: dict[str, np.ndarray]
 
 
 def read_tensors(folder: pathlib.Path) -> Tensors:
@@ -45,11 +47,13 @@ def read_tensors(folder: pathlib.Path) -> Tensors:
     path = require_file(folder, WEIGHTS)
     factors = {}
     whole = {}
+    bases = {}
     try:
         with safe_open(path, framework="numpy") as file:
             for name in list(file.keys()):
                 tensor = _read(path, file, name)
                 kind = factors if ".lora_" in name else whole
+                kind = bases if name.endswith(BASE_END) else kind
                 kind[name.removeprefix(PREFIX)] = tensor
     except (OSError, SafetensorError) as error:
         raise BadInput(
@@ -58,7 +62,7 @@ def read_tensors(folder: pathlib.Path) -> Tensors:
         ) from error
     if not factors:
         raise BadInput(f"{path} has no factors; accepted: lora_A and lora_B of at least one layer")
-    return Tensors(path, factors, whole)
+    return Tensors(path, factors, whole, bases)
 
 
 def _read(path: pathlib.Path, file: safe_open, name: str) -> np.ndarray:

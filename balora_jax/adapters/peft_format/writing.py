@@ -10,16 +10,14 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from balora_jax.adapters.peft_format.names import (
-    A_END,
-    B_END,
     CONFIG,
     PREFIX,
     STACKS,
     WEIGHTS,
-    layer_name,
+    factor_names,
     layer_names,
 )
-from balora_jax.adapters.targets import Path, dotted, linear_kernels
+from balora_jax.adapters.targets import Path, dotted, embedding_tables, linear_kernels
 
 TASK_TYPES = {
     "causal-lm": "CAUSAL_LM",
@@ -60,10 +58,11 @@ def export_adapter(
     tensors = {}
     for name, tensor in (head or {}).items():
         tensors[PREFIX + name] = np.asarray(tensor, np.float32)
+    tables = embedding_tables(params)
     for path in paths:
         a = np.asarray(flat[(*path, "a")], np.float32)
         b = np.asarray(flat[(*path, "b")], np.float32)
-        tensors |= _peft_tensors(path, a, b)
+        tensors |= _peft_tensors(path, a, b, of_embedding=path in tables)
     rank = int(flat[(*paths[0], "a")].shape[-1])
     config = {
         "peft_type": "LORA",
@@ -86,23 +85,25 @@ def export_adapter(
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _peft_tensors(path: Path, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+def _peft_tensors(
+    path: Path, a: np.ndarray, b: np.ndarray, *, of_embedding: bool
+) -> dict[str, np.ndarray]:
     """PEFT's tensors of one target, two for each of its layers."""
     is_stacked = a.ndim == 3
     layers = range(len(a)) if is_stacked else [None]
     tensors = {}
     for layer in layers:
-        name = PREFIX + layer_name(path, layer)
+        a_name, b_name = factor_names(path, layer, of_embedding=of_embedding)
         layer_a = a[layer] if is_stacked else a
         layer_b = b[layer] if is_stacked else b
-        tensors[name + A_END] = np.ascontiguousarray(layer_a.T)
-        tensors[name + B_END] = np.ascontiguousarray(layer_b.T)
+        tensors[PREFIX + a_name] = np.ascontiguousarray(layer_a.T)
+        tensors[PREFIX + b_name] = np.ascontiguousarray(layer_b.T)
     return tensors
 
 
 def _target_modules(paths: list[Path], params: Mapping[str, Any]) -> list[str]:
     """The shortest names that match the targets and no other layer, for PEFT's target_modules."""
-    kernels = linear_kernels(params)
+    kernels = linear_kernels(params) | embedding_tables(params)
     others = set(kernels) - set(paths)
     names: set[str] = set()
     for path in paths:

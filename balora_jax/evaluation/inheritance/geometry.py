@@ -27,6 +27,7 @@ import numpy as np
 from flax import traverse_util
 from scipy.linalg import subspace_angles
 
+from balora_jax.adapters import adapted_leaf
 from balora_jax.linalg.leading import leading_triplets
 from balora_jax.linalg.randomized import orthonormal
 
@@ -227,7 +228,7 @@ def measure_geometry(
     pairs = traverse_util.flatten_dict(lora)
     kernels = []
     for path in sorted({path[:-1] for path in pairs}):
-        stack = (flat[(*path, "kernel")], pairs[(*path, "a")], pairs[(*path, "b")])
+        stack = (flat[adapted_leaf(flat, path)], pairs[(*path, "a")], pairs[(*path, "b")])
         is_stacked = stack[0].ndim == 3
         if not is_stacked:
             stack = tuple(part[None] for part in stack)

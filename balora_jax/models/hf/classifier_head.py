@@ -1,4 +1,4 @@
-"""The modules of a classifier's head, and their tensors under Hugging Face's names."""
+"""Modules that are trained whole, such as a classifier's head, as Hugging Face's tensors."""
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,21 @@ def head_tensors(model: Model, head: dict) -> dict[str, np.ndarray]:
     """
     naming = MODEL_TYPES[model.config.model_type].naming
     return {tensor.name: tensor.make() for tensor in tensors_of(naming, head)}
+
+
+def head_shapes(model: Model, head: dict) -> dict[str, tuple[int, ...]]:
+    """List the shapes of the tensors that `head_tensors` returns.
+
+    Args:
+      model: the modules' model.
+      head: {module: parameters or their shapes}, nested.
+
+    Returns:
+      {Hugging Face's name: shape}.
+    """
+    naming = MODEL_TYPES[model.config.model_type].naming
+    table = name_table(naming, head)
+    return {name: entry.stored_shape for entry in table for name in entry.names}
 
 
 def head_params(model: Model, head: dict, tensors: dict[str, np.ndarray]) -> dict:

@@ -1,5 +1,6 @@
 """Load models from Hugging Face folders, and save them as such."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -17,7 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from balora_jax.errors import BadInput
-from balora_jax.models.base import Classifier, Model
+from balora_jax.models.base import CausalLM, Classifier, Model
 from balora_jax.models.hf.checkpoint import (
     Checkpoint,
     resolve_folder,
@@ -49,6 +50,8 @@ class Loaded(NamedTuple):
       notes: sentences for a person to read, such as that the head starts fresh.
       fresh: the paths of the head's modules that start fresh.
       stored_labels: the number of labels of the checkpoint's head if the model has another number.
+      pretrained: the modules of a language model that an adapter's have taken the place of; None if
+        there are none.
     """
 
     model: Model
@@ -56,6 +59,7 @@ class Loaded(NamedTuple):
     notes: list[str]
     fresh: tuple[tuple[str, ...], ...] = ()
     stored_labels: int | None = None
+    pretrained: dict | None = None
 
 
 def load_pretrained(
@@ -321,7 +325,8 @@ def save_pretrained(
 
     Args:
       folder: the folder to write; weights in it are replaced.
-      params: the whole model's parameters, of the element type to store.
+      params: the whole model's parameters, of the element type to store. With an `lm_head` where
+        that of the source is tied, the saved model is not.
       source: the folder or hub id they come from, whose configuration and tokenizer are copied.
       task: the model's task, as when it was loaded.
       num_labels: outputs of the classification head, as when it was loaded.
@@ -345,7 +350,8 @@ def save_pretrained(
         )
     model = load_model(origin, task=task, num_labels=num_labels)
     model_type = MODEL_TYPES[model.config.model_type]
-    if model_type.tied_by_weights:
+    is_tied = getattr(model.config, "tied", False)
+    if model_type.tied_by_weights or isinstance(model, CausalLM):
         model = _with_tied(model, "lm_head" not in params)
     _check_params(params, abstract_params(model))
 
@@ -353,8 +359,14 @@ def save_pretrained(
     write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
     _copy(origin, folder, copied_files(origin))
 
-    dtype = jax.tree.leaves(params)[0].dtype
+    # Modules that were trained whole are in float32, beside weights that may not be.
+    sizes: collections.Counter[np.dtype] = collections.Counter()
+    for leaf in jax.tree.leaves(params):
+        sizes[np.dtype(leaf.dtype)] += leaf.size
+    [(dtype, _)] = sizes.most_common(1)
     config = _config_to_save(read_json(origin / CONFIG_FILE), model, task, dtype, label_names)
+    if is_tied and isinstance(model, CausalLM) and not model.config.tied:
+        config["tie_word_embeddings"] = False
     if pad_token_id is not None and model.config.pad_token_id is None:
         config["pad_token_id"] = pad_token_id
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Dense layers with their adapters, and embeddings.
+"""Dense layers and embeddings with their adapters.
 
-`Dense` is the one place where a model meets its adapters: it adds the adapter's side path when the
-`lora` collection holds one for this layer, and is a plain dense layer otherwise.
+Here alone a model meets its adapters: `Dense` and `Embedding` add the adapter's side path when the
+`lora` collection holds one for this layer, and are a plain layer otherwise.
 """
 
 import functools
@@ -94,7 +94,24 @@ def _project_up_backward(out_dtype, saved, gradient):
 _project_up.defvjp(_project_up_forward, _project_up_backward)
 
 
-def embed(rows: int, size: int, options: LayerOptions, name: str | None = None) -> nn.Embed:
+class Embedding(nn.Embed):
+    """Rows of a table, plus rows of A times B if the `lora` collection holds `a` and `b` for it.
+
+    As PEFT adapts embeddings: a tied head reads the table without the adapter, and nothing is
+    dropped.
+    """
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Map int32 ids [...] to [..., size]."""
+        embedded = super().__call__(inputs)
+        if not self.has_variable("lora", "a"):
+            return embedded
+        a = jnp.take(self.get_variable("lora", "a"), inputs, axis=0).astype(embedded.dtype)
+        b = self.get_variable("lora", "b").astype(embedded.dtype)
+        return embedded + a @ b
+
+
+def embed(rows: int, size: int, options: LayerOptions, name: str | None = None) -> Embedding:
     """Create an embedding table with the model's element types and initialization.
 
     Args:
@@ -107,7 +124,7 @@ def embed(rows: int, size: int, options: LayerOptions, name: str | None = None) 
       The module; it maps int32 ids [...] to [..., size].
     """
     embedding_init = nn.initializers.normal(options.init_std)
-    return nn.Embed(
+    return Embedding(
         rows, size, options.dtype, options.param_dtype, embedding_init=embedding_init, name=name
     )
 

@@ -128,7 +128,8 @@ class Findings:
       geometry: of the change of each kernel; None for method full.
       noise: the fit to wrong answers of the training set.
       suspects: the texts of its suspects, as the model reads them.
-      curve: the measures at parts of the learned change; None for method full.
+      curve: the measures at parts of the learned change; None for method full, and for modules that
+        were trained whole.
       best: the point of the curve that keeps most of the gain with the least drift; None where
         there was no gain, no held-out set or no curve.
     """
@@ -186,10 +187,11 @@ def find(
     curve = None
     best = None
     geometry = None
-    if tuned.lora is not None:
+    if tuned.lora is not None and config.adapter.modules_to_save is None:
         curve = _rewind(tuned, base, passages, held_out)
         if LOSS in curve.points[0].measures:
             best = best_trade_off(curve, loss=_task_loss(curve), drift=DRIFT)
+    if tuned.lora is not None:
         geometry = measure_geometry(tuned.params, tuned.lora)
     classes = AnswerClasses.of(tuned, held_out)
     examples, wrong = _training_pairs(config, tuned, limit)

@@ -1,0 +1,76 @@
+"""The average of the trained parameters over the updates, which is evaluated in their place."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ScheduleFreeState, schedule_free_eval_params
+
+# At update n the average keeps n / (n + 9) of itself at most, so that it soon forgets the start.
+RAMP = 9
+
+
+class Average(NamedTuple):
+    """The state of `average_of_parameters`.
+
+    Attributes:
+      count: updates done, int32.
+      mean: the averaged parameters.
+    """
+
+    count: jax.Array
+    mean: Any
+
+
+def average_of_parameters(decay: float) -> optax.GradientTransformation:
+    """Keep an exponential moving average of the parameters; the updates pass unchanged.
+
+    mean_n = d_n mean_(n-1) + (1 - d_n) params_n, with d_n = min(decay, n / (n + 9)), the ramp of
+    TensorFlow's ExponentialMovingAverage; mean_0 are the initial parameters. It must be the last
+    of a chain, which sees the whole update.
+
+    Args:
+      decay: the largest d_n.
+
+    Returns:
+      The transformation; its update needs the parameters.
+    """
+
+    def init(params: Any) -> Average:
+        # Copies, because the step overwrites both.
+        return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+
+    def update(updates: Any, state: Average, params: Any = None) -> tuple[Any, Average]:
+        count = optax.safe_increment(state.count)
+        kept = jnp.minimum(decay, count / (count + RAMP))
+        new = optax.apply_updates(params, updates)
+        return updates, Average(count, optax.incremental_update(new, state.mean, 1 - kept))
+
+    return optax.GradientTransformation(init, update)
+
+
+def evaluated(trainable: Any, opt_state: optax.OptState) -> Any:
+    """Return the parameters to evaluate, export and generate with.
+
+    They are the average of `average_of_parameters`, or the x of schedule-free learning, whose
+    gradients are taken at another point (Defazio et al., arXiv 2405.15682); the trained ones with
+    neither.
+
+    Args:
+      trainable: the trained parameters.
+      opt_state: the optimizer's state.
+
+    Returns:
+      A tree like `trainable`.
+    """
+
+    def is_average(part: Any) -> bool:
+        return isinstance(part, Average | ScheduleFreeState)
+
+    for part in jax.tree.leaves(opt_state, is_leaf=is_average):
+        if isinstance(part, Average):
+            return part.mean
+        if isinstance(part, ScheduleFreeState):
+            return schedule_free_eval_params(part, trainable)
+    return trainable
