@@ -1,8 +1,10 @@
 """The run folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balora_jax.config.check import require
+
+LOGGERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class OutputConfig:
     """Delete the run in dir, if there is one, and start anew."""
     merge: bool = False
     """Also write merged/, the whole model with the adapters merged into its weights."""
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where the run's numbers also go: a list out of tensorboard, wandb, mlflow, trackio."""
 
     def __post_init__(self) -> None:
         require(
@@ -32,3 +36,7 @@ class OutputConfig:
         at_least_one = "a whole number of at least 1"
         require(self.save_every >= 1, "output.save_every", self.save_every, at_least_one)
         require(self.keep >= 1, "output.keep", self.keep, at_least_one)
+        unknown = [name for name in self.loggers if name not in LOGGERS]
+        is_set = not unknown and len(set(self.loggers)) == len(self.loggers)
+        accepted = f"a list out of {', '.join(LOGGERS)}, each at most once"
+        require(is_set, "output.loggers", self.loggers, accepted)

@@ -6,7 +6,7 @@ import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -220,6 +220,7 @@ def finish(
     seconds = time.monotonic() - start_time
     summary = summarize(run, ready, state, history, trained.steps, kept, metrics_ood, seconds)
     export.write_all(run, ready.student, state, history, summary)
+    ready.log.finish(summary.to_json())
     merged = run.config.output.merge or run.config.method == "full"
     screen.show_end(console, run.folder, summary, merged=merged)
     return state, summary
@@ -282,4 +283,11 @@ def summarize(
         compile_seconds=round(ready.compiled.seconds, 2),
         device_bytes=ready.compiled.bytes,
         seconds=round(seconds, 1),
+        memory_host=_largest(record.memory_host for record in history.steps),
+        memory_device_peak=_largest(record.memory_device_peak for record in history.steps),
     )
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    """The largest of values that are known; None if none is."""
+    return max((value for value in values if value is not None), default=None)

@@ -14,6 +14,7 @@ from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.registration import check_registered
+from balora_jax.reporting.loggers.starting import start_loggers
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
@@ -138,9 +139,10 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         batches.set_state(position.data)
     # A run that resumes before its first checkpoint drops all records, also those of step 0, which
     # are made again.
-    log = closing.enter_context(
-        contextlib.closing(MetricsLog(run.folder.metrics, after=start or -1))
-    )
+    loggers = []
+    if jax.process_index() == 0:
+        loggers = start_loggers(config, run.folder, start)
+    log = closing.enter_context(MetricsLog(run.folder.metrics, after=start or -1, loggers=loggers))
     best = run.task.best()
     if start == 0:
         record_start(run, student, state, log, probe)
