@@ -13,6 +13,7 @@ from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
 from balora_jax.config.paths import FOLDER, check_output, check_path
 from balora_jax.config.predict import PredictOptions
+from balora_jax.config.push import PushOptions
 from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
@@ -121,7 +122,9 @@ def compare_options(arguments: Sequence[str], description: str) -> CompareOption
     for method in options.methods:
         _check_fixed_rate(method)
     # What no run can use is found before the first of them begins.
-    read_config([*run, "--output.dir", options.out])
+    config = read_config([*run, "--output.dir", options.out])
+    accepted = "nothing in a comparison, whose runs would replace each other; balora push"
+    require(config.output.push_to is None, "output.push_to", config.output.push_to, accepted)
     return options
 
 
@@ -153,6 +156,21 @@ def predict_options(arguments: Sequence[str], description: str) -> PredictOption
     parser = make_parser("predict", description)
     add_options(parser, PredictOptions)
     return build(PredictOptions, parse(parser, _with_underscores(arguments)))
+
+
+def push_options(arguments: Sequence[str], description: str) -> PushOptions:
+    """Parse the arguments of `balora push`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option is missing or cannot be used.
+    """
+    parser = make_parser("push", description)
+    add_options(parser, PushOptions)
+    return build(PushOptions, parse(parser, arguments))
 
 
 def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOptions:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from balora_jax.config.check import require
+from balora_jax.config.repositories import require_repository
 
 LOGGERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
@@ -25,6 +26,10 @@ class OutputConfig:
     """Also write merged/, the whole model with the adapters merged into its weights."""
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
     """Where the run's numbers also go: a list out of tensorboard, wandb, mlflow, trackio."""
+    push_to: str | None = None
+    """Push the adapter to this repository of the hub, USER/REPO, at the end of the run."""
+    push_private: bool = True
+    """Keep that repository private: a new one is made so, and a public one is refused."""
 
     def __post_init__(self) -> None:
         require(
@@ -40,3 +45,5 @@ class OutputConfig:
         is_set = not unknown and len(set(self.loggers)) == len(self.loggers)
         accepted = f"a list out of {', '.join(LOGGERS)}, each at most once"
         require(is_set, "output.loggers", self.loggers, accepted)
+        if self.push_to is not None:
+            require_repository("output.push_to", self.push_to)

@@ -151,6 +151,12 @@ class RunConfig:
             raise BadInput(
                 f"model.from_scratch is true under method {self.method}; accepted: method full"
             )
+        require(
+            self.output.push_to is None or self.method != "full",
+            "output.push_to",
+            self.output.push_to,
+            "nothing under method full, which has no adapter",
+        )
         if self.adapter.init is not None and self.method in ("lora", "pissa"):
             self._check_start(self.adapter.init)
 

@@ -3,7 +3,7 @@
 from balora_jax.models.base import CausalLM
 from balora_jax.models.head import Head, head
 from balora_jax.models.hf.classifier_head import head_modules, head_params, head_tensors
-from balora_jax.models.hf.files import is_model_file
+from balora_jax.models.hf.files import is_model_file, regular_file
 from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
@@ -40,6 +40,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "load_pretrained",
+    "regular_file",
     "save_pretrained",
     "shift_right",
     "tasks_of",

@@ -18,6 +18,7 @@ from balora_jax.errors import BadInput, reason_of
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
+from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
 from balora_jax.runs.run import Run, set_up
@@ -63,6 +64,7 @@ def finetune(
     Raises:
       BadInput: the configuration, the model or the data cannot be used; nothing has been written.
       Diverged: the loss is not finite; the last good checkpoint is kept.
+      OutputError: all is written, but the adapter could not be pushed to the hub.
     """
     if isinstance(config, Mapping):
         config = read_options(config)
@@ -73,6 +75,8 @@ def finetune(
             join_processes()
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         with ends_by_signal(LOADING):
+            if config.output.push_to is not None:
+                check_push(config.output.push_to, private=config.output.push_private)
             run = set_up(config)
             ready = restore(run, lock, closing, console)
         with ends_by_signal(TRAINING):
@@ -83,6 +87,8 @@ def finetune(
             return None
         with ends_by_signal(FINISHING):
             state, summary = finish(run, ready, trained, console, start_time)
+            if config.output.push_to is not None:
+                push_run(config, run.folder, console)
     return result_of(config, ready.student, state, summary.step_kept, summary)
 
 
@@ -283,7 +289,7 @@ def summarize(
         compile_seconds=round(ready.compiled.seconds, 2),
         device_bytes=ready.compiled.bytes,
         seconds=round(seconds, 1),
-        memory_host=_largest(record.memory_host for record in history.steps),
+        memory_host_peak=_largest(record.memory_host for record in history.steps),
         memory_device_peak=_largest(record.memory_device_peak for record in history.steps),
     )
 

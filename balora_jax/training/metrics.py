@@ -51,9 +51,9 @@ class MetricsLog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the file and the loggers, with the run's outcome."""
-        outcome: Outcome = "stopped" if self._summary is None else "finished"
-        if kind is not None:
-            outcome = "failed"
+        outcome: Outcome = "stopped" if kind is None else "failed"
+        if self._summary is not None:
+            outcome = "finished"
         try:
             self._file.close()
         finally:

@@ -31,6 +31,8 @@ CHANGEABLE = frozenset(
         "output.merge",
         "output.overwrite",
         "output.loggers",
+        "output.push_to",
+        "output.push_private",
         "training.eval_every",
         "data.eval_ood",
         "data.predict",

@@ -31,7 +31,7 @@ class Summary:
       compile_seconds: time that took.
       device_bytes: memory that a device needs at most.
       seconds: the whole run's.
-      memory_host: the most bytes of the host's memory at the end of an update; None if unknown.
+      memory_host_peak: the most bytes of the host's memory after an update; None if unknown.
       memory_device_peak: the most bytes that a device had in use; None if unknown.
     """
 
@@ -55,7 +55,7 @@ class Summary:
     compile_seconds: float
     device_bytes: int
     seconds: float
-    memory_host: int | None = None
+    memory_host_peak: int | None = None
     memory_device_peak: int | None = None
 
     def to_json(self) -> dict[str, Any]:

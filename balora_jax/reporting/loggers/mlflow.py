@@ -11,7 +11,7 @@ import mlflow
 from mlflow.entities import Metric, Param
 
 from balora_jax.errors import BadInput, first_line
-from balora_jax.reporting.loggers.service import PROJECT, Entry, Start
+from balora_jax.reporting.loggers.service import PROJECT, Entry, Start, summary_numbers
 from balora_jax.training.metrics import Outcome
 from balora_jax.training.run_folder import flatten
 
@@ -97,13 +97,8 @@ class MLflow:
     def finish(self, outcome: Outcome, summary: Mapping[str, Any] | None) -> None:
         """Add the summary's numbers as metrics and end the run."""
         if summary is not None:
-            numbers = {
-                f"summary/{name}": value
-                for name, value in flatten(dict(summary)).items()
-                if isinstance(value, int | float)
-            }
             self._last = -1
-            self.send([(int(summary["steps"]), numbers)])
+            self.send([(int(summary["steps"]), summary_numbers(summary))])
         self._client.set_terminated(self._id, status=STATUSES[outcome])
 
 

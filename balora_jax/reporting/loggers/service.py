@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from balora_jax.config import RunConfig
 from balora_jax.training.metrics import Outcome
-from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.run_folder import RunFolder, flatten
 
 # A record's step and its numbers by name.
 Entry = tuple[int, Mapping[str, float]]
@@ -46,3 +46,25 @@ class Start(NamedTuple):
     def title(self) -> str:
         """The name that people read: that of the run folder."""
         return self.folder.path.resolve().name
+
+
+def summary_values(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the values of a summary apart from those of the records.
+
+        summary_values({"steps": 9, "metrics": {"f1": 0.5}})  ->
+            {"summary/steps": 9, "summary/metrics.f1": 0.5}
+
+    Args:
+      summary: the content of summary.json.
+    """
+    return {f"summary/{name}": value for name, value in flatten(dict(summary)).items()}
+
+
+def summary_numbers(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Name the numbers of a summary as `summary_values` does, and leave out the rest.
+
+    Args:
+      summary: the content of summary.json.
+    """
+    values = summary_values(summary).items()
+    return {name: value for name, value in values if isinstance(value, int | float)}

@@ -8,9 +8,8 @@ from typing import Any
 
 import trackio
 
-from balora_jax.reporting.loggers.service import PROJECT, Entry, Start
+from balora_jax.reporting.loggers.service import PROJECT, Entry, Start, summary_numbers
 from balora_jax.training.metrics import Outcome
-from balora_jax.training.run_folder import flatten
 
 
 def check() -> None:
@@ -47,10 +46,5 @@ class Trackio:
     def finish(self, outcome: Outcome, summary: Mapping[str, Any] | None) -> None:
         """Add the summary's numbers and end the run."""
         if summary is not None:
-            numbers = {
-                f"summary/{name}": value
-                for name, value in flatten(dict(summary)).items()
-                if isinstance(value, int | float)
-            }
-            self._run.log(numbers, step=int(summary["steps"]))
+            self._run.log(summary_numbers(summary), step=int(summary["steps"]))
         self._run.finish()

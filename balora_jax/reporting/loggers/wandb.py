@@ -9,7 +9,7 @@ from typing import Any
 import wandb
 
 from balora_jax.errors import BadInput
-from balora_jax.reporting.loggers.service import PROJECT, Entry, Start
+from balora_jax.reporting.loggers.service import PROJECT, Entry, Start, summary_values
 from balora_jax.training.metrics import Outcome
 
 # Seconds that the end of a run waits for the upload. What is left stays in wandb/ of the run
@@ -64,5 +64,5 @@ class WandB:
     def finish(self, outcome: Outcome, summary: Mapping[str, Any] | None) -> None:
         """Add the summary and wait for the upload."""
         if summary is not None:
-            self._run.summary.update(dict(summary))
+            self._run.summary.update(summary_values(summary))
         self._run.finish(exit_code=EXIT_CODES[outcome])
