@@ -103,6 +103,16 @@ def merge(arguments: Sequence[str]) -> None:
     print(merge_run(options.run, options.checkpoint, options.out, options.scale))
 
 
+def convert(arguments: Sequence[str]) -> None:
+    """Run `balora convert`."""
+    from balora_jax.config.commands import convert_options
+
+    options = convert_options(arguments, COMMANDS["convert"].help)
+    from balora_jax.runs.convert import convert as convert_weights
+
+    print(convert_weights(options))
+
+
 def push(arguments: Sequence[str]) -> None:
     """Run `balora push`."""
     from balora_jax.config.commands import push_options
@@ -228,6 +238,10 @@ COMMANDS = {
         push,
         "push a run's adapter to the hub, or what is missing there "
         "(--run DIR or --adapter DIR, --to USER/REPO [--private false])",
+    ),
+    "convert": Command(
+        convert,
+        "write a model's pickled weights (pytorch_model.bin) as safetensors (FOLDER --out DIR)",
     ),
     "doctor": Command(doctor, "show the installed packages and the devices, and run a self-test"),
 }

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from balora_jax.config.audit import AuditOptions
 from balora_jax.config.check import require
+from balora_jax.config.convert import ConvertOptions
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
@@ -171,6 +172,27 @@ def push_options(arguments: Sequence[str], description: str) -> PushOptions:
     parser = make_parser("push", description)
     add_options(parser, PushOptions)
     return build(PushOptions, parse(parser, arguments))
+
+
+def convert_options(arguments: Sequence[str], description: str) -> ConvertOptions:
+    """Parse the arguments of `balora convert`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option is missing or cannot be used.
+    """
+    parser = make_parser("convert", description)
+    parser.add_argument(
+        "source",
+        type=str,
+        help="a Hugging Face folder with pytorch_model.bin, also in parts, or a file of weights in "
+        "one",
+    )
+    parser.add_argument("--out", type=str, required=True, help="the new folder")
+    return ConvertOptions(**vars(parse(parser, arguments)))
 
 
 def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOptions:
