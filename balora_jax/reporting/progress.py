@@ -1,5 +1,6 @@
-"""Progress of a run: two live lines on a terminal, about ten printed lines otherwise."""
+"""Progress of a run: two live lines on a terminal or in a notebook, about ten lines otherwise."""
 
+import importlib.util
 from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
@@ -33,7 +34,8 @@ class ProgressLine:
         """
         self._console = console or plain_console()
         self._steps = steps
-        # Without a terminal a line is printed after every tenth of the run.
+        self._is_live = _can_be_live(self._console)
+        # Otherwise a line is printed after every tenth of the run.
         self._every = max(1, steps // 10)
         self._bar = _BarAndNumbers(
             TextColumn("step"),
@@ -43,7 +45,7 @@ class ProgressLine:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._is_live,
         )
         self._task = self._bar.add_task("", total=steps, completed=done, numbers="", speed="")
 
@@ -77,6 +79,12 @@ class ProgressLine:
         speed = f"{record.tokens_per_second:,.0f} tok/s"
         self._bar.update(self._task, completed=record.step, numbers=numbers, speed=speed)
         due = record.step == 1 or record.step % self._every == 0 or record.step == self._steps
-        if due and not self._console.is_terminal:
+        if due and not self._is_live:
             line = f"step {record.step}/{self._steps}: {numbers} {speed}"
             self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _can_be_live(console: Console) -> bool:
+    """True on a terminal, and in a notebook that has what it needs to show changing lines."""
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal or in_notebook

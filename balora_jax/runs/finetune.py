@@ -38,7 +38,8 @@ TRAINING = "again; the last checkpoint is kept, and --output.resume goes on from
 FINISHING = "after the last update; every update is saved, and --output.resume writes the outputs"
 CLOSING = "while its files were closed; --output.resume goes on from what is complete"
 
-# Called with a record of an update or an evaluation; True asks for a stop.
+# Called with a record of an update or an evaluation; True asks for a stop. One that has a method
+# `begin` gets the updates done before and those of the whole run first, as a progress bar needs.
 Callback = Callable[[Record], bool | None]
 
 
@@ -55,7 +56,8 @@ def finetune(
         "training": {"steps": 100}}.
       console: where to print; standard output by default.
       callbacks: each is called with every record, of an update or an evaluation; one that returns
-        True asks the run to save and stop.
+        True asks the run to save and stop. Where it has a method `begin`, that is called first,
+        with the updates done before and the updates of the whole run.
 
     Returns:
       The trained model and the content of summary.json; None if the run was stopped before its end
@@ -149,6 +151,9 @@ def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback
         steps=run.steps,
         counted=run.task.counted,
     )
+    for callback in callbacks:
+        if hasattr(callback, "begin"):
+            callback.begin(ready.start, run.steps)
     evaluate = None
     if run.task.evaluator is not None:
         evaluate = functools.partial(run.task.evaluator, student)
