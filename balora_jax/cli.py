@@ -103,6 +103,26 @@ def merge(arguments: Sequence[str]) -> None:
     print(merge_run(options.run, options.checkpoint, options.out, options.scale))
 
 
+def convert(arguments: Sequence[str]) -> None:
+    """Run `balora convert`."""
+    from balora_jax.config.commands import convert_options
+
+    options = convert_options(arguments, COMMANDS["convert"].help)
+    from balora_jax.runs.convert import convert as convert_weights
+
+    print(convert_weights(options))
+
+
+def push(arguments: Sequence[str]) -> None:
+    """Run `balora push`."""
+    from balora_jax.config.commands import push_options
+
+    options = push_options(arguments, COMMANDS["push"].help)
+    from balora_jax.runs.push import push_folder
+
+    print(push_folder(options))
+
+
 def generate(arguments: Sequence[str]) -> None:
     """Run `balora generate`."""
     from balora_jax.config.commands import generate_options
@@ -213,6 +233,15 @@ COMMANDS = {
     "merge": Command(
         merge,
         "write a run's model with the adapters folded in (--run DIR [--checkpoint N] [--out DIR])",
+    ),
+    "push": Command(
+        push,
+        "push a run's adapter to the hub, or what is missing there "
+        "(--run DIR or --adapter DIR, --to USER/REPO [--private false])",
+    ),
+    "convert": Command(
+        convert,
+        "write a model's pickled weights (pytorch_model.bin) as safetensors (FOLDER --out DIR)",
     ),
     "doctor": Command(doctor, "show the installed packages and the devices, and run a self-test"),
 }

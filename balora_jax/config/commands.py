@@ -8,11 +8,13 @@ from jsonargparse import ArgumentParser
 
 from balora_jax.config.audit import AuditOptions
 from balora_jax.config.check import require
+from balora_jax.config.convert import ConvertOptions
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
 from balora_jax.config.paths import FOLDER, check_output, check_path
 from balora_jax.config.predict import PredictOptions
+from balora_jax.config.push import PushOptions
 from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
@@ -121,7 +123,9 @@ def compare_options(arguments: Sequence[str], description: str) -> CompareOption
     for method in options.methods:
         _check_fixed_rate(method)
     # What no run can use is found before the first of them begins.
-    read_config([*run, "--output.dir", options.out])
+    config = read_config([*run, "--output.dir", options.out])
+    accepted = "nothing in a comparison, whose runs would replace each other; balora push"
+    require(config.output.push_to is None, "output.push_to", config.output.push_to, accepted)
     return options
 
 
@@ -153,6 +157,42 @@ def predict_options(arguments: Sequence[str], description: str) -> PredictOption
     parser = make_parser("predict", description)
     add_options(parser, PredictOptions)
     return build(PredictOptions, parse(parser, _with_underscores(arguments)))
+
+
+def push_options(arguments: Sequence[str], description: str) -> PushOptions:
+    """Parse the arguments of `balora push`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option is missing or cannot be used.
+    """
+    parser = make_parser("push", description)
+    add_options(parser, PushOptions)
+    return build(PushOptions, parse(parser, arguments))
+
+
+def convert_options(arguments: Sequence[str], description: str) -> ConvertOptions:
+    """Parse the arguments of `balora convert`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option is missing or cannot be used.
+    """
+    parser = make_parser("convert", description)
+    parser.add_argument(
+        "source",
+        type=str,
+        help="a Hugging Face folder with pytorch_model.bin, also in parts, or a file of weights in "
+        "one",
+    )
+    parser.add_argument("--out", type=str, required=True, help="the new folder")
+    return ConvertOptions(**vars(parse(parser, arguments)))
 
 
 def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOptions:

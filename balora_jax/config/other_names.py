@@ -63,4 +63,8 @@ OTHER_NAMES = {
     "save_steps": "output.save_every",
     "save_total_limit": "output.keep",
     "resume_from_checkpoint": "output.resume",
+    "report_to": "output.loggers",
+    "push_to_hub": "output.push_to",
+    "hub_model_id": "output.push_to",
+    "hub_private_repo": "output.push_private",
 }

@@ -1,8 +1,11 @@
 """The run folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balora_jax.config.check import require
+from balora_jax.config.repositories import require_repository
+
+LOGGERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,12 @@ class OutputConfig:
     """Delete the run in dir, if there is one, and start anew."""
     merge: bool = False
     """Also write merged/, the whole model with the adapters merged into its weights."""
+    loggers: list[str] = field(default_factory=lambda: ["tensorboard"])
+    """Where the run's numbers also go: a list out of tensorboard, wandb, mlflow, trackio."""
+    push_to: str | None = None
+    """Push the adapter to this repository of the hub, USER/REPO, at the end of the run."""
+    push_private: bool = True
+    """Keep that repository private: a new one is made so, and a public one is refused."""
 
     def __post_init__(self) -> None:
         require(
@@ -32,3 +41,9 @@ class OutputConfig:
         at_least_one = "a whole number of at least 1"
         require(self.save_every >= 1, "output.save_every", self.save_every, at_least_one)
         require(self.keep >= 1, "output.keep", self.keep, at_least_one)
+        unknown = [name for name in self.loggers if name not in LOGGERS]
+        is_set = not unknown and len(set(self.loggers)) == len(self.loggers)
+        accepted = f"a list out of {', '.join(LOGGERS)}, each at most once"
+        require(is_set, "output.loggers", self.loggers, accepted)
+        if self.push_to is not None:
+            require_repository("output.push_to", self.push_to)

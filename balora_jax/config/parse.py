@@ -44,6 +44,7 @@ TYPES = {
     "bool": "true or false",
     "str": "text",
     "null": "null",
+    "list": "a list, such as [a, b]",
     "list[str]": "a list of text",
     "list[float]": "a list of numbers",
     "dict": "a mapping of text to text",

@@ -13,7 +13,7 @@ LONGEST = 4096
 # Bytes of a folder's name; file systems have 255, and folders beside it have longer names.
 LONGEST_NAME = 150
 # The folders in a run's that only the run writes.
-OF_RUN = frozenset({"adapter", "checkpoints", "damaged", "merged", "plots", "tensorboard"})
+OF_RUN = frozenset({"adapter", "checkpoints", "damaged", "merged", "plots", "tensorboard", "wandb"})
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 FILE = "a file"
 FOLDER = "a folder"

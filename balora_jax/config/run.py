@@ -166,6 +166,12 @@ class RunConfig:
             self.adapter.modules_to_save,
             "null under method full, which trains every module",
         )
+        require(
+            self.output.push_to is None or self.method != "full",
+            "output.push_to",
+            self.output.push_to,
+            "nothing under method full, which has no adapter",
+        )
         if self.adapter.init is not None and self.method in ("lora", "pissa"):
             self._check_start(self.adapter.init)
 

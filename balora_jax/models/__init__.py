@@ -2,13 +2,16 @@
 
 from balora_jax.models.base import CausalLM
 from balora_jax.models.head import Head, embedding_of, head, untied
+from balora_jax.models.hf import pickled
+from balora_jax.models.hf.checkpoint import write_checkpoint
 from balora_jax.models.hf.classifier_head import (
     head_modules,
     head_params,
     head_shapes,
     head_tensors,
 )
-from balora_jax.models.hf.files import is_model_file
+from balora_jax.models.hf.config_file import CONFIG_FILE
+from balora_jax.models.hf.files import copied_files, is_model_file, read_json, regular_file
 from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
@@ -28,11 +31,13 @@ from balora_jax.models.t5.model import shift_right
 __all__ = [
     "CAUSAL_LM",
     "CLASSIFICATION",
+    "CONFIG_FILE",
     "SEQ2SEQ_LM",
     "CausalLM",
     "Head",
     "Loaded",
     "abstract_params",
+    "copied_files",
     "copy_tokenizer",
     "embedding_of",
     "end_ids",
@@ -47,8 +52,12 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "load_pretrained",
+    "pickled",
+    "read_json",
+    "regular_file",
     "save_pretrained",
     "shift_right",
     "tasks_of",
     "untied",
+    "write_checkpoint",
 ]

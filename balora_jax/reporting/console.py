@@ -167,6 +167,13 @@ def show_end(
         "speed": f"{summary.tokens_per_second:,.0f} tokens/s",
         "time": f"{summary.seconds:.0f} s",
     }
+    peaks = {
+        "the host": summary.memory_host_peak,
+        "a device": summary.memory_device_peak,
+    }
+    known = [f"{size / 2**30:.2f} GiB of {place}" for place, size in peaks.items() if size]
+    if known:
+        rows["memory"] = f"at most {', '.join(known)}"
     outputs = {
         "adapter": folder.adapter,
         **({"merged": folder.merged} if merged else {}),

@@ -19,8 +19,7 @@ AUTO_CLASSES = {
 # Written where a part of the change was exported.
 PART = "of the change is kept"
 CARD = """---
-base_model: {source}
-library_name: peft
+{base}library_name: peft
 tags: [lora, ba-lora, balora-jax]
 ---
 
@@ -120,8 +119,12 @@ def model_card(
     """
     options = {"num_labels": labels, "pad_token_id": pad_token_id}
     arguments = [f", {name}={value}" for name, value in options.items() if value is not None]
+    source = config.model.source
+    # The hub refuses a card that names a folder of this machine as its base.
+    is_local = pathlib.Path(source).expanduser().is_dir()
     return CARD.format(
-        source=config.model.source,
+        base="" if is_local else f"base_model: {source}\n",
+        source=source,
         auto_class=AUTO_CLASSES[config.model.task],
         options="".join(arguments),
         method=config.method,

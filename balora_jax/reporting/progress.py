@@ -1,5 +1,6 @@
-"""Progress of a run: two live lines on a terminal, a printed line now and then otherwise."""
+"""Progress of a run: live lines on a terminal or in a notebook, printed ones now and then else."""
 
+import importlib.util
 import time
 from collections.abc import Iterator
 
@@ -37,7 +38,8 @@ class ProgressLine:
         """
         self._console = console or plain_console()
         self._steps = steps
-        # Without a terminal a line is printed after every tenth of the run, and after a while.
+        self._is_live = _can_be_live(self._console)
+        # Otherwise a line is printed after every tenth of the run, and after a while.
         self._every = max(1, steps // 10)
         self._printed = time.monotonic()
         self._bar = _BarAndNumbers(
@@ -48,7 +50,7 @@ class ProgressLine:
             TimeRemainingColumn(),
             TextColumn("left"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._is_live,
         )
         self._task = self._bar.add_task("", total=steps, completed=done, numbers="", speed="")
 
@@ -83,7 +85,13 @@ class ProgressLine:
         self._bar.update(self._task, completed=record.step, numbers=numbers, speed=speed)
         due = record.step == 1 or record.step % self._every == 0 or record.step == self._steps
         due = due or time.monotonic() - self._printed > PATIENCE
-        if due and not self._console.is_terminal:
+        if due and not self._is_live:
             self._printed = time.monotonic()
             line = f"step {record.step}/{self._steps}: {numbers} {speed}"
             self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _can_be_live(console: Console) -> bool:
+    """True on a terminal, and in a notebook that has what it needs to show changing lines."""
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal or in_notebook

@@ -372,16 +372,28 @@ def check_own(path: pathlib.Path) -> None:
         if os.path.lexists(path):
             raise BadInput(f"{path} is no folder, and would be replaced; {accepted}")
         return
-    foreign = [
-        entry.name
-        for entry in sorted(path.iterdir())
-        if not (_is_of_adapter(entry) or models.is_model_file(entry))
-    ]
+    foreign = foreign_entries(path)
     if foreign:
         raise BadInput(
             f"{path} holds {listed(foreign)}, which the run did not write, and would be replaced; "
             f"{accepted}"
         )
+
+
+def foreign_entries(path: pathlib.Path) -> list[str]:
+    """List what is in a folder of a run beside what a run writes there.
+
+    Args:
+      path: adapter/ or merged/ of a run, or a folder of export or merge.
+
+    Returns:
+      The names.
+    """
+    return [
+        entry.name
+        for entry in sorted(path.iterdir())
+        if not (_is_of_adapter(entry) or models.is_model_file(entry))
+    ]
 
 
 def _is_of_adapter(path: pathlib.Path) -> bool:

@@ -6,7 +6,7 @@ import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from balora_jax.errors import BadInput, reason_of
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
+from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
 from balora_jax.runs.run import Run, set_up
@@ -37,7 +38,8 @@ TRAINING = "again; the last checkpoint is kept, and --output.resume goes on from
 FINISHING = "after the last update; every update is saved, and --output.resume writes the outputs"
 CLOSING = "while its files were closed; --output.resume goes on from what is complete"
 
-# Called with a record of an update or an evaluation; True asks for a stop.
+# Called with a record of an update or an evaluation; True asks for a stop. One that has a method
+# `begin` gets the updates done before and those of the whole run first, as a progress bar needs.
 Callback = Callable[[Record], bool | None]
 
 
@@ -54,7 +56,8 @@ def finetune(
         "training": {"steps": 100}}.
       console: where to print; standard output by default.
       callbacks: each is called with every record, of an update or an evaluation; one that returns
-        True asks the run to save and stop.
+        True asks the run to save and stop. Where it has a method `begin`, that is called first,
+        with the updates done before and the updates of the whole run.
 
     Returns:
       The trained model and the content of summary.json; None if the run was stopped before its end
@@ -63,6 +66,7 @@ def finetune(
     Raises:
       BadInput: the configuration, the model or the data cannot be used; nothing has been written.
       Diverged: the loss is not finite; the last good checkpoint is kept.
+      OutputError: all is written, but the adapter could not be pushed to the hub.
     """
     if isinstance(config, Mapping):
         config = read_options(config)
@@ -73,6 +77,8 @@ def finetune(
             join_processes()
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         with ends_by_signal(LOADING):
+            if config.output.push_to is not None:
+                check_push(config.output.push_to, private=config.output.push_private)
             run = set_up(config)
             ready = restore(run, lock, closing, console)
         with ends_by_signal(TRAINING):
@@ -83,6 +89,8 @@ def finetune(
             return None
         with ends_by_signal(FINISHING):
             state, summary = finish(run, ready, trained, console, start_time)
+            if config.output.push_to is not None:
+                push_run(config, run.folder, console)
     return result_of(config, ready.student, state, summary.step_kept, summary)
 
 
@@ -143,6 +151,9 @@ def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback
         steps=run.steps,
         counted=run.task.counted,
     )
+    for callback in callbacks:
+        if hasattr(callback, "begin"):
+            callback.begin(ready.start, run.steps)
     evaluate = None
     if run.task.evaluator is not None:
         evaluate = functools.partial(run.task.evaluator, student)
@@ -220,6 +231,7 @@ def finish(
     seconds = time.monotonic() - start_time
     summary = summarize(run, ready, state, history, trained.steps, kept, metrics_ood, seconds)
     export.write_all(run, ready.student, state, history, summary)
+    ready.log.finish(summary.to_json())
     merged = run.config.output.merge or run.config.method == "full"
     screen.show_end(console, run.folder, history, summary, merged=merged)
     return state, summary
@@ -282,4 +294,11 @@ def summarize(
         compile_seconds=round(ready.compiled.seconds, 2),
         device_bytes=ready.compiled.bytes,
         seconds=round(seconds, 1),
+        memory_host_peak=_largest(record.memory_host for record in history.steps),
+        memory_device_peak=_largest(record.memory_device_peak for record in history.steps),
     )
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    """The largest of values that are known; None if none is."""
+    return max((value for value in values if value is not None), default=None)

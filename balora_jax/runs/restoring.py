@@ -15,6 +15,7 @@ from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.registration import check_registered
 from balora_jax.reporting.console import phase
+from balora_jax.reporting.loggers.starting import start_loggers
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
@@ -27,7 +28,7 @@ from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.loop import Batches
-from balora_jax.training.metrics import MetricsLog, read_records
+from balora_jax.training.metrics import Logger, MetricsLog, read_records
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.setup import Student, TrainSetup
@@ -141,11 +142,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         state, position = restored
         start = position.step
         batches.set_state(position.data)
-    # A run that resumes before its first checkpoint drops all records, also those of step 0, which
-    # are made again.
-    log = closing.enter_context(
-        contextlib.closing(MetricsLog(run.folder.metrics, after=start or -1))
-    )
+    log = closing.enter_context(open_log(run, start))
     best = run.task.best()
     if start == 0:
         record_start(run, student, state, log, probe, console)
@@ -153,6 +150,27 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         best.update(record)
 
     return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
+
+
+def open_log(run: Run, start: int) -> MetricsLog:
+    """Open the log of a run, and start its loggers on process 0.
+
+    Args:
+      run: from `set_up`; its folder exists.
+      start: updates done before.
+
+    Returns:
+      The log, which is to be entered.
+
+    Raises:
+      BadInput: a logger cannot be started.
+    """
+    loggers: list[Logger] = []
+    if jax.process_index() == 0:
+        loggers = start_loggers(run.config, run.folder, start)
+    # A run that resumes before its first checkpoint drops all records, also those of step 0, which
+    # are made again.
+    return MetricsLog(run.folder.metrics, after=start or -1, loggers=loggers)
 
 
 class Beginning(NamedTuple):

@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
+from balora_jax.reporting.loggers.starting import check_loggers, read_identities
 from balora_jax.runs.causal_lm import CausalLM
 from balora_jax.runs.classification import Classification
 from balora_jax.runs.seq2seq_lm import Seq2SeqLM
@@ -59,12 +60,15 @@ def set_up(config: RunConfig) -> Run:
       The run.
 
     Raises:
-      BadInput: the mesh, the folder, the tokenizer or a data set cannot be used.
+      BadInput: a logger, the mesh, the folder, the tokenizer or a data set cannot be used.
     """
+    check_loggers(config.output.loggers)
     mesh = make_mesh(config.mesh)
     check_batch(mesh, config.training.batch_size, config.training.accumulation)
     folder = RunFolder(config.output.dir)
     resumes = folder.check(config)
+    if resumes:
+        read_identities(folder)
 
     tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
     task = TASKS[config.model.task](config, tokenizer)

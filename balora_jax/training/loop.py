@@ -11,6 +11,7 @@ from balora_jax.data import Batch
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
+from balora_jax.training.memory import device_peak_bytes, host_bytes
 from balora_jax.training.metrics import MetricsLog
 from balora_jax.training.records import HeldOutRecord, Record, StepRecord, check_finite
 from balora_jax.training.state import TrainState
@@ -107,7 +108,8 @@ class Loop:
         self._unread = None
         numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
         now = time.monotonic()
-        record = StepRecord.of_metrics(done, numbers, now - self._clock)
+        memory = {"memory_host": host_bytes(), "memory_device_peak": device_peak_bytes()}
+        record = StepRecord.of_metrics(done, numbers, now - self._clock, memory)
         self._clock = now
         check_finite(record)
         self.log.write(record)

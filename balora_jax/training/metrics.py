@@ -1,32 +1,64 @@
-"""The log of a run's records: metrics.jsonl and TensorBoard."""
+"""The log of a run's records: metrics.jsonl, and the loggers that get them, too."""
 
 import json
 import pathlib
-
-from tensorboardX import SummaryWriter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, Self
 
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.training.records import Record, parse_record
 from balora_jax.training.replacing import write_whole
 
+Outcome = Literal["finished", "stopped", "failed"]
+
+
+class Logger(Protocol):
+    """A receiver of a run's records beside metrics.jsonl; a failure of its own stops no run."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the numbers of a record by name."""
+        ...
+
+    def close(self, outcome: Outcome, summary: Mapping[str, Any] | None) -> None:
+        """Take the run's outcome, and the content of summary.json if it has finished."""
+        ...
+
 
 class MetricsLog:
-    """A log that appends records to metrics.jsonl and TensorBoard."""
+    """A context that appends records to metrics.jsonl and passes them to loggers."""
 
-    def __init__(self, path: pathlib.Path, *, after: int = 0) -> None:
+    def __init__(
+        self, path: pathlib.Path, *, after: int = 0, loggers: Sequence[Logger] = ()
+    ) -> None:
         """Open the log; a resumed run drops the records that came after its checkpoint.
 
         Args:
-          path: metrics.jsonl. TensorBoard's folder is in the same folder.
+          path: metrics.jsonl.
           after: the step that the run resumes from. Records of later steps are dropped; -1 drops
             all.
+          loggers: get every record, and are closed with the log.
         """
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= after]
         write_whole(path, "".join(kept))
         self._path = path
         self._file = path.open("a", buffering=1)
-        purged_from = after + 1 if after else None
-        self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=purged_from)
+        self._loggers = loggers
+        self._summary: Mapping[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        """Return the log."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close the file and the loggers, with the run's outcome."""
+        outcome: Outcome = "stopped" if kind is None else "failed"
+        if self._summary is not None:
+            outcome = "finished"
+        try:
+            self._file.close()
+        finally:
+            for logger in self._loggers:
+                logger.close(outcome, self._summary)
 
     def records(self) -> list[Record]:
         """Read all records, including those from before a resumed run was stopped."""
@@ -40,14 +72,13 @@ class MetricsLog:
         except OSError as error:
             # Python names no file where a write fails.
             raise OSError(error.errno, error.strerror, str(self._path)) from error
-        for name, value in values.items():
-            if name != "step":
-                self._board.add_scalar(name, value, record.step)
+        numbers = {name: value for name, value in values.items() if name != "step"}
+        for logger in self._loggers:
+            logger.write(record.step, numbers)
 
-    def close(self) -> None:
-        """Close the file and TensorBoard."""
-        self._file.close()
-        self._board.close()
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Take the content of summary.json: the run has finished."""
+        self._summary = summary
 
 
 def read_records(path: pathlib.Path) -> list[Record]:

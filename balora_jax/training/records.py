@@ -27,6 +27,8 @@ class StepRecord:
       tokens: tokens of the batch.
       tokens_per_second: of this update.
       response_tokens: tokens that the loss counts; None for classifiers.
+      memory_host: bytes of the host's memory that the process had then; None if unknown.
+      memory_device_peak: the most bytes that a device had in use until then; None if unknown.
     """
 
     step: int
@@ -39,18 +41,27 @@ class StepRecord:
     tokens: float
     tokens_per_second: float
     response_tokens: float | None = None
+    memory_host: int | None = None
+    memory_device_peak: int | None = None
 
     @classmethod
-    def of_metrics(cls, step: int, metrics: Mapping[str, float], seconds: float) -> "StepRecord":
+    def of_metrics(
+        cls,
+        step: int,
+        metrics: Mapping[str, float],
+        seconds: float,
+        memory: Mapping[str, int | None] | None = None,
+    ) -> "StepRecord":
         """The record of what a step returns.
 
         Args:
           step: updates done.
           metrics: as `make_train_step`'s step returns them, as Python numbers.
           seconds: time the update took.
+          memory: the record's memory_host and memory_device_peak.
         """
         speed = metrics["tokens"] / seconds
-        return cls.of_json({"step": step, **metrics, "tokens_per_second": speed})
+        return cls.of_json({"step": step, **metrics, "tokens_per_second": speed, **(memory or {})})
 
     @classmethod
     def of_json(cls, values: Mapping[str, float]) -> "StepRecord":
@@ -71,16 +82,22 @@ class StepRecord:
             tokens=values["tokens"],
             tokens_per_second=values["tokens_per_second"],
             response_tokens=values.get("response_tokens"),
+            memory_host=values.get("memory_host"),
+            memory_device_peak=values.get("memory_device_peak"),
         )
 
     def to_json(self) -> dict[str, float]:
         """The record as a flat object."""
-        counted = {} if self.response_tokens is None else {"response_tokens": self.response_tokens}
+        measured = {
+            "response_tokens": self.response_tokens,
+            "memory_host": self.memory_host,
+            "memory_device_peak": self.memory_device_peak,
+        }
         return {
             "step": self.step,
             **_prefixed(WEIGHT, self.weights),
             **self.terms,
-            **counted,
+            **{name: value for name, value in measured.items() if value is not None},
             "gradient_norm": self.gradient_norm,
             "learning_rate": self.learning_rate,
             "loss": self.loss,

@@ -30,6 +30,9 @@ CHANGEABLE = frozenset(
         "output.resume",
         "output.merge",
         "output.overwrite",
+        "output.loggers",
+        "output.push_to",
+        "output.push_private",
         "training.eval_every",
         "data.eval_ood",
         "data.predict",
@@ -56,10 +59,12 @@ class RunFolder:
       metrics: metrics.jsonl, a record a line.
       summary: summary.json, written last.
       fingerprints: fingerprints.json, the fingerprints of data, tokenizer and base weights.
+      loggers: loggers.json, the run's names at the services that its numbers are sent to.
       checkpoints: the folder of checkpoints.
       adapter: the folder of the PEFT adapter.
       merged: the folder of the merged model.
       plots: the folder of plots.
+      tensorboard: the folder of TensorBoard's files.
       predictions: the folder of predictions on unlabeled sets.
     """
 
@@ -74,10 +79,12 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.fingerprints = self.path / "fingerprints.json"
+        self.loggers = self.path / "loggers.json"
         self.checkpoints = self.path / "checkpoints"
         self.adapter = self.path / "adapter"
         self.merged = self.path / "merged"
         self.plots = self.path / "plots"
+        self.tensorboard = self.path / "tensorboard"
         self.predictions = self.path / "predictions"
 
     def check(self, config: RunConfig) -> bool:
@@ -135,9 +142,9 @@ class RunFolder:
 
     def _check_kinds(self) -> None:
         """Check that the files of the run are files, and its folders folders."""
-        files = (self.metrics, self.summary, self.fingerprints)
+        files = (self.metrics, self.summary, self.fingerprints, self.loggers)
         folders = (self.checkpoints, self.adapter, self.merged, self.plots, self.predictions)
-        for path in (*files, *folders, self.path / "tensorboard"):
+        for path in (*files, *folders, self.tensorboard):
             kind = "file" if path in files else "folder"
             right = path.is_file() if path in files else path.is_dir()
             if not right and (path.exists() or path.is_symlink()):
@@ -146,8 +153,8 @@ class RunFolder:
     def _check_same(self, config: RunConfig) -> None:
         """Check that the run in the folder has the same configuration."""
         # Parsed, so that a run of an older version gets the defaults of newer options.
-        before = _flatten(dataclasses.asdict(self.read_config()))
-        now = _flatten(yaml.safe_load(_as_yaml(config)))
+        before = flatten(dataclasses.asdict(self.read_config()))
+        now = flatten(yaml.safe_load(_as_yaml(config)))
         # A plugin file may move, but its text must be the same.
         recorded = self._recorded().get("plugins") or []
         before["plugins"] = [plugin["sha256"][:12] for plugin in recorded]
@@ -247,10 +254,11 @@ class RunFolder:
         """
         earlier = self.path.glob("summary-*.json")
         folders = (self.checkpoints, self.adapter, self.merged, self.plots, self.predictions)
-        for folder in (*folders, self.path / "tensorboard"):
+        for folder in (*folders, self.tensorboard):
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
-        for file in (self.summary, *earlier, self.metrics, self.fingerprints, self.config):
+        files = (self.metrics, self.fingerprints, self.loggers, self.config)
+        for file in (self.summary, *earlier, *files):
             file.unlink(missing_ok=True)
 
     def check_fingerprints(self, now: dict[str, str]) -> None:
@@ -291,16 +299,20 @@ def _in_yaml(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Join the keys of nested dictionaries by dots.
 
-    _flatten({"a": {"b": 1}, "c": 2})  ->  {"a.b": 1, "c": 2}
+        flatten({"a": {"b": 1}, "c": 2})  ->  {"a.b": 1, "c": 2}
+
+    Args:
+      tree: the dictionary.
+      prefix: what the joined keys begin with.
     """
     flat = {}
     for key, value in tree.items():
         name = prefix + key
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{name}.")
+            flat |= flatten(value, f"{name}.")
         else:
             flat[name] = value
     return flat

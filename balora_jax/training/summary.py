@@ -31,6 +31,8 @@ class Summary:
       compile_seconds: time that took.
       device_bytes: memory that a device needs at most.
       seconds: the whole run's.
+      memory_host_peak: the most bytes of the host's memory after an update; None if unknown.
+      memory_device_peak: the most bytes that a device had in use; None if unknown.
     """
 
     method: str
@@ -53,6 +55,8 @@ class Summary:
     compile_seconds: float
     device_bytes: int
     seconds: float
+    memory_host_peak: int | None = None
+    memory_device_peak: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The summary as an object."""

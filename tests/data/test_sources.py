@@ -127,9 +127,7 @@ def test_says_when_a_gzip_file_is_cut(tmp_path):
 
 @pytest.mark.parametrize("source", ["no/such.jsonl", "gsm8k.csv", "./folder/name", "a/b/c", ""])
 def test_says_when_nothing_is_there(source):
-    with pytest.raises(
-        BadInput, match=r"(does not exist|is a folder without data files); acc"
-    ):
+    with pytest.raises(BadInput, match=r"(does not exist|is a folder without data files); acc"):
         load_rows(source)
 
 

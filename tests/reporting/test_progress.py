@@ -1,8 +1,10 @@
 """The progress display: one line on a terminal, plain lines elsewhere."""
 
 import dataclasses
+import importlib.util
 import io
 
+import pytest
 from record_cases import RECORD
 from rich.console import Console
 
@@ -34,3 +36,17 @@ def test_progress_on_a_terminal_fits_80_columns():
     assert any(
         line.endswith("loss 1.5000 (task 1.250 kl 0.500 div -2.123 svd -1.234)") for line in lines
     )
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_progress_in_a_notebook_is_live_where_it_can_be(monkeypatch, widgets):
+    """Lines that are printed in a notebook are displayed; a bar needs ipywidgets."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: widgets or None)
+    console = Console(force_jupyter=True, width=80)
+    printed = []
+    monkeypatch.setattr(console, "print", lambda *texts, **_: printed.append(texts))
+    progress = ProgressLine(2, console=console)
+    for step in (1, 2):
+        progress(dataclasses.replace(RECORD, step=step))
+    assert len(printed) == (0 if widgets else 2)
+    assert progress._bar.disable != widgets

@@ -57,6 +57,30 @@ def test_a_callback_stops_a_run_that_can_be_resumed(run_arguments, tmp_path, cap
     assert balora_jax.load_run(tmp_path / "run", 4).step == 4
 
 
+class Bar:
+    """A callback with the numbers that a progress bar shows."""
+
+    def __init__(self):
+        self.shown = []
+
+    def begin(self, done, steps):
+        self.shown.append((done, steps))
+
+    def __call__(self, record):
+        self.shown.append(record.step)
+        return record.step == 2
+
+
+def test_a_callback_is_told_where_a_run_begins_and_ends(run_arguments, tmp_path):
+    options = _options(run_arguments, tmp_path / "run", "--data.eval", "null")
+    first = Bar()
+    assert balora_jax.finetune(options, callbacks=[first]) is None
+    assert first.shown == [(0, 6), 1, 2, 3]
+    again = Bar()
+    balora_jax.finetune(options | {"output.resume": True}, callbacks=[again])
+    assert again.shown == [(3, 6), 4, 5, 6]
+
+
 def test_a_share_of_the_rows_is_held_out(run_arguments, sums, tmp_path):
     options = _options(run_arguments, tmp_path / "run")
     rows = (sums / "train.jsonl").read_text().splitlines(keepends=True)

@@ -6,6 +6,7 @@ and a load never holds the model twice.
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -180,9 +181,13 @@ def _single_file(folder: Path) -> Path:
         return regular_file(folder, SINGLE_FILE)
     pickled = sorted(path.name for pattern in PICKLE_FILES for path in folder.glob(pattern))
     if pickled:
+        # Of a model's own files the command takes the folder, of others one file.
+        is_model = any(name.startswith("pytorch_model") for name in pickled)
+        source = shlex.quote(str(folder if is_model else folder / pickled[0]))
         raise BadInput(
             f"{folder} has {listed(pickled)} but no {SINGLE_FILE}; pickled weights are refused "
-            "because loading them can run any code; accepted: weights converted to safetensors"
+            "because loading them can run any code; accepted: weights converted to safetensors, "
+            f"by: balora convert {source} --out NEW_FOLDER"
         )
     raise BadInput(
         f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; accepted: a folder with safetensors "
