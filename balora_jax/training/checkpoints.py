@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import logging
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class Checkpoints(SavedCheckpoints):
         super().__init__(folder)
         self._manager: ocp.CheckpointManager | None = None
         self._set_aside_damaged()
+
+        logging.getLogger("absl").addFilter(_is_news)
 
         def score(metrics: dict[str, float]) -> float:
             return metrics["score"]
@@ -254,3 +257,8 @@ class Checkpoints(SavedCheckpoints):
             self._sealer.shutdown(wait=True)
         with self._writing():
             self._collect_seals()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for orbax's warning on a checkpoint without a score, as those between evaluations."""
+    return "tracked_metric" not in record.getMessage()

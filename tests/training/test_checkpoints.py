@@ -1,5 +1,6 @@
 """Checkpoints: the ones that are kept, their contents, and damage to any of their files."""
 
+import logging
 import random
 import shutil
 
@@ -60,6 +61,15 @@ def test_a_checkpoint_restores_the_saved_state(saved, step):
     state, position = saved.restore(_state(0.0), step)
     assert position.step == step and position.data == {"next_index": step}
     jax.tree.map(np.testing.assert_array_equal, state, _state(float(step)))
+
+
+def test_a_checkpoint_without_a_score_logs_nothing(tmp_path, caplog):
+    """Also from Python, where nothing else silences orbax's log."""
+    caplog.set_level(logging.WARNING, logger="absl")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save(1, _state(1.0), {}, None)
+    checkpoints.close()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_initial_adapters_are_saved_and_restored(tmp_path):
