@@ -185,18 +185,16 @@ def test_other_values_are_refused(run_arguments, tmp_path, capsys, value, accept
     assert "output.loggers is" in sentence and accepted in sentence
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"wandb": []}', '{"wandb": {"id": 1}}', "\x00"])
-def test_damaged_names_are_refused_before_anything_is_loaded(
-    run_arguments, tmp_path, capsys, content
-):
+def test_damaged_names_are_refused_before_anything_is_loaded(run_arguments, tmp_path, capsys):
     folder = tmp_path / "run"
     arguments = run_arguments(folder, "--training.steps", "1")
     main(["train", *arguments])
     capsys.readouterr()
-    (folder / "loggers.json").write_text(content)
-    sentence = _refusal([*arguments, "--output.resume"], capsys)
-    assert f"{folder / 'loggers.json'} cannot be read" in sentence
-    assert "or none, so that the loggers begin new runs" in sentence
+    for content in ("", "[]", '{"wandb": []}', '{"wandb": {"id": 1}}', "\x00"):
+        (folder / "loggers.json").write_text(content)
+        sentence = _refusal([*arguments, "--output.resume"], capsys)
+        assert f"{folder / 'loggers.json'} cannot be read" in sentence
+        assert "or none, so that the loggers begin new runs" in sentence
 
 
 def test_only_process_0_starts_loggers(tmp_path, monkeypatch):
