@@ -54,10 +54,13 @@ napoleon_use_ivar = True
 python_maximum_signature_line_length = 80
 add_module_names = False
 
-# Every reference must have its target. Those of other packages, and of types that have no page,
-# stay plain text, since nothing is fetched.
+# Every reference must have its target. Types of other packages stay plain text, since nothing is
+# fetched, and so do ours that nobody but the package itself makes.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!balora_jax).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!balora_jax).*"),
+    ("py:class", r"balora_jax\.(models\.(base|layers)|config\.plugins)\..*"),
+]
 
 html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
@@ -69,4 +72,9 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    # The sidebar has the search, and nothing else is in the line above the page.
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],
 }

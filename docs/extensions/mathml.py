@@ -39,7 +39,7 @@ def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 def visit_block(translator: HTML5Translator, node: nodes.math_block) -> None:
     """Write an equation on lines of its own."""
-    translator.body.append(f'<div class="math">{as_mathml(node, as_block=True)}</div>\n')
+    translator.body.append(f'<div class="equation">{as_mathml(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
