@@ -39,7 +39,7 @@ myst_heading_anchors = 3
 # Execution takes about three minutes, and is skipped where a notebook has not changed since the
 # last build: the outputs are kept in _build.
 nb_execution_mode = "cache"
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
