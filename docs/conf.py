@@ -14,10 +14,9 @@ sys.path.insert(0, str(DOCS / "extensions"))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 project = "balora_jax"
-author = "the balora_jax contributors"
+author = "the balora_jax contributors, Apache-2.0"
 version = importlib.metadata.version("balora-jax")
 release = version
-project_copyright = "Apache-2.0"
 
 extensions = [
     "myst_nb",
@@ -32,6 +31,9 @@ extensions = [
     "source_code",
 ]
 exclude_patterns = ["_build", "extensions", "**/.ipynb_checkpoints"]
+
+# Quotes alone: --model keeps its hyphens, and [..., V] its dots.
+smartquotes_action = "q"
 
 # Markdown and notebooks.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "amsmath"]
@@ -65,6 +67,7 @@ nitpick_ignore_regex = [
 html_math_renderer = "mathml"
 html_theme = "sphinx_book_theme"
 html_title = "balora_jax"
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {

@@ -15,7 +15,8 @@ RESULTS = ("Returns", "Yields")
 # From here on a line is no continuation of a list's item, but a formula or an example.
 CODE_INDENTATION = 4
 CODE = re.compile(r"(`[^`]+`)")
-MARKUP = re.compile(r"([*|\\]|(?<=\w)_(?!\w))")
+# The dot is one after a single letter, which would begin a list.
+MARKUP = re.compile(r"([*|\\]|(?<=\w)_(?!\w)|(?<=\b[A-Za-z])\.(?!\w))")
 
 
 def as_restructured_text(lines: list[str]) -> Iterator[str]:
@@ -57,7 +58,13 @@ def rewrite(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: 
     lines[:] = as_restructured_text(list(lines))
 
 
+def skip(app: Sphinx, what: str, name: str, found: Any, skipped: bool, options: Any) -> bool:
+    """Leave out the fields of a NamedTuple, which its docstring describes."""
+    return skipped or (getattr(found, "__doc__", None) or "").startswith("Alias for field number")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Come before napoleon, whose priority is 500."""
     app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

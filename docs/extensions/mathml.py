@@ -24,6 +24,8 @@ def as_mathml(node: nodes.Element, *, as_block: bool) -> str:
     known = re.sub(
         r"\\(dots|[bB]ig)(?![a-zA-Z])", lambda found: f"\\{OTHER_COMMANDS[found[1]]}", text
     )
+    # docutils takes the bar of \\bar z_F for one over the index, too.
+    known = re.sub(r"\\bar\s*([a-zA-Z])", r"{\\bar{\1}}", known)
     try:
         return latex2mathml.tex2mathml(known, as_block=as_block)
     except (MathError, SyntaxError) as error:
