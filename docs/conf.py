@@ -44,6 +44,8 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+# Warnings of libraries, with the paths of the machine that built the page.
+nb_output_stderr = "remove"
 
 # The API, from docstrings.
 autodoc_typehints = "signature"
