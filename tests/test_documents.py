@@ -1,17 +1,29 @@
-"""The code in README.md and CONTRIBUTING.md runs as it stands there."""
+"""The code in the documents runs as it stands there, and what they name is there."""
 
 import json
 import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
+import jax
 import layout
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES)
+
+SMALL = """
+model: {source: my_model_folder, dtype: float32}
+adapter: {rank: 4, init: pissa}
+data: {train: sums/train.jsonl, eval: sums/eval.jsonl, template: "{question}", max_length: 32}
+training: {steps: 6, batch_size: 8, precision: float32}
+output: {dir: runs/unused}
+"""
 
 
 def _section(document, heading):
@@ -49,16 +61,18 @@ def test_contributings_term_trains(tmp_path):
     assert 0 < summary["terms"]["confidence"][0] < 1
 
 
-def test_readmes_term_trains(tmp_path):
+def test_the_documents_term_trains(tmp_path):
     short = ["--training.steps", "2", "--data.limit", "64", "--data.eval_limit", "32"]
-    short += ["--data.probes", "null", "--output.dir", "runs/readme"]
-    summary = _run_example(_section("README.md", "A regularizer of your own"), tmp_path, *short)
+    short += ["--data.probes", "null", "--output.dir", "runs/documents"]
+    summary = _run_example(
+        _section("docs/python.md", "A regularizer of your own"), tmp_path, *short
+    )
     assert "reverse_kl" in summary["terms"]
 
 
 @pytest.mark.parametrize("number, kind", [(0, "Linen"), (1, "NNX")])
-def test_readmes_loops_learn(number, kind):
-    code = _blocks(_section("README.md", "The three terms in your own loop"))[number]
+def test_the_documents_loops_learn(number, kind):
+    code = _blocks(_section("docs/python.md", "The three terms in your own loop"))[number]
     values = []
     for updates in (1, 3):
         names = {}
@@ -67,8 +81,24 @@ def test_readmes_loops_learn(number, kind):
     assert values[1] < values[0] - 0.1, kind
 
 
+def test_the_documents_runs_from_python(tmp_path, monkeypatch, tiny_llama, sums):
+    """With a smaller model and data in the places of those that the page names."""
+    shutil.copytree(tiny_llama, tmp_path / "my_model_folder")
+    shutil.copytree(sums, tmp_path / "sums")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quickstart.yaml").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for heading in ("A run", "A model, its adapters and the terms"):
+        (code,) = _blocks(_section("docs/python.md", heading))
+        exec(code.replace('"steps": 10', '"steps": 2'), names)
+    assert names["again"].step == 2
+    assert names["logits"].shape == names["teacher"].shape
+    assert jax.tree.structure(names["again"].adapter) == jax.tree.structure(names["adapter"])
+
+
 def test_documents_name_files_that_are_there():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    for document in DOCUMENTS:
         named = re.findall(
             r"`((?:tests|balora_jax|benchmarks|configs|docs)/[\w./-]+)`", document.read_text()
         )
@@ -83,8 +113,8 @@ def test_readmes_layout_is_that_of_the_files():
     assert layout.TREE.search(layout.README.read_text())[0] == layout.tree()
 
 
-def test_readmes_adapters_on_an_nnx_model():
-    blocks = _blocks(_section("README.md", "The three terms in your own loop"))
+def test_the_documents_adapters_on_an_nnx_model():
+    blocks = _blocks(_section("docs/python.md", "The three terms in your own loop"))
     names = {}
     for code in blocks[1:3]:
         exec(code, names)
