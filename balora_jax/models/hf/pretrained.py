@@ -29,6 +29,7 @@ from balora_jax.models.hf.names import (
     Match,
     Place,
     TableEntry,
+    kept_tensors,
     match_checkpoint,
     read_params,
     tensors_of,
@@ -350,7 +351,10 @@ def save_pretrained(
     _check_params(params, abstract_params(model))
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
+    tensors = tensors_of(model_type.naming, params)
+    if model_type.naming.kept is not None:
+        tensors += kept_tensors(model_type.naming, Checkpoint(origin))
+    write_checkpoint(folder, tensors, max_bytes)
     _copy(origin, folder, copied_files(origin))
 
     dtype = jax.tree.leaves(params)[0].dtype
