@@ -59,7 +59,9 @@ class AdapterConfig:
     gradient on a first batch), or the folder of a PEFT adapter to continue from. Null: lora for
     method lora, pissa_niter_16 for pissa and ba-lora."""
     targets: str | list[str] = field(default_factory=lambda: list(PAPER_TARGETS))
-    """Layers to adapt: names, regular expressions that match a whole dotted path, or all-linear."""
+    """Layers to adapt: names, regular expressions that match a whole dotted path, or all-linear.
+    The default is, in a model that fuses these layers, qkv_proj and gate_up_proj in their place,
+    and in a mixture of experts those of the attention."""
     form: Literal["delta", "residual"] = "delta"
     """delta: W x + s (A B - A0 B0) x on the unchanged base. residual: W_res x + s A B x, as in the
     paper."""

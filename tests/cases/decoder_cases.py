@@ -125,8 +125,9 @@ CASES = {
         },
     ),
     "gemma3": Gemma3Config(
-        text_config=Gemma3TextConfig(**GEMMA3),
+        text_config=Gemma3TextConfig(**GEMMA3, tie_word_embeddings=False),
         vision_config=IMAGES,
+        tie_word_embeddings=False,
         mm_tokens_per_image=4,
         image_token_index=66,
     ),

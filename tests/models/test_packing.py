@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from decoder_cases import CASES
-from transformers import GPT2Config
+from decoder_cases import CASES, SIZES, longrope
+from transformers import GPT2Config, LlamaConfig
 
 from balora_jax.generation.scoring import score
 from balora_jax.models import load_pretrained
@@ -13,10 +13,19 @@ GPT2 = GPT2Config(
 )
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral", "qwen3-window", "gpt2"])
+# Of each beginning, all texts are beyond the original length or none is.
+LONGROPE = LlamaConfig(**SIZES, rope_parameters=longrope(4, 11))
+OTHERS = {"gpt2": GPT2, "longrope": LONGROPE}
+NAMES = [
+    "llama", "gemma2", "mistral", "qwen3-window", "gpt2", "phi3", "longrope",
+    "gemma3_text", "mixtral", "smollm3-window", "olmo2", "granite",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_packed_scores_are_those_of_single_texts(tiny, name):
     """With windows shorter than the texts, soft caps and learned positions."""
-    folder = tiny(name, GPT2 if name == "gpt2" else CASES[name]).folder
+    folder = tiny(f"packed-{name}", OTHERS.get(name) or CASES[name]).folder
     model, params = load_pretrained(folder)
     rng = np.random.default_rng(0)
     contexts = [rng.integers(3, 60, size).tolist() for size in (30, 12, 3)]

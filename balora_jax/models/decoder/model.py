@@ -191,6 +191,7 @@ class TextPartDecoder(CausalLM):
 
     embedding_path: ClassVar = ("model", "language_model", "embed_tokens", "embedding")
     sharding_rules: ClassVar = DECODER_RULES
+    is_part: ClassVar = True
 
     def setup(self) -> None:
         self.model = TextPart(self.config, self._options(deterministic=True), self.remat)
