@@ -238,12 +238,23 @@ def read_config(folder: Path) -> PretrainedConfig:
     if TEXT_PART in config:
         _check_text_part(config[TEXT_PART], f"{path}'s {TEXT_PART}")
     try:
-        return CONFIG_MAPPING[model_type].from_dict(config)
+        return CONFIG_MAPPING[model_type].from_dict(_with_current_names(config))
     except Exception as error:  # transformers' own checks raise anything
         raise BadInput(
             f"{path} is not a valid {model_type} configuration ({reason_of(error)}); accepted: "
             "what transformers accepts"
         ) from error
+
+
+def _with_current_names(config: dict[str, Any]) -> dict[str, Any]:
+    """Call LongRoPE by the name that transformers knows; Phi 3's first configurations say su."""
+    config = dict(config)
+    for name in ROTATIONS:
+        rotation = dict(config.get(name) or {})
+        for entry in ("type", "rope_type"):
+            if rotation.get(entry) == "su":
+                config[name] = {**rotation, entry: "longrope"}
+    return config
 
 
 def _check_text_part(config: Any, place: str) -> None:

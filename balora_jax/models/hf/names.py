@@ -5,10 +5,11 @@ describes: there, stacked layers and experts are numbered, leaves have other nam
 kernels are stored [out, in].
 """
 
+import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -372,28 +373,35 @@ def _current(naming: Naming, stored: str) -> str:
     return stored
 
 
-def kept_tensors(naming: Naming, checkpoint: Checkpoint) -> list[DeferredTensor]:
-    """List the tensors of a checkpoint that a saved model takes over as they are.
+def beside_kept(
+    naming: Naming, tensors: Sequence[DeferredTensor], checkpoint: Checkpoint
+) -> list[DeferredTensor]:
+    """Add the tensors of a checkpoint that a saved model takes over as they are.
 
     Args:
       naming: the family's.
-      checkpoint: the folder's tensors.
+      tensors: of the parameters, as `tensors_of` listed them.
+      checkpoint: the folder that the parameters come from.
 
     Returns:
-      One tensor per name, of the stored element type.
+      All tensors, under the names of the checkpoint where it has them.
 
     Raises:
       BadInput: the element type of one is no floating-point type.
     """
-    tensors = []
-    for stored, header in checkpoint.headers.items():
-        name = _current(naming, stored)
+    stored_names = {_current(naming, stored): stored for stored in checkpoint.headers}
+    whole = [
+        dataclasses.replace(tensor, name=stored_names.get(tensor.name, tensor.name))
+        for tensor in tensors
+    ]
+    for name, stored in stored_names.items():
         if re.fullmatch(naming.kept, name):
             checkpoint.require_floats(stored)
-            dtype = np.dtype(FLOATS[header.dtype])
+            header = checkpoint.headers[stored]
             make = functools.partial(checkpoint.read, stored)
-            tensors.append(DeferredTensor(name, header.shape, dtype, make))
-    return tensors
+            dtype = np.dtype(FLOATS[header.dtype])
+            whole.append(DeferredTensor(stored, header.shape, dtype, make))
+    return whole
 
 
 def _grouped_by_layer(names: list[str]) -> list[str]:

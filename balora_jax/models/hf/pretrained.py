@@ -29,7 +29,7 @@ from balora_jax.models.hf.names import (
     Match,
     Place,
     TableEntry,
-    kept_tensors,
+    beside_kept,
     match_checkpoint,
     read_params,
     tensors_of,
@@ -353,7 +353,7 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = tensors_of(model_type.naming, params)
     if model_type.naming.kept is not None:
-        tensors += kept_tensors(model_type.naming, Checkpoint(origin))
+        tensors = beside_kept(model_type.naming, tensors, Checkpoint(origin))
     write_checkpoint(folder, tensors, max_bytes)
     _copy(origin, folder, copied_files(origin))
 

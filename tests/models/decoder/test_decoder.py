@@ -11,7 +11,9 @@ from decoder_cases import CASES
 from pytorch_reference import relative, run, torch_logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from balora_jax.config import MeshConfig
 from balora_jax.models import abstract_params, head, init_params, load_pretrained
+from balora_jax.training.sharding import make_mesh, put, tree_shardings
 
 TOLERANCE = 1e-4
 
@@ -61,6 +63,19 @@ def test_head_on_hidden_states_gives_the_logits(name, tiny):
     np.testing.assert_allclose(logits, run(model, {"params": params}, ids, mask), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["phi3", "mixtral", "gemma3"])
+def test_a_mesh_changes_no_logits(name, tiny):
+    """Of fused projections, divided elsewhere than between devices, and of experts."""
+    model, params = load_pretrained(tiny(name, CASES[name]).folder)
+    ids, mask = padded_batch(model.config.vocab_size)
+    shardings = tree_shardings(make_mesh(MeshConfig(2, 2, 2)), params, model.sharding_rules)
+    divided = [not sharding.is_fully_replicated for sharding in jax.tree.leaves(shardings)]
+    assert sum(divided) > len(divided) / 3
+    placed = jax.tree.map(put, params, shardings)
+    expected = np.asarray(run(model, {"params": params}, ids, mask))
+    assert relative(run(model, {"params": placed}, ids, mask), expected, mask) < TOLERANCE
+
+
 def test_no_attention_mask_means_no_padding(tiny):
     model, params = load_pretrained(tiny("llama", CASES["llama"]).folder)
     ids, _ = padded_batch(model.config.vocab_size)
@@ -68,7 +83,7 @@ def test_no_attention_mask_means_no_padding(tiny):
     np.testing.assert_array_equal(run(model, {"params": params}, ids), ones)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mixtral"])
 def test_masked_rows_give_finite_values_and_gradients(name, tiny):
     model, params = load_pretrained(tiny(name, CASES[name]).folder)
     ids, mask = padded_batch(model.config.vocab_size)
