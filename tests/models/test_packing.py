@@ -31,8 +31,8 @@ def test_packed_scores_are_those_of_single_texts(tiny, name):
     pairs += [(contexts[0][:20], contexts[0][20:]), (contexts[1], answers[0])]
     together = dict(score(model, params, None, pairs, max_length=64))
     for index, (context, answer) in enumerate(pairs):
-        logits = model.apply({"params": params}, np.array([[*context, *answer]]))
-        logits = np.asarray(logits, np.float64)[0, len(context) - 1 : -1]
+        logits = model.apply({"params": params}, np.array([[*context, *answer][:-1]]))
+        logits = np.asarray(logits, np.float64)[0, len(context) - 1 :]
         log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
         expected = log_probs[np.arange(len(answer)), answer].sum()
         np.testing.assert_allclose(together[index].log_likelihood, expected, atol=2e-5)
