@@ -6,6 +6,7 @@ from typing import Any
 import regex
 from flax import traverse_util
 
+from balora_jax.config.adapter import PAPER_TARGETS
 from balora_jax.errors import BadInput, listed, shown
 
 # Keys of lists of modules, as NNX has them, are numbers.
@@ -15,6 +16,8 @@ ALL_LINEAR = "all-linear"
 LONGEST_MATCH = 1.0
 # Task heads, which all-linear leaves out, as in PEFT.
 HEADS = frozenset({"lm_head", "score", "classifier", "classification_head", "pooler"})
+# Layers that hold several of the paper's in one kernel.
+FUSED = ("qkv_proj", "gate_up_proj")
 
 
 def dotted(path: Path) -> str:
@@ -80,7 +83,9 @@ def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> l
       patterns: one or several patterns. `all-linear` matches every linear layer but the task head.
         Any other pattern matches a dotted path that ends in it (`q_proj`, `self_attn.q_proj`), or
         is a regular expression that matches the whole dotted path (`.*layers.*_proj`). An embedding
-        is matched by its name alone (`embed_tokens`).
+        is matched by its name alone (`embed_tokens`). The paper's seven names together, a run's
+        default, stand for those of them that the model has and for the layers that hold several of
+        them (Phi 3).
       params: frozen parameters; their layers are the dicts with a `kernel`
         or an `embedding`.
 
@@ -90,6 +95,8 @@ def match_targets(patterns: str | Iterable[str], params: Mapping[str, Any]) -> l
     kernels = linear_kernels(params)
     tables = embedding_tables(params)
     pattern_list = [patterns] if isinstance(patterns, str) else list(patterns)
+    if pattern_list == list(PAPER_TARGETS):
+        pattern_list = _default_targets(kernels)
     chosen: set[Path] = set()
     for pattern in pattern_list:
         if pattern == ALL_LINEAR:
@@ -140,6 +147,13 @@ def is_inside(option: str, pattern: str, path: Path) -> bool:
     """
     ends = range(1, len(path) + 1)
     return any(_matches(option, pattern, dotted(path[:end])) for end in ends)
+
+
+def _default_targets(kernels: Mapping[Path, tuple[int, ...]]) -> list[str]:
+    """The paper's layers as a model has them; all seven names if it has none of them."""
+    names = {path[-1] for path in kernels}
+    found = [name for name in (*PAPER_TARGETS, *FUSED) if name in names]
+    return found or list(PAPER_TARGETS)
 
 
 def _matches(option: str, pattern: str, name: str) -> bool:

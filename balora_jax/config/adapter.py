@@ -60,7 +60,9 @@ class AdapterConfig:
     method lora, pissa_niter_16 for pissa and ba-lora."""
     targets: str | list[str] = field(default_factory=lambda: list(PAPER_TARGETS))
     """Layers to adapt: names, regular expressions that match a whole dotted path, or all-linear. An
-    embedding of a language model by its name alone, such as embed_tokens."""
+    embedding of a language model by its name alone, such as embed_tokens. The default is, in a
+    model that fuses these layers, qkv_proj and gate_up_proj in their place, and in a mixture of
+    experts those of the attention."""
     modules_to_save: list[str] | None = None
     """Modules of a causal language model to train whole beside the adapters, by names or regular
     expressions: lm_head, embed_tokens, the final norm. A tied head or embedding that is trained or

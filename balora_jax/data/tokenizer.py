@@ -11,15 +11,8 @@ from balora_jax.data.batch import DTYPES
 from balora_jax.data.sources import HUB_NAME
 from balora_jax.errors import BadInput, first_line, listed, reason_of, shown
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "spm.model",
-    "tekken.json",
-)
+SENTENCEPIECE = ("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model")
+FILES = ("tokenizer.json", *SENTENCEPIECE, "vocab.json", "vocab.txt", "tekken.json")
 # Endings of the files that a tokenizer may be read from.
 READ_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 # The largest vocabularies take some 40 MB.
@@ -139,7 +132,23 @@ def _check_files(source: str, folder: Path) -> None:
                 f"{path} has {status.st_size:,} bytes; accepted: tokenizer files of at most "
                 f"{LARGEST_FILE:,}"
             )
-    if not any((folder / name).is_file() for name in FILES):
+    names = [name for name in FILES if (folder / name).is_file()]
+    if not names:
         raise BadInput(
             f"{source} has no tokenizer files; accepted: a folder with one of {', '.join(FILES)}"
         )
+    if names[0] in SENTENCEPIECE:
+        _check_sentencepiece(folder / names[0])
+
+
+def _check_sentencepiece(path: Path) -> None:
+    """Refuse a file that transformers would take for another kind of tokenizer."""
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise BadInput(
+            f"{path} is no sentencepiece model, or damaged, and there is no tokenizer.json; "
+            "accepted: either of them"
+        ) from error

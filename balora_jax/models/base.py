@@ -28,9 +28,11 @@ class Model(nn.Module):
       lora_dropout: probability of dropping an input of an adapter.
       sharding_rules: ordered (regular expression, axes): the mesh axes of the last dimensions of
         the first leaf path that matches.
+      is_part: True if Hugging Face's model has other parts beside this one.
     """
 
     sharding_rules: ClassVar[ShardingRules] = DEFAULT_RULES
+    is_part: ClassVar[bool] = False
 
     config: Any
     dtype: DTypeLike = jnp.float32

@@ -108,6 +108,7 @@ def write_adapter(
             task=config.model.task,
             revision=config.model.revision,
             fan_in_fan_out=student.model.config.model_type == "gpt2",
+            full_names=student.model.is_part,
             head=models.head_tensors(student.model, change.head),
             head_modules=[".".join(module) for module in student.setup.head],
         )

@@ -5,6 +5,7 @@ import pytest
 
 from balora_jax.adapters import check_rank, match_targets
 from balora_jax.adapters.targets import dotted
+from balora_jax.config import PAPER_TARGETS
 from balora_jax.errors import BadInput
 
 
@@ -54,6 +55,22 @@ def test_a_pattern_without_match_lists_the_linear_layers(params, pattern):
         BadInput, match=rf"{pattern}.*model\.layers\.mlp\.o_proj.*self_attn\.q_proj"
     ):
         match_targets(["q_proj", pattern], params)
+
+
+@pytest.mark.parametrize(
+    "layers, expected",
+    [
+        (("q_proj", "o_proj", "router"), ["o_proj", "q_proj"]),
+        (("qkv_proj", "o_proj", "gate_up_proj"), ["gate_up_proj", "o_proj", "qkv_proj"]),
+    ],
+)
+def test_the_default_is_what_the_model_has_of_it(layers, expected):
+    params = {name: {"kernel": jnp.zeros((2, 8, 6))} for name in layers}
+    assert [dotted(path) for path in match_targets(PAPER_TARGETS, params)] == expected
+    with pytest.raises(BadInput, match="'v_proj' matches no linear layer"):
+        match_targets(["o_proj", "v_proj"], params)
+    with pytest.raises(BadInput, match="'q_proj' matches no linear layer"):
+        match_targets(PAPER_TARGETS, {"c_attn": {"kernel": jnp.zeros((2, 8, 6))}})
 
 
 def test_a_broken_regular_expression_is_refused(params):

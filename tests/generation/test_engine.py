@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from decoder_cases import CASES, longrope
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     Gemma2Config,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen3Config,
 )
 
@@ -60,6 +62,14 @@ CONFIGS = {
         sliding_window=4,
         layer_types=["full_attention", "sliding_attention"],
     ),
+    "phi3": Phi3Config(**SIZES, sliding_window=6),
+    # Texts beyond the original length from their first token on.
+    "phi3-long": Phi3Config(
+        **SIZES, original_max_position_embeddings=2, rope_parameters=longrope(3, 2)
+    ),
+    **{name: CASES[name] for name in ("gemma3", "mixtral", "olmo2", "granite")},
+    "gemma3_text": CASES["gemma3_text-untied"],
+    "smollm3": CASES["smollm3-window"],
 }
 PROMPTS = [[5, 9, 33, 7], [8], [3, 4, 5, 6, 7, 8, 9, 10, 11]]
 # One shape for most tests, so that they share their programs; no vocabulary here has these ids.
@@ -96,7 +106,8 @@ def test_cache_no_cache_and_pytorch_give_the_same_tokens(name, made):
     whole = generate(model, params, None, ids, mask, use_cache=False, **OPTIONS)
     np.testing.assert_array_equal(ours.tokens, whole.tokens)
     given = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.tensor(mask).long()}
-    theirs = reference.generate(**given, max_new_tokens=12, do_sample=False)[:, ids.shape[1] :]
+    greedy = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    theirs = reference.generate(**given, **greedy)[:, ids.shape[1] :]
     np.testing.assert_array_equal(ours.tokens, theirs.numpy())
     assert len(np.unique(theirs)) > 5
     assert ours.lengths.tolist() == [12, 12, 12]

@@ -35,6 +35,12 @@ def test_meshes_that_do_not_fit_are_refused(sizes):
     [
         ("base/model/layers/self_attn/q_proj/kernel", (3, 8, 4), P(None, "fsdp", "tensor")),
         ("base/model/layers/mlp/down_proj/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        ("base/model/layers/self_attn/qkv_proj/kernel", (3, 8, 12), P(None, "fsdp", "tensor")),
+        (
+            "base/model/layers/block_sparse_moe/experts/w2/kernel",
+            (3, 4, 8, 6),
+            P(None, None, "tensor", "fsdp"),
+        ),
         ("adapters/model/layers/self_attn/q_proj/a", (3, 8, 5), P(None, "fsdp", None)),
         ("adapters/model/layers/self_attn/q_proj/b", (3, 5, 4), P(None, None, ("tensor", "fsdp"))),
         ("adapters/model/layers/self_attn/q_proj/b", (3, 5, 6), P(None, None, "tensor")),

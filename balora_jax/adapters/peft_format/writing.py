@@ -35,6 +35,7 @@ def export_adapter(
     task: str = "causal-lm",
     revision: str | None = None,
     fan_in_fan_out: bool = False,
+    full_names: bool = False,
     head: Mapping[str, np.ndarray] | None = None,
     head_modules: Sequence[str] = (),
 ) -> None:
@@ -50,6 +51,8 @@ def export_adapter(
       task: causal-lm, seq2seq-lm or sequence-classification.
       revision: the base's revision on the hub.
       fan_in_fan_out: True if the base stores its kernels as [in, out] (GPT-2's Conv1D).
+      full_names: True if the base has layers outside `params`, such as those of images, which
+        shorter names of the targets may match.
       head: tensors of fully trained modules, by their Hugging Face names.
       head_modules: names of those modules, for PEFT's modules_to_save.
     """
@@ -72,7 +75,7 @@ def export_adapter(
         "r": rank,
         "lora_alpha": rank,
         "lora_dropout": 0.0,
-        "target_modules": _target_modules(paths, params),
+        "target_modules": _target_modules(paths, params, full_names),
         "bias": "none",
         "fan_in_fan_out": fan_in_fan_out,
         "use_rslora": False,
@@ -101,13 +104,13 @@ def _peft_tensors(
     return tensors
 
 
-def _target_modules(paths: list[Path], params: Mapping[str, Any]) -> list[str]:
+def _target_modules(paths: list[Path], params: Mapping[str, Any], full_names: bool) -> list[str]:
     """The shortest names that match the targets and no other layer, for PEFT's target_modules."""
     kernels = linear_kernels(params) | embedding_tables(params)
     others = set(kernels) - set(paths)
     names: set[str] = set()
     for path in paths:
-        suffix = _unambiguous_suffix(path, others)
+        suffix = None if full_names else _unambiguous_suffix(path, others)
         if suffix is None:
             names |= set(layer_names(path, kernels[path]))
         else:

@@ -1,6 +1,7 @@
 """Self-attention with rotated queries and keys."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from balora_jax.models.decoder.config import DecoderConfig
@@ -32,7 +33,7 @@ class Attention(nn.Module):
 
         Args:
           x: [batch, queries, d].
-          rotation: cosines and sines of the queries' angles, each [batch, queries, 1, D / 2].
+          rotation: cosines and sines of the queries' angles, each [batch, queries, 1, R / 2].
           mask: the keys each query may attend to.
           past_key_values: the layer's cached keys and values, each [batch, slots, kv_heads, D]; or
             None.
@@ -42,12 +43,16 @@ class Attention(nn.Module):
           [batch, queries, d], and the new keys and values, each [batch, queries, kv_heads, D].
         """
         cfg = self.config
-        query = self._project(x, "q_proj", cfg.heads)
-        key = self._project(x, "k_proj", cfg.kv_heads)
-        value = self._project(x, "v_proj", cfg.kv_heads)
-        if cfg.qk_norm:
-            query = RMSNorm(cfg.norm_eps, self.options, name="q_norm")(query)
-            key = RMSNorm(cfg.norm_eps, self.options, name="k_norm")(key)
+        query, key, value = self._fused(x) if cfg.fused else self._separate(x)
+        if cfg.qk_norm == "projection":
+            query = self._norm("q_norm")(query)
+            key = self._norm("k_norm")(key)
+        query = split_heads(query, cfg.heads)
+        key = split_heads(key, cfg.kv_heads)
+        value = split_heads(value, cfg.kv_heads)
+        if cfg.qk_norm == "head":
+            query = self._norm("q_norm")(query)
+            key = self._norm("k_norm")(key)
         query = rotate(query, *rotation)
         key = rotate(key, *rotation)
 
@@ -66,7 +71,25 @@ class Attention(nn.Module):
         o_proj = Dense(x.shape[-1], self.options, cfg.out_bias, name="o_proj")
         return o_proj(merge_heads(output)), (key, value)
 
+    def _separate(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries [batch, length, heads * D], keys and values [batch, length, kv_heads * D]."""
+        query = self._project(x, "q_proj", self.config.heads)
+        key = self._project(x, "k_proj", self.config.kv_heads)
+        value = self._project(x, "v_proj", self.config.kv_heads)
+        return query, key, value
+
+    def _fused(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The same by one projection, whose columns are those of queries, keys and values."""
+        cfg = self.config
+        joined = self._project(x, "qkv_proj", cfg.heads + 2 * cfg.kv_heads)
+        first_key = cfg.heads * cfg.head_dim
+        first_value = first_key + cfg.kv_heads * cfg.head_dim
+        query, key, value = jnp.split(joined, (first_key, first_value), axis=-1)
+        return query, key, value
+
     def _project(self, x: jax.Array, name: str, heads: int) -> jax.Array:
         cfg = self.config
-        dense = Dense(heads * cfg.head_dim, self.options, cfg.qkv_bias, name=name)
-        return split_heads(dense(x), heads)
+        return Dense(heads * cfg.head_dim, self.options, cfg.qkv_bias, name=name)(x)
+
+    def _norm(self, name: str) -> RMSNorm:
+        return RMSNorm(self.config.norm_eps, self.options, self.config.norm_offset, name=name)

@@ -16,6 +16,7 @@ from balora_jax.models.hf.registry import MODEL_TYPES
 
 CONFIG_FILE = "config.json"
 MOST_LAYERS = 10_000
+MOST_EXPERTS = 10_000
 MOST_LABELS = 100_000
 LARGEST_SIZE = 2**31 - 1
 
@@ -72,6 +73,14 @@ def _are_token_ids(value: Any) -> bool:
     return all(TOKEN_ID.fits(token_id) for token_id in ids)
 
 
+def _are_factors(value: Any) -> bool:
+    return isinstance(value, list) and all(FACTOR.fits(item) for item in value)
+
+
+def _are_switches(value: Any) -> bool:
+    return isinstance(value, list) and all(item in (0, 1) for item in value)
+
+
 def _are_label_names(value: Any) -> bool:
     if not isinstance(value, dict) or not 1 <= len(value) <= MOST_LABELS:
         return False
@@ -87,6 +96,7 @@ COUNT = _whole(0)
 COUNT_OR_NONE = _whole(-1, null=True)
 TOKEN_ID = _whole(-1, null=True)
 EPSILON = _number(1e-30, 1)
+FACTOR = _number(1e-6, 1e6)
 TEXT = Rule(lambda value: isinstance(value, str), "a text", null=True)
 TRUTH = Rule(lambda value: isinstance(value, bool), "true, false")
 TRUTH_OR_NULL = Rule(TRUTH.fits, "true, false", null=True)
@@ -118,6 +128,11 @@ RULES = {
     "original_max_position_embeddings": SIZE_OR_NULL,
     "type_vocab_size": COUNT,
     "sliding_window": SIZE_OR_NULL,
+    "sliding_window_pattern": SIZE,
+    "no_rope_layer_interval": SIZE,
+    "no_rope_layers": Rule(_are_switches, "a list of 0 and 1", null=True),
+    "num_local_experts": _whole(1, MOST_EXPERTS),
+    "num_experts_per_tok": SIZE,
     "max_window_layers": COUNT,
     "relative_attention_num_buckets": SIZE,
     "relative_attention_max_distance": SIZE,
@@ -143,7 +158,16 @@ RULES = {
     "query_pre_attn_scalar": _number(1e-6, 1e9),
     "attn_logit_softcapping": _number(1e-6, 1e9, null=True),
     "final_logit_softcapping": _number(1e-6, 1e9, null=True),
+    "attention_multiplier": FACTOR,
+    "embedding_multiplier": FACTOR,
+    "logits_scaling": FACTOR,
+    "residual_multiplier": FACTOR,
+    "router_jitter_noise": _rate(),
     "rope_theta": _number(1, 1e12, null=True),
+    "rope_local_base_freq": _number(1, 1e12, null=True),
+    "attention_factor": _number(1e-6, 1e6, null=True),
+    "short_factor": Rule(_are_factors, "a list of numbers from 1e-06 to 1e+06", null=True),
+    "long_factor": Rule(_are_factors, "a list of numbers from 1e-06 to 1e+06", null=True),
     "factor": _number(1, 1e6, null=True),
     "low_freq_factor": _number(1e-6, 1e6, null=True),
     "high_freq_factor": _number(1e-6, 1e6, null=True),
@@ -182,6 +206,8 @@ RULES = {
     "use_sliding_window": TRUTH,
 }
 ROTATIONS = ("rope_parameters", "rope_scaling")
+# The part of a configuration of texts and images that is of texts.
+TEXT_PART = "text_config"
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -208,16 +234,44 @@ def read_config(folder: Path) -> PretrainedConfig:
         )
     if model_type == "mistral" and config.get("layer_types") is not None:
         raise BadInput(f"{path} has layer_types; accepted: mistral models with one window for all")
-    _check_values(config, str(path))
-    for name in ROTATIONS:
-        _check_values(config.get(name) or {}, f"{path}'s {name}")
+    _check(config, str(path))
+    if TEXT_PART in config:
+        _check_text_part(config[TEXT_PART], f"{path}'s {TEXT_PART}")
     try:
-        return CONFIG_MAPPING[model_type].from_dict(config)
+        return CONFIG_MAPPING[model_type].from_dict(_with_current_names(config))
     except Exception as error:  # transformers' own checks raise anything
         raise BadInput(
             f"{path} is not a valid {model_type} configuration ({reason_of(error)}); accepted: "
             "what transformers accepts"
         ) from error
+
+
+def _with_current_names(config: dict[str, Any]) -> dict[str, Any]:
+    """Call LongRoPE by the name that transformers knows; Phi 3's first configurations say su."""
+    config = dict(config)
+    for name in ROTATIONS:
+        rotation = dict(config.get(name) or {})
+        for entry in ("type", "rope_type"):
+            if rotation.get(entry) == "su":
+                config[name] = {**rotation, entry: "longrope"}
+    return config
+
+
+def _check_text_part(config: Any, place: str) -> None:
+    if not isinstance(config, dict):
+        raise BadInput(f"{place} is {shown(config)}; accepted: an object")
+    _check(config, place)
+
+
+def _check(config: dict[str, Any], place: str) -> None:
+    """Check the entries of a configuration, of its rotations, and of rotations by layer type."""
+    _check_values(config, place)
+    for name in ROTATIONS:
+        rotations = config.get(name) or {}
+        _check_values(rotations, f"{place}'s {name}")
+        for kind, rotation in rotations.items():
+            if isinstance(rotation, dict):
+                _check_values(rotation, f"{place}'s {name} of {shown(kind)}")
 
 
 def _check_values(values: dict[str, Any], place: str) -> None:

@@ -1,12 +1,15 @@
 """The correspondence of Hugging Face's tensors and our parameters, for loading and for saving.
 
 A parameter's path, joined by dots, is Hugging Face's name but for the differences that a `Naming`
-describes: there, stacked layers are numbered, leaves have other names, and dense kernels are stored
-[out, in].
+describes: there, stacked layers and experts are numbered, leaves have other names, and dense
+kernels are stored [out, in].
 """
 
+import dataclasses
+import functools
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -14,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from balora_jax.errors import MOST_NAMES, BadInput, listed
-from balora_jax.models.hf.checkpoint import Checkpoint, DeferredTensor
+from balora_jax.models.hf.checkpoint import FLOATS, Checkpoint, DeferredTensor
 from balora_jax.models.hf.finite import all_finite
 
 Path = tuple[str, ...]
@@ -40,6 +43,10 @@ class Naming:
       ignored: regular expression of tensors that are not read: buffers, heads of other tasks.
       untransposed: modules whose kernels are stored [in, out].
       renamed: (the end of our module's path, its replacement), joined by dots.
+      experts: within the stack, the module whose parameters are stacked once more.
+      older: (regular expression, replacement) of names that older checkpoints have.
+      kept: regular expression of tensors that are not read, and saved as they are: those of images;
+        None if there are none.
     """
 
     prefix: str
@@ -47,30 +54,33 @@ class Naming:
     ignored: str
     untransposed: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    experts: str | None = None
+    older: tuple[tuple[str, str], ...] = ()
+    kept: str | None = None
 
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One parameter and its tensors: one, or one per layer.
+    """One parameter and its tensors: one, one per layer, or one per layer and expert.
 
     Attributes:
       path: the parameter's path.
       shape: the parameter's shape.
-      names: the tensors' names.
-      stacked: True if the parameter has a leading axis of layers.
+      names: the tensors' names, in the order of the stacked axes.
+      stacked: leading axes of the parameter that count layers and experts.
       transposed: True if the tensors' axes are reversed.
     """
 
     path: Path
     shape: tuple[int, ...]
     names: tuple[str, ...]
-    stacked: bool
+    stacked: int
     transposed: bool
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
         """The shape of each tensor."""
-        shape = self.shape[1:] if self.stacked else self.shape
+        shape = self.shape[self.stacked :]
         return shape[::-1] if self.transposed else shape
 
 
@@ -93,17 +103,23 @@ def name_table(naming: Naming, params: dict) -> list[TableEntry]:
         leaf_name, transposed = LEAF_NAMES[path[-1]]
         if path[-1] == "kernel" and module[-1] in naming.untransposed:
             transposed = False
-        stacked = naming.stack in path
-        layers = range(leaf.shape[0]) if stacked else (None,)
-        names = tuple(f"{_module_name(naming, module, layer)}.{leaf_name}" for layer in layers)
-        table.append(TableEntry(path, tuple(leaf.shape), names, stacked, transposed))
+        stacks = [stack for stack in (naming.stack, naming.experts) if stack in path]
+        counts = (range(size) for size in leaf.shape[: len(stacks)])
+        names = tuple(
+            f"{_module_name(naming, module, dict(zip(stacks, numbers, strict=True)))}.{leaf_name}"
+            for numbers in itertools.product(*counts)
+        )
+        table.append(TableEntry(path, tuple(leaf.shape), names, len(stacks), transposed))
     return table
 
 
-def _module_name(naming: Naming, module: Path, layer: int | None) -> str:
-    parts = list(module)
-    if layer is not None:
-        parts.insert(parts.index(naming.stack) + 1, str(layer))
+def _module_name(naming: Naming, module: Path, numbers: dict[str, int]) -> str:
+    """Join a module's path with dots, the number of a layer or expert after its stack's name."""
+    parts = []
+    for part in module:
+        parts.append(part)
+        if part in numbers:
+            parts.append(str(numbers[part]))
     name = ".".join(parts)
     for our_end, their_end in naming.renamed:
         if name.endswith(our_end):
@@ -191,9 +207,8 @@ def _problems(
       The clauses; none if all is well.
     """
     missing = [name for name in required if name not in stored]
-    unexpected = [
-        name for name in stored if name not in expected and not re.fullmatch(naming.ignored, name)
-    ]
+    known = naming.ignored if naming.kept is None else f"{naming.ignored}|{naming.kept}"
+    unexpected = [name for name in stored if name not in expected and not re.fullmatch(known, name)]
     misshapen = [
         f"{listed([name])} {list(stored[name])} instead of {list(shape)}"
         for name, shape in required.items()
@@ -227,11 +242,11 @@ def read_leaf(
       BadInput: a tensor has numbers that are not finite; the message names it.
     """
     value = np.empty(entry.shape, dtype)
-    for layer, name in enumerate(entry.names):
+    targets = value.reshape(len(entry.names), *entry.shape[entry.stacked :])
+    for target, name in zip(targets, entry.names, strict=True):
         tensor = checkpoint.read(match.stored_names[name])
         if entry.transposed:
             tensor = tensor.T
-        target = value[layer] if entry.stacked else value
         with np.errstate(over="ignore"):
             np.copyto(target, tensor, casting="unsafe")
         if not all_finite(target):
@@ -289,16 +304,19 @@ def tensors_of(naming: Naming, params: dict) -> list[DeferredTensor]:
     tensors = []
     for entry in name_table(naming, params):
         leaf = flat[entry.path]
-        for layer, name in enumerate(entry.names):
-            make = _tensor_maker(entry, leaf, layer)
+        places = np.ndindex(entry.shape[: entry.stacked])
+        for place, name in zip(places, entry.names, strict=True):
+            make = _tensor_maker(entry, leaf, place)
             dtype = np.dtype(leaf.dtype)
             tensors.append(DeferredTensor(name, entry.stored_shape, dtype, make))
     return tensors
 
 
-def _tensor_maker(entry: TableEntry, leaf: jax.Array, layer: int) -> Callable[[], np.ndarray]:
+def _tensor_maker(
+    entry: TableEntry, leaf: jax.Array, place: tuple[int, ...]
+) -> Callable[[], np.ndarray]:
     def make() -> np.ndarray:
-        value = np.asarray(leaf[layer] if entry.stacked else leaf)
+        value = np.asarray(leaf[place])
         if entry.transposed:
             value = value.T
         return np.ascontiguousarray(value)
@@ -331,10 +349,11 @@ def _stored_names(
       BadInput: two tensors have the same name in the table.
     """
     prefix = f"{naming.prefix}."
-    is_bare = not any(name.startswith(prefix) for name in checkpoint.headers)
+    current = {stored: _current(naming, stored) for stored in checkpoint.headers}
+    is_bare = not any(name.startswith(prefix) for name in current.values())
     stored_names = {}
-    for stored in checkpoint.headers:
-        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", stored)
+    for stored, name in current.items():
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if is_bare and prefix + name in expected:
             name = prefix + name
@@ -345,6 +364,44 @@ def _stored_names(
             )
         stored_names[name] = stored
     return stored_names
+
+
+def _current(naming: Naming, stored: str) -> str:
+    """Return the name that transformers writes today for a stored tensor."""
+    for pattern, replacement in naming.older:
+        stored = re.sub(pattern, replacement, stored)
+    return stored
+
+
+def beside_kept(
+    naming: Naming, tensors: Sequence[DeferredTensor], checkpoint: Checkpoint
+) -> list[DeferredTensor]:
+    """Add the tensors of a checkpoint that a saved model takes over as they are.
+
+    Args:
+      naming: the family's.
+      tensors: of the parameters, as `tensors_of` listed them.
+      checkpoint: the folder that the parameters come from.
+
+    Returns:
+      All tensors, under the names of the checkpoint where it has them.
+
+    Raises:
+      BadInput: the element type of one is no floating-point type.
+    """
+    stored_names = {_current(naming, stored): stored for stored in checkpoint.headers}
+    whole = [
+        dataclasses.replace(tensor, name=stored_names.get(tensor.name, tensor.name))
+        for tensor in tensors
+    ]
+    for name, stored in stored_names.items():
+        if re.fullmatch(naming.kept, name):
+            checkpoint.require_floats(stored)
+            header = checkpoint.headers[stored]
+            make = functools.partial(checkpoint.read, stored)
+            dtype = np.dtype(FLOATS[header.dtype])
+            whole.append(DeferredTensor(stored, header.shape, dtype, make))
+    return whole
 
 
 def _grouped_by_layer(names: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ from balora_jax.models.hf.names import (
     Match,
     Place,
     TableEntry,
+    beside_kept,
     match_checkpoint,
     read_params,
     tensors_of,
@@ -356,7 +357,10 @@ def save_pretrained(
     _check_params(params, abstract_params(model))
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(folder, tensors_of(model_type.naming, params), max_bytes)
+    tensors = tensors_of(model_type.naming, params)
+    if model_type.naming.kept is not None:
+        tensors = beside_kept(model_type.naming, tensors, Checkpoint(origin))
+    write_checkpoint(folder, tensors, max_bytes)
     _copy(origin, folder, copied_files(origin))
 
     # Modules that were trained whole are in float32, beside weights that may not be.

@@ -11,8 +11,8 @@ from balora_jax.models.bert.config import encoder_config
 from balora_jax.models.bert.model import BertClassifier, RobertaClassifier
 from balora_jax.models.deberta.config import deberta_config
 from balora_jax.models.deberta.model import DebertaClassifier
-from balora_jax.models.decoder.config import decoder_config
-from balora_jax.models.decoder.model import Decoder, DecoderClassifier
+from balora_jax.models.decoder.config import decoder_config, text_part_config
+from balora_jax.models.decoder.model import Decoder, DecoderClassifier, TextPartDecoder
 from balora_jax.models.gpt2.config import gpt2_config
 from balora_jax.models.gpt2.model import Gpt2, Gpt2Classifier
 from balora_jax.models.hf.names import Naming
@@ -25,6 +25,7 @@ CLASSIFICATION = "sequence-classification"
 
 # Tensors that are ignored, as an alternative of a regular expression: copies of a tied head.
 OR_LM_HEAD = r"|lm_head\..*"
+DECODER_BUFFERS = r".*\.rotary_emb\.inv_freq" + OR_LM_HEAD
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,35 @@ class ModelType:
     tied_by_weights: bool = False
 
 
-def _decoder(name: str) -> ModelType:
-    naming = Naming(
-        prefix="model", stack="layers", ignored=r".*\.rotary_emb\.inv_freq" + OR_LM_HEAD
-    )
-    tasks = {
-        CAUSAL_LM: Task(Decoder, f"{name}ForCausalLM"),
-        CLASSIFICATION: Task(DecoderClassifier, f"{name}ForSequenceClassification", ("score",)),
-    }
+def _decoder(name: str, classifier: str | None = "ForSequenceClassification") -> ModelType:
+    """A decoder of Llama's names, by the beginning of Hugging Face's classes.
+
+    Args:
+      name: that beginning.
+      classifier: the end of the name of its classifier; None if Hugging Face has none.
+    """
+    naming = Naming(prefix="model", stack="layers", ignored=DECODER_BUFFERS, experts="experts")
+    tasks = {CAUSAL_LM: Task(Decoder, f"{name}ForCausalLM")}
+    if classifier is not None:
+        tasks[CLASSIFICATION] = Task(DecoderClassifier, name + classifier, ("score",))
     return ModelType(decoder_config, naming, tasks)
+
+
+def _text_part(name: str) -> ModelType:
+    """The decoder of a model of texts and images, whose other tensors are kept as they are."""
+    naming = Naming(
+        prefix="model",
+        stack="layers",
+        ignored=DECODER_BUFFERS,
+        older=(
+            (r"^language_model\.lm_head\.", "lm_head."),
+            (r"^language_model\.model\.", "model.language_model."),
+            (r"^(vision_tower|multi_modal_projector)\.", r"model.\1."),
+        ),
+        kept=r"model\.(vision_tower|multi_modal_projector)\..*",
+    )
+    task = Task(TextPartDecoder, f"{name}ForConditionalGeneration")
+    return ModelType(text_part_config, naming, {CAUSAL_LM: task})
 
 
 def _gpt2() -> ModelType:
@@ -122,8 +143,15 @@ MODEL_TYPES = {
     "mistral": _decoder("Mistral"),
     "gemma": _decoder("Gemma"),
     "gemma2": _decoder("Gemma2"),
+    "gemma3_text": _decoder("Gemma3", "TextForSequenceClassification"),
+    "gemma3": _text_part("Gemma3"),
     "qwen2": _decoder("Qwen2"),
     "qwen3": _decoder("Qwen3"),
+    "phi3": _decoder("Phi3"),
+    "mixtral": _decoder("Mixtral"),
+    "olmo2": _decoder("Olmo2"),
+    "smollm3": _decoder("SmolLM3"),
+    "granite": _decoder("Granite", classifier=None),
     "gpt2": _gpt2(),
     "t5": _t5(),
     "bert": _encoder(encoder_config, "Bert", BertClassifier, ("bert.pooler", "classifier")),

@@ -1,5 +1,7 @@
 """Token positions, and the cache of keys and values for decoding."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -95,6 +97,28 @@ def place_tokens(
     filled = jax.lax.dynamic_update_slice(cache.filled, attention_mask, start)
     mask = AttentionMask.causal(positions, key_positions, filled)
     return positions, mask, cache.replace(positions=key_positions, filled=filled)
+
+
+def text_lengths(positions: jax.Array, cache: Cache | None) -> jax.Array:
+    """Count the tokens of each position's text.
+
+    Texts of a row that begin alike count as the longest of them. Beside a cache, a text counts with
+    the tokens for which there is room, so that its length is the same from the first token on.
+
+    Args:
+      positions: [batch, queries] int32, as `place_tokens` returned them.
+      cache: likewise; None for whole texts.
+
+    Returns:
+      [batch, 1 or queries] int32.
+    """
+    if cache is not None:
+        room = cache.filled.shape[-1] - cache.length - positions.shape[-1]
+        return jnp.sum(cache.filled, axis=-1, keepdims=True, dtype=jnp.int32) + room
+    # A text begins at position 0.
+    text = jnp.cumsum(positions == 0, axis=-1)
+    longest = jax.vmap(functools.partial(jax.ops.segment_max, num_segments=text.shape[-1] + 1))
+    return jnp.take_along_axis(longest(positions, text), text, axis=-1) + 1
 
 
 def store(cache: Cache, keys: jax.Array, values: jax.Array) -> Cache:

@@ -11,7 +11,9 @@ from decoder_cases import CASES
 from pytorch_reference import relative, run, torch_logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from balora_jax.config import MeshConfig
 from balora_jax.models import abstract_params, head, init_params, load_pretrained
+from balora_jax.training.sharding import make_mesh, put, tree_shardings
 
 TOLERANCE = 1e-4
 
@@ -36,7 +38,22 @@ def test_logits_equal_pytorch(name, tiny):
     assert ours.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-tied", "gemma2"])
+def test_each_text_has_the_factors_of_its_own_length(tiny):
+    """Of Phi 4 mini, for which transformers takes the longest text of the batch."""
+    reference = tiny("phi4-mini", CASES["phi4-mini"])
+    model, params = load_pretrained(reference.folder)
+    ids = np.random.default_rng(0).integers(3, 60, (2, 14))
+    mask = np.ones(ids.shape, bool)
+    mask[1, 10:] = False
+    ours = run(model, {"params": params}, ids, mask)
+    for row, length in enumerate((14, 10)):
+        theirs = reference.logits(ids[row : row + 1, :length])
+        assert relative(ours[row : row + 1, :length], theirs) < TOLERANCE
+    short = reference.logits(ids[:1, :10])
+    assert relative(ours[:1, :10], short) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gemma2", "granite", "gemma3"])
 def test_head_on_hidden_states_gives_the_logits(name, tiny):
     model, params = load_pretrained(tiny(name, CASES[name]).folder)
     ids, mask = padded_batch(model.config.vocab_size)
@@ -46,6 +63,19 @@ def test_head_on_hidden_states_gives_the_logits(name, tiny):
     np.testing.assert_allclose(logits, run(model, {"params": params}, ids, mask), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["phi3", "mixtral", "gemma3"])
+def test_a_mesh_changes_no_logits(name, tiny):
+    """Of fused projections, divided elsewhere than between devices, and of experts."""
+    model, params = load_pretrained(tiny(name, CASES[name]).folder)
+    ids, mask = padded_batch(model.config.vocab_size)
+    shardings = tree_shardings(make_mesh(MeshConfig(2, 2, 2)), params, model.sharding_rules)
+    divided = [not sharding.is_fully_replicated for sharding in jax.tree.leaves(shardings)]
+    assert sum(divided) > len(divided) / 3
+    placed = jax.tree.map(put, params, shardings)
+    expected = np.asarray(run(model, {"params": params}, ids, mask))
+    assert relative(run(model, {"params": placed}, ids, mask), expected, mask) < TOLERANCE
+
+
 def test_no_attention_mask_means_no_padding(tiny):
     model, params = load_pretrained(tiny("llama", CASES["llama"]).folder)
     ids, _ = padded_batch(model.config.vocab_size)
@@ -53,7 +83,7 @@ def test_no_attention_mask_means_no_padding(tiny):
     np.testing.assert_array_equal(run(model, {"params": params}, ids), ones)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mixtral"])
 def test_masked_rows_give_finite_values_and_gradients(name, tiny):
     model, params = load_pretrained(tiny(name, CASES[name]).folder)
     ids, mask = padded_batch(model.config.vocab_size)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from balora_jax.errors import BadInput
 from balora_jax.models import init_params, load_model, load_pretrained, save_pretrained
+from balora_jax.models.layers.rotary import Rope
 
 IDS = np.random.default_rng(0).integers(3, 67, (2, 9))
 
@@ -38,7 +39,10 @@ def edit_tensors(folder, change):
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("name", ["llama-biases", "gemma2", "qwen3"])
+SAVED = ["llama-biases", "gemma2", "qwen3", "phi4-mini", "mixtral", "gemma3", "gemma3_text"]
+
+
+@pytest.mark.parametrize("name", SAVED)
 def test_saved_folder_gives_the_same_logits_in_pytorch(name, tiny, tmp_path):
     reference = tiny(name, CASES[name])
     model, params = load_pretrained(reference.folder)
@@ -114,11 +118,7 @@ def test_older_configurations_are_read(llama):
     (llama / "config.json").write_text(json.dumps(old))
     model = load_model(llama)
     assert rope["rope_theta"] == 10000.0
-    assert (model.config.rope.theta, model.config.rope.kind, model.config.rope.factor) == (
-        123.0,
-        "linear",
-        2.0,
-    )
+    assert model.config.ropes == (Rope(123.0, "linear", 2.0),) * 3
 
 
 def test_every_leaf_passes_through_place(llama):
@@ -132,6 +132,29 @@ def test_every_leaf_passes_through_place(llama):
     kernel = seen["model", "layers", "mlp", "up_proj", "kernel"]
     assert isinstance(kernel, np.ndarray)
     assert (kernel.shape, kernel.dtype) == ((3, 32, 48), np.dtype(ml_dtypes.bfloat16))
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_model_with_images_is_read_and_saved_under_its_names(newer, tiny, tmp_path):
+    """Of Gemma 3, whose checkpoints have other names than the modules of transformers 5."""
+    reference = tiny("gemma3", CASES["gemma3"])
+    folder = shutil.copytree(reference.folder, tmp_path / "source")
+    tensors = load_file(folder / "model.safetensors")
+    assert {name.split(".")[0] for name in tensors} == {
+        "language_model", "vision_tower", "multi_modal_projector"
+    }  # fmt: skip
+    if newer:
+        names = {name: f"model.{name}".replace("_model.model.", "_model.") for name in tensors}
+        names["language_model.lm_head.weight"] = "lm_head.weight"
+        tensors = {names[name]: tensor for name, tensor in tensors.items()}
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    model, params = load_pretrained(folder)
+    assert relative(run(model, {"params": params}, IDS), reference.logits(IDS)) < 1e-4
+    saved = save_pretrained(tmp_path / "saved", params, source=folder)
+    again = load_file(saved / "model.safetensors")
+    assert again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(again[name], tensor)
 
 
 def test_harmless_extra_tensors_are_ignored(tiny, tmp_path):
@@ -231,8 +254,8 @@ BAD_FOLDERS = {
     ),
     "model type": (
         lambda f: edit_config(f, model_type="mamba"),
-        "model_type is 'mamba'; accepted: llama, mistral, gemma, gemma2, qwen2, qwen3, gpt2, t5, "
-        "bert, roberta",
+        "model_type is 'mamba'; accepted: llama, mistral, gemma, gemma2, gemma3_text, gemma3, "
+        "qwen2, qwen3, phi3, mixtral, olmo2, smollm3, granite, gpt2, t5, bert, roberta",
     ),
     "no model type": (lambda f: edit_config(f, model_type=None), "model_type is None; accepted"),
     "quantized": (

@@ -7,7 +7,13 @@ import pytest
 from decoder_cases import CASES
 
 from balora_jax.models import load_pretrained
-from balora_jax.models.layers.cache import place_tokens, token_positions
+from balora_jax.models.layers.cache import (
+    empty_cache,
+    place_tokens,
+    store,
+    text_lengths,
+    token_positions,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +55,23 @@ def test_piecewise_reading_gives_the_logits_of_the_whole(name, tiny):
         np.testing.assert_allclose(logits, whole[:, end - 1], rtol=1e-4, atol=1e-4)
     assert int(cache.length) == 14
     np.testing.assert_array_equal(cache.filled[:, :14], mask)
+
+
+def test_texts_that_begin_alike_count_as_the_longest():
+    """Two tries in a row, the first with two texts, and padding."""
+    positions = jnp.asarray([[0, 1, 2, 1, 2, 3, 0, 1, 0, 0]])
+    lengths = text_lengths(positions, None)
+    assert lengths.tolist() == [[4, 4, 4, 4, 4, 4, 2, 2, 1, 1]]
+    padded = token_positions(jnp.asarray([[False, True, True, True], [True, True, False, False]]))
+    assert text_lengths(padded, None)[:, -1].tolist() == [3, 2]
+
+
+def test_a_text_counts_with_the_room_of_its_cache():
+    mask = jnp.asarray([[True, True, True], [False, False, True]])
+    cache = empty_cache(1, 2, 8, 1, 2, jnp.float32)
+    positions, _, placed = place_tokens(mask, cache)
+    assert text_lengths(positions, placed).tolist() == [[8], [6]]
+    new = jnp.zeros((1, 2, 3, 1, 2))
+    one = jnp.ones((2, 1), bool)
+    positions, _, placed = place_tokens(one, store(placed, new, new))
+    assert text_lengths(positions, placed).tolist() == [[8], [6]]

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from balora_jax.models.layers.rotary import Rope, cosines_and_sines, inverse_frequencies, rotate
+from balora_jax.models.layers.rotary import (
+    Rope,
+    cosines_and_sines,
+    inverse_frequencies,
+    rotate,
+    rotation,
+)
 
 
 def test_rotation_depends_on_distance_alone():
@@ -50,3 +56,31 @@ def test_llama3_keeps_high_and_scales_low_frequencies():
     between = (periods > 1) & (periods < 4)
     assert between.any()
     assert ((ours < plain) & (ours > plain / 8))[between].all()
+
+
+def test_no_rotation_and_the_rest_of_a_head_are_exact():
+    x = jax.random.normal(jax.random.key(0), (1, 5, 2, 8))
+    positions = jnp.arange(5)[None]
+    np.testing.assert_array_equal(rotate(x, *rotation(None, 8, positions, None)), x)
+    part = rotate(x, *rotation(Rope(100.0), 4, positions, None))
+    np.testing.assert_array_equal(part[..., 4:], x[..., 4:])
+    alone = rotate(x[..., :4], *rotation(Rope(100.0), 4, positions, None))
+    np.testing.assert_array_equal(part[..., :4], alone)
+
+
+def test_longrope_chooses_by_the_length_of_the_text():
+    rope = Rope(
+        100.0,
+        "longrope",
+        original_max_positions=6,
+        short_factors=(1.0, 2.0),
+        long_factors=(4.0, 8.0),
+        attention_factor=1.5,
+    )
+    positions = jnp.arange(3)[None]
+    plain = inverse_frequencies(Rope(100.0), 4)
+    for length, factors in ((6, (1, 2)), (7, (4, 8))):
+        cosines, sines = rotation(rope, 4, positions, jnp.asarray([[length]]))
+        angles = np.arange(3)[:, None] * plain / np.asarray(factors)
+        np.testing.assert_allclose(cosines[0, :, 0], 1.5 * np.cos(angles), rtol=1e-6)
+        np.testing.assert_allclose(sines[0, :, 0], 1.5 * np.sin(angles), rtol=1e-6)
