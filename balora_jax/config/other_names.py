@@ -27,7 +27,7 @@ OTHER_NAMES = {
     "train_file": "data.train",
     "eval_dataset": "data.eval",
     "validation_file": "data.eval",
-    "val_set_size": "data.eval",
+    "val_set_size": "data.eval_share",
     "max_seq_length": "data.max_length",
     "max_seq_len": "data.max_length",
     "model_max_length": "data.max_length",

@@ -87,7 +87,8 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     probe = make_probe_evaluator(config.data, run.tokenizer)
     loaded = load_checked(run, console)
     inputs = fingerprints(run)
-    run.folder.check_fingerprints(inputs)
+    if not config.output.overwrite:
+        run.folder.check_fingerprints(inputs)
     head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     check_terms(setup)

@@ -235,7 +235,10 @@ class RunFolder:
         """
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(self.config, with_own_hash(_as_yaml(config)))
+            # How this command used the folder is nothing for the next one that reads the file.
+            output = dataclasses.replace(config.output, resume=False, overwrite=False)
+            kept = dataclasses.replace(config, output=output)
+            write_whole(self.config, with_own_hash(_as_yaml(kept)))
             write_whole(self.fingerprints, json.dumps(fingerprints, indent=2) + "\n")
 
     def begin_extension(self, steps: int) -> None:

@@ -98,6 +98,19 @@ def test_a_folder_is_used_again(copied, run_arguments, tmp_path):
         np.testing.assert_array_equal(array, fresh[name])
 
 
+def test_a_folder_is_used_again_for_other_data(copied, run_arguments):
+    """Also by its own config.yaml, whatever the command was that wrote it."""
+    more = ["--data.limit", "20", "--output.overwrite", "true"]
+    finetune(read_config(_arguments(run_arguments, copied, 3, *more)))
+    resumed = ["--data.limit", "20", "--output.resume", "true"]
+    finetune(read_config(_arguments(run_arguments, copied, 3, *resumed)))
+    assert _steps(copied) == [1, 2, 3]
+    again = ["--config", str(copied / "config.yaml"), "--data.limit", "30", "--output.overwrite"]
+    main(["train", *again])
+    assert _steps(copied) == [1, 2, 3]
+    assert read_config(["--config", str(copied / "config.yaml")]).data.limit == 30
+
+
 def test_nothing_is_deleted_by_a_run_that_cannot_start(copied, run_arguments, capsys):
     before = _adapter(copied)
     more = ["--output.overwrite", "true", "--data.train", "none.jsonl"]
