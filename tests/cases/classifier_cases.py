@@ -42,6 +42,9 @@ T5 = dict(
 )
 
 
+NEWER = ("gemma3_text", "phi3", "mixtral", "olmo2", "smollm3")
+
+
 def labeled(name):
     config = type(DECODERS[name])(**DECODERS[name].to_dict())
     config.num_labels = 3
@@ -70,6 +73,6 @@ CASES = {
     "gpt2-plain-scores": GPT2Config(**GPT2, num_labels=3, scale_attn_weights=False, n_inner=40),
     "t5": T5Config(**T5),
     "t5-gated": T5Config(**T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-    **{name: labeled(name) for name in ("llama", "gemma2")},
+    **{name: labeled(name) for name in ("llama", "gemma2", *NEWER)},
 }
 TYPES = ("bert", "roberta", "deberta-v3", "gpt2", "t5", "llama")
