@@ -1,6 +1,7 @@
 """The site in docs/ builds without a warning, and its tables have every option there is."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import subprocess
@@ -18,15 +19,18 @@ from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.other_names import OTHER_NAMES
 from balora_jax.config.parse import HIDDEN
 from balora_jax.config.predict import PredictOptions
+from balora_jax.config.push import PushOptions
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 OF_COMMANDS = {
     "audit": AuditOptions,
     "evaluate": EvaluateOptions,
     "generate": GenerateOptions,
     "predict": PredictOptions,
+    "push": PushOptions,
 }
 
 
@@ -45,15 +49,21 @@ RUN_OPTIONS = set(_options(RunConfig))
 
 
 def _build(folder, source=DOCS):
-    """Build the site, with all warnings as errors; the notebooks are executed by their own test."""
+    """Build the site, with all warnings as errors and the notebooks executed."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    command += ["-D", "nb_execution_mode=off", str(source), str(folder / "html")]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command += [str(source), str(folder / "html")]
+    # Figures go into the notebooks, as they do for readers.
+    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 def test_the_site_has_every_option_and_no_warning(tmp_path):
+    """Of all notebooks every cell runs, and their pages have figures."""
     done = _build(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+    for notebook in NOTEBOOKS:
+        page = (tmp_path / "html" / "notebooks" / f"{notebook.stem}.html").read_text()
+        assert 'class="output' in page and "_images/" in page, notebook
     # Four lines, then all objects of the site, compressed.
     inventory = (tmp_path / "html" / "objects.inv").read_bytes().split(b"\n", 4)[4]
     objects = zlib.decompress(inventory).decode()

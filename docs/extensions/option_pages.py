@@ -27,13 +27,12 @@ from balora_jax.config.parse import HIDDEN
 
 WORDS = {
     bool: "true or false",
-    dict: "a mapping of text to text",
     float: "a number",
     int: "a whole number",
     str: "text",
     type(None): "null",
 }
-PLURALS = {float: "numbers", str: "texts"}
+PLURALS = {float: "numbers", str: "texts", dict: "mappings"}
 # What markdown would read as its own.
 MARKUP = re.compile(r"([\\*_<>\[\]$|{}])")
 
@@ -101,8 +100,16 @@ def in_words(kind: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return ", or ".join(in_words(part) for part in inner)
     if origin is list:
-        return f"a list of {PLURALS[inner[0]]}"
-    return WORDS[origin or kind]
+        items = typing.get_args(inner[0]) or inner
+        return f"a list of {' and '.join(map(plural, items))}"
+    if origin is dict:
+        return f"a mapping of text to {'numbers' if inner[1] is float else 'text'}"
+    return WORDS[kind]
+
+
+def plural(kind: Any) -> str:
+    """Describe the items of a list: str -> texts."""
+    return PLURALS[typing.get_origin(kind) or kind]
 
 
 def default_of(field: dataclasses.Field) -> str:
