@@ -1,6 +1,7 @@
 """The options of `balora generate`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from balora_jax.config.check import LARGEST_SEED, require
 from balora_jax.config.paths import FILE, FOLDER, check_new_file, check_path
@@ -13,6 +14,7 @@ SMALLEST_TEMPERATURE = 0.001
 LARGEST_BATCH = 65536
 LARGEST_PENALTY = 10
 LARGEST_LENGTH = 1_000_000
+DEVICES = "null, or a whole number of at least 1"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class GenerateOptions:
     """The random seed of the draws."""
     batch_size: int = 8
     """Prompts continued at once, 1 to 65536."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Element type of the weights and of the products; null for the run's, with --model float32."""
+    fsdp: int | None = None
+    """Devices that divide the weights; null for the run's, with --model 1."""
+    tensor: int | None = None
+    """Devices that divide each matrix; null for the run's, with --model 1."""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.model is None):
@@ -116,6 +124,8 @@ class GenerateOptions:
                 1 <= self.batch_size <= LARGEST_BATCH,
                 f"a whole number of at least 1, at most {LARGEST_BATCH}",
             ),
+            ("fsdp", self.fsdp is None or self.fsdp >= 1, DEVICES),
+            ("tensor", self.tensor is None or self.tensor >= 1, DEVICES),
             (
                 "seed",
                 abs(self.seed) <= LARGEST_SEED,

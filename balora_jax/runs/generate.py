@@ -13,7 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from balora_jax import data, models
+from balora_jax.config import RunConfig
 from balora_jax.config.generate import GenerateOptions
+from balora_jax.config.training import MeshConfig
 from balora_jax.errors import BadInput, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
 from balora_jax.reporting.console import plain_console
@@ -21,7 +23,9 @@ from balora_jax.runs.adapter_head import with_adapter
 from balora_jax.runs.prompts import Prompt, read_prompts
 from balora_jax.runs.reopening import reopen
 from balora_jax.runs.results_files import write_new
+from balora_jax.runs.weights import load_base
 from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.sharding import make_mesh
 from balora_jax.training.subtrees import update
 
 # The value of --template that leaves prompts as they are.
@@ -167,7 +171,7 @@ def _answered(
 def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
     """Load a run's model with its adapters, its tokenizer and its prompt template."""
     folder = RunFolder(options.run)
-    config = folder.read_config()
+    config = _with_devices(folder.read_config(), options)
     if config.model.task != "causal-lm":
         raise BadInput(
             f"--run {folder.path} is of model.task {config.model.task}; "
@@ -189,9 +193,24 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
     return _with_template(student.model, params, lora, base, tokenizer, template, ends)
 
 
+def _with_devices(config: RunConfig, options: GenerateOptions) -> RunConfig:
+    """The configuration of a run with the element type and the devices that are asked for."""
+    if options.dtype is not None:
+        model = dataclasses.replace(config.model, dtype=options.dtype)
+        training = dataclasses.replace(config.training, precision=options.dtype)
+        config = dataclasses.replace(config, model=model, training=training)
+    asked = {"fsdp": options.fsdp, "tensor": options.tensor}
+    asked = {axis: size for axis, size in asked.items() if size is not None}
+    if asked:
+        mesh = dataclasses.replace(config.mesh, **{"data": 1, **asked})
+        config = dataclasses.replace(config, mesh=mesh)
+    return config
+
+
 def _load_model(options: GenerateOptions) -> PromptedModel:
     """Load the model of --model with the adapter of --adapter, if any, and its tokenizer."""
-    loaded = models.load_checkpoint(options.model)
+    devices = MeshConfig(data=1, fsdp=options.fsdp or 1, tensor=options.tensor or 1)
+    loaded = load_base(options.model, options.dtype or "float32", make_mesh(devices))
     lora = None
     if options.adapter is not None:
         loaded, lora = with_adapter(loaded, pathlib.Path(options.adapter).expanduser())

@@ -25,6 +25,25 @@ from balora_jax.training.state import Path, TrainState, init_state, partition
 from balora_jax.training.subtrees import select, without
 
 
+def load_base(source: str, dtype: str, mesh: Mesh) -> models.Loaded:
+    """Load a language model without a run, with each weight placed on the mesh as it is read.
+
+    Args:
+      source: a Hugging Face folder or a hub id.
+      dtype: element type of the weights and of the products.
+      mesh: the devices.
+
+    Raises:
+      BadInput: the checkpoint cannot be used.
+    """
+    rules = models.load_model(source).sharding_rules
+
+    def place(path: Path, array: Any) -> jax.Array:
+        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
+
+    return models.load_checkpoint(source, dtype=jnp.dtype(dtype), place=place)
+
+
 def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
     """Load a model, with each weight placed on the mesh as it is read.
 

@@ -4,11 +4,14 @@ import io
 import json
 import shutil
 
+import jax
 import pytest
 
 import balora_jax
 from balora_jax.cli import main
+from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import read_config
+from balora_jax.runs import generate as generate_module
 from balora_jax.runs.finetune import finetune
 
 
@@ -72,6 +75,25 @@ def test_an_adapter_on_its_base_is_the_run(run, tiny_llama, capsys):
     assert _generate(capsys, *options).out == tuned
     base = _generate(capsys, "--model", tiny_llama, *prompt).out
     assert _generate(capsys, *options, "--compare").out == f"[base]\n{base}[fine-tuned]\n{tuned}"
+
+
+@pytest.mark.parametrize("devices", [["--fsdp", "2"], ["--fsdp", "2", "--tensor", "2"]])
+def test_weights_that_are_divided_give_the_same_text(run, tiny_llama, capsys, devices):
+    for model in (["--run", run], ["--model", tiny_llama, "--adapter", run / "adapter"]):
+        arguments = [*model, "--prompt", "1+2="]
+        whole = _generate(capsys, *arguments).out
+        assert _generate(capsys, *arguments, *devices).out == whole
+    prompted = generate_module._load_model(
+        GenerateOptions(model=str(tiny_llama), prompt="a", fsdp=2, dtype="bfloat16")
+    )
+    leaves = jax.tree.leaves(prompted.params)
+    assert {leaf.dtype.name for leaf in leaves} == {"bfloat16"}
+    assert any(len(leaf.sharding.device_set) == 2 for leaf in leaves)
+    assert min(leaf.addressable_shards[0].data.size / leaf.size for leaf in leaves) == 0.5
+
+
+def test_a_run_in_another_element_type_still_answers(run, capsys):
+    assert _generate(capsys, "--run", run, "--prompt", "1+2=", "--dtype", "bfloat16").out.strip()
 
 
 def test_prompts_of_files_and_standard_input_are_the_same(run, tmp_path, capsys, monkeypatch):
@@ -149,6 +171,9 @@ def test_an_unfinished_run_uses_its_last_checkpoint(run, capsys):
             "accepted: a new file",
         ),
         (["--run", "{run}", "--prompts", "{run}/metrics.jsonl"], "has no field prompt"),
+        (["--run", "{run}", "--prompt", "x", "--fsdp", "0"], "--fsdp is 0; accepted: null, or a"),
+        (["--run", "{run}", "--prompt", "x", "--fsdp", "99"], "does not fit the 8 devices here"),
+        (["--run", "{run}", "--prompt", "x", "--dtype", "int8"], "accepted: float32, bfloat16"),
         (
             ["--run", "{run}", "--prompt", "x", "--checkpoint", "5"],
             "no checkpoint '5'; accepted: latest, best, or of",
