@@ -41,15 +41,26 @@ def params():
         ),
         (["all-linear", "lm_head"], None),
         ("lm_head", ["lm_head"]),
+        # By its name alone.
+        ("embed_tokens", ["model.embed_tokens"]),
+        (
+            ".*",
+            [
+                "lm_head",
+                "model.layers.mlp.o_proj",
+                "model.layers.self_attn.o_proj",
+                "model.layers.self_attn.q_proj",
+            ],
+        ),
     ],
 )
 def test_patterns(params, patterns, expected):
     matched = [dotted(path) for path in match_targets(patterns, params)]
     assert matched == (expected or sorted(matched))
-    assert ("lm_head" in matched) == ("lm_head" in patterns)
+    assert ("lm_head" in matched) == ("lm_head" in patterns or patterns == ".*")
 
 
-@pytest.mark.parametrize("pattern", ["proj", "k_proj", "embed_tokens", "norm", "q_proj.kernel"])
+@pytest.mark.parametrize("pattern", ["proj", "k_proj", ".*embed.*", "norm", "q_proj.kernel"])
 def test_a_pattern_without_match_lists_the_linear_layers(params, pattern):
     with pytest.raises(
         BadInput, match=rf"{pattern}.*model\.layers\.mlp\.o_proj.*self_attn\.q_proj"

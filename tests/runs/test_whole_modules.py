@@ -286,7 +286,7 @@ def test_eight_devices_give_the_losses_of_one(tied_llama, sums, tmp_path):
 
 
 def test_the_average_is_divided_as_the_trained_parameters(tied_llama, sums, tmp_path):
-    more = ["--optimizer.ema_decay", "0.9", "--mesh.data", "2", "--mesh.fsdp", "4"]
+    more = ["--optimizer.ema_decay", "0.9", "--mesh.fsdp", "4"]
     arguments = _run(tied_llama, sums, tmp_path / "run", ["lm_head"], ["q_proj"], *more)
     finetune(read_config(arguments))
     run = RunFolder(str(tmp_path / "run"))
