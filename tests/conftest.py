@@ -43,6 +43,11 @@ SHARED = pathlib.Path(__file__).parents[2] / "shared"
 MODELS = pathlib.Path.home() / ".cache" / "balora-models"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test, the site, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_site.py")
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of real data beside the checkout; skips the test if it is absent."""
