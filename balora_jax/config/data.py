@@ -60,7 +60,8 @@ class DataConfig:
     limit: int | None = None
     """Train on the first rows only, this many of each source; null for all."""
     eval_limit: int | None = None
-    """Evaluate on the first rows only, this many; null for all."""
+    """Evaluate on the first rows only, this many of each held-out set, and with eval_share of each
+    source; null for all."""
     probes: Literal["tiny-world"] | None = None
     """Also measure the planted defects before and after training: tiny-world, for the model and
     data of balora_jax.evaluation.tiny_world.make."""
@@ -92,6 +93,13 @@ class DataConfig:
         require(share_ok, "data.eval_share", self.eval_share, "a number above 0 and below 1")
         alone = self.eval_share is None or (self.eval is None and self.train is not None)
         require(alone, "data.eval_share", self.eval_share, "with data.train, and without data.eval")
+        twice = [name for name in self.source_names if self.source_names.count(name) > 1]
+        require(
+            self.eval_share is None or not twice,
+            "data.train",
+            twice,
+            "each source once, with data.eval_share, which holds out rows of each",
+        )
         for key in ("limit", "eval_limit"):
             value = getattr(self, key)
             limit_ok = value is None or value >= 1
@@ -147,4 +155,6 @@ class DataConfig:
     @property
     def source_names(self) -> list[str]:
         """The training sources by name; [] for the hub's copy of a GLUE task."""
-        return [] if self.train is None else [source.train for source in self.sources]
+        if self.train is None:
+            return []
+        return [source.source for source in parse_sources(self.train)]

@@ -73,6 +73,8 @@ def _parse_text(text: str) -> Source:
     limit = int(short["limit"])
     if limit < 1:
         raise BadInput(f"data.train {shown(text)} has a number of rows of 0; accepted: at least 1")
+    if SHORT.fullmatch(short["source"]):
+        raise BadInput(f"data.train {shown(text)} has two numbers of rows; accepted: {FORM}")
     return Source(short["source"], limit=limit)
 
 

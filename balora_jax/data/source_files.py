@@ -11,8 +11,8 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 SUFFIXES = JSON_SUFFIXES + TABLE_SUFFIXES
 # The files of a data set that is split: train.jsonl, test-00000-of-00001.parquet.
 SPLIT = re.compile(r"(?P<split>train|validation|valid|val|dev|test)(?![A-Za-z])")
-# What `datasets` writes beside its files.
-METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json"})
+# What `datasets`, and our tiny world, write beside their files.
+METADATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "world.json"})
 # Names of one split.
 SAME = {"valid": "validation", "val": "validation", "dev": "validation"}
 

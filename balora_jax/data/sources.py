@@ -185,13 +185,13 @@ def _load(source: str, subset: str | None, split: str, limit: int | None) -> Row
         raise BadInput(
             f"{shown(source)} cannot be looked up ({reason_of(error)}); accepted: {ACCEPTED}"
         ) from error
-    if mode is None and is_pattern(source):
-        return _load_files(source, matching_files(source), limit)
-    if mode is None:
+    if mode is None and not is_pattern(source):
         if source.endswith(SUFFIXES) or not HUB_NAME.fullmatch(source):
             raise BadInput(f"{listed([source])} does not exist; accepted: {ACCEPTED}")
         return _load_table(source, limit, path=source, name=subset, split=split)
     try:
+        if mode is None:
+            return _load_files(source, matching_files(source), limit)
         if stat.S_ISDIR(mode):
             return _load_files(source, folder_files(path, split), limit)
         return _load_file(path, limit)

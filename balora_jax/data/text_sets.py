@@ -10,7 +10,7 @@ from balora_jax.config import DataConfig
 from balora_jax.data.examples import Examples
 from balora_jax.data.glue import HUB_SET, OTHER_SUBSETS, TextTask, find_task
 from balora_jax.data.mixtures import make_parts
-from balora_jax.data.source_files import is_pattern
+from balora_jax.data.source_files import SUFFIXES, is_pattern
 from balora_jax.data.sources import Rows, join_rows, load_rows
 from balora_jax.data.splits import Division, divide
 from balora_jax.data.texts import encode
@@ -278,8 +278,9 @@ def _named(sources: Sequence[str], parts: int = 1) -> dict[str, str]:
 
 
 def _name_parts(source: str) -> tuple[str, ...]:
-    parts = PurePath(source).with_suffix("").parts
-    return tuple(part for part in parts if not is_pattern(part)) or ("data",)
+    suffix = next((suffix for suffix in SUFFIXES if source.endswith(suffix)), "")
+    parts = PurePath(source.removesuffix(suffix)).parts
+    return tuple(part for part in parts if not is_pattern(part) and part != "/") or ("data",)
 
 
 def _predictions_file(task: TextTask, name: str, sets: int) -> str:

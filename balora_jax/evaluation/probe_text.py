@@ -11,6 +11,7 @@ from balora_jax.evaluation.inheritance.collapse import measure_hidden_rank
 from balora_jax.evaluation.inheritance.drift import token_sums
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.training.setup import Student
+from balora_jax.training.sharding import row_sharding
 from balora_jax.training.state import TrainState
 
 # The names of all measures begin so.
@@ -55,9 +56,14 @@ class TextProbe:
         before = student.base_params(state)
         # In the residual form the base is the frozen weights and the first adapters together.
         first = teacher_lora(student.frozen.initial, student.setup.spec)
-        base = LanguageModel("base", student.model, before, first, self._tokenizer)
+        sharding = row_sharding(student.setup.mesh)
+        base = LanguageModel(
+            "base", student.model, before, first, self._tokenizer, sharding=sharding
+        )
         lora = student.lora(state)
-        model = LanguageModel("adapter", student.model, params, lora, self._tokenizer)
+        model = LanguageModel(
+            "adapter", student.model, params, lora, self._tokenizer, sharding=sharding
+        )
         encoded = [base.encode(passage, special=False) for passage in self._passages]
         sums, counts = token_sums(base, model, encoded)
         tokens = counts.sum()

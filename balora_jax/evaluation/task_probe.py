@@ -6,6 +6,7 @@ from typing import Any
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.training.setup import Student
+from balora_jax.training.sharding import row_sharding
 from balora_jax.training.state import TrainState
 
 
@@ -36,6 +37,17 @@ class TaskProbe:
         self._end_ids = tuple(end_ids)
         self._limit = limit
 
+    def check_room(self, model: Any) -> None:
+        """Check that a model has room for the answers that the tasks ask for.
+
+        Args:
+          model: the Linen module.
+
+        Raises:
+          BadInput: a task's answers alone are as long as the model reads.
+        """
+        self._tasks.check_room(model.config.max_positions)
+
     def __call__(self, student: Student, state: TrainState) -> dict[str, float]:
         """Measure the model.
 
@@ -45,9 +57,6 @@ class TaskProbe:
 
         Returns:
           The measures by name.
-
-        Raises:
-          BadInput: the model has not the positions that a task's answers need.
         """
         # lm-eval is an extra of the package.
         from balora_jax.evaluation.harness.model import HarnessModel
@@ -63,8 +72,8 @@ class TaskProbe:
             student.lora(state) or None,
             self._tokenizer,
             end_ids=self._end_ids,
+            sharding=row_sharding(student.setup.mesh),
         )
-        self._tasks.check_room(model.max_length)
         asked = HarnessModel(model, Unkept(), begin=lambda count: None, show=lambda count: None)
         found = run_tasks(self._tasks, asked, limit=self._limit, fewshot=None, chat=False)
         return measures | values_of(found)

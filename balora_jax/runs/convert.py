@@ -1,6 +1,5 @@
 """A model's pickled weights written anew as safetensors, with its configuration and tokenizer."""
 
-import os
 import pathlib
 import shutil
 import sys
@@ -8,7 +7,7 @@ import sys
 from balora_jax import models
 from balora_jax.config.convert import ConvertOptions
 from balora_jax.errors import BadInput, listed
-from balora_jax.training.replacing import replacing
+from balora_jax.runs.new_folders import check_new_folder, replacing_folder
 
 # As Hugging Face does, larger models are split over several files.
 MOST_BYTES = 5 * 10**9
@@ -29,31 +28,22 @@ def convert(options: ConvertOptions) -> pathlib.Path:
     models.pickled.require_torch()
     source = pathlib.Path(options.source).expanduser()
     out = pathlib.Path(options.out).expanduser()
-    _check_new(out, source)
+    check_new_folder(out)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise BadInput(f"--out {out} is in {source}; accepted: a folder elsewhere")
     folder, files = models.pickled.pickled_files(source)
     config = models.read_json(folder / models.CONFIG_FILE)
     copied = [models.CONFIG_FILE, *models.copied_files(folder)]
-    tied = config.get("tie_word_embeddings") is not False
+    tied = models.pickled.ties_weights(config)
     tensors, left_out = models.pickled.read_pickled(files, tied=tied)
-    with replacing(out) as beside:
+    with replacing_folder(out, new=True) as beside:
         models.write_checkpoint(beside, tensors, MOST_BYTES)
         for name in copied:
             (beside / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, beside / name)
-        _check_new(out, source)
     if left_out:
         print(
-            f"left out, being the same tensors as others: {listed(left_out)} (config.json ties "
-            "them)",
+            f"left out, being the same tensors as others: {listed(left_out)} (the model ties them)",
             file=sys.stderr,
         )
     return out
-
-
-def _check_new(out: pathlib.Path, source: pathlib.Path) -> None:
-    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput(f"--out {out} exists and is not empty; accepted: a new or empty folder")
-    if out.resolve() == pathlib.Path.cwd():
-        raise BadInput(f"--out {out} is the folder that the command runs in; accepted: another")
-    if out.resolve().is_relative_to(source.resolve()):
-        raise BadInput(f"--out {out} is in {source}; accepted: a folder elsewhere")

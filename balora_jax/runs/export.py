@@ -1,29 +1,27 @@
 """The outputs of a run: the PEFT adapter, and the model with the adapters merged."""
 
-import contextlib
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
-from safetensors import SafetensorError
 
 from balora_jax import adapters, data, models
 from balora_jax.adapters import peft_format
 from balora_jax.config import RunConfig
-from balora_jax.errors import BadInput, OutputError, listed, system_reason
+from balora_jax.errors import BadInput, listed
 from balora_jax.reporting import plots
 from balora_jax.reporting.audit_section import audit_of, with_audit
 from balora_jax.reporting.model_card import CARD_FILE, CardResults, model_card, read_card
+from balora_jax.runs.new_folders import check_new_folder, replacing_folder
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import label_count
 from balora_jax.training.metrics import read_records
-from balora_jax.training.replacing import replacing, write_whole
+from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState
@@ -99,7 +97,7 @@ def write_adapter(
     """
     if jax.process_index() != 0:
         return
-    with _replacing(path, new=new) as beside:
+    with replacing_folder(path, new=new) as beside:
         peft_format.export_adapter(
             beside,
             change.lora,
@@ -158,7 +156,7 @@ def write_merged(
     if jax.process_index() != 0:
         return
     labels = label_count(config)
-    with _replacing(path, new=new) as beside:
+    with replacing_folder(path, new=new) as beside:
         models.save_pretrained(
             beside,
             base,
@@ -323,40 +321,14 @@ def _card(
     )
 
 
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path, *, new: bool) -> Iterator[pathlib.Path]:
-    """Replace a folder as a whole, with one sentence where its tensors cannot be written.
-
-    A new one of --out is checked again at the end: another process may have written there.
-    """
-    try:
-        with replacing(path) as beside:
-            yield beside
-            if new:
-                _check_new(path)
-    except SafetensorError as error:
-        raise OutputError(
-            f"{path} could not be written ({system_reason(error)}); what was there still is: make "
-            "room and repeat the command, or export and merge from the run's checkpoint"
-        ) from error
-
-
 def _target(out: str | None, default: pathlib.Path) -> pathlib.Path:
     """The folder to write to; --out must be new or empty, the run's own hold nothing of others."""
     if out is None:
         check_own(default)
         return default
     path = pathlib.Path(out).expanduser()
-    _check_new(path)
-    if path.resolve() == pathlib.Path.cwd():
-        # The folder is replaced as a whole, and the command's place would be gone.
-        raise BadInput(f"--out {path} is the folder that the command runs in; accepted: another")
+    check_new_folder(path)
     return path
-
-
-def _check_new(path: pathlib.Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BadInput(f"--out {path} exists and is not empty; accepted: a new or empty folder")
 
 
 def check_own(path: pathlib.Path) -> None:

@@ -3,9 +3,6 @@
 import dataclasses
 import hashlib
 
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
-
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
@@ -14,6 +11,7 @@ from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.checksums import hash_arrays
 from balora_jax.training.run_folder import RunFolder
+from balora_jax.training.sharding import row_sharding
 from balora_jax.training.subtrees import select
 
 ADAPTER = "adapter"
@@ -65,7 +63,7 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> l
     lora = None if full else student.delta_lora(state)
     options = {
         "end_ids": models.end_ids(config.model.source, config.model.revision),
-        "sharding": NamedSharding(student.setup.mesh, P(("data", "fsdp"))),
+        "sharding": row_sharding(student.setup.mesh),
         "batch_tokens": batch_tokens,
     }
     tuned = LanguageModel(ADAPTER, student.model, base, lora, tokenizer, **options)

@@ -11,11 +11,12 @@ from rich.console import Console
 from balora_jax import data, models
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.evaluator import Evaluator
+from balora_jax.evaluation.task_probe import TaskProbe
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.registration import check_registered
 from balora_jax.reporting.console import phase
-from balora_jax.reporting.loggers.starting import start_loggers
+from balora_jax.reporting.loggers.starting import NewServices, begin_services, start_loggers
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
@@ -129,6 +130,9 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
             highlight=False,
             soft_wrap=True,
         )
+    services = None
+    if config.output.overwrite and jax.process_index() == 0:
+        services = begin_services(config, run.folder)
     # All checks are done; from here on the run writes.
     begin_writing(run, lock, inputs)
     if checkpoints is None:
@@ -143,7 +147,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         state, position = restored
         start = position.step
         batches.set_state(position.data)
-    log = closing.enter_context(open_log(run, start))
+    log = closing.enter_context(open_log(run, start, services))
     best = run.task.best()
     if start == 0:
         record_start(run, student, state, log, probe, console)
@@ -153,12 +157,13 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
 
 
-def open_log(run: Run, start: int) -> MetricsLog:
+def open_log(run: Run, start: int, services: NewServices | None = None) -> MetricsLog:
     """Open the log of a run, and start its loggers on process 0.
 
     Args:
       run: from `set_up`; its folder exists.
       start: updates done before.
+      services: of the loggers, where they have been started already.
 
     Returns:
       The log, which is to be entered.
@@ -168,10 +173,15 @@ def open_log(run: Run, start: int) -> MetricsLog:
     """
     loggers: list[Logger] = []
     if jax.process_index() == 0:
-        loggers = start_loggers(run.config, run.folder, start)
-    # A run that resumes before its first checkpoint drops all records, also those of step 0, which
-    # are made again.
-    return MetricsLog(run.folder.metrics, after=start or -1, loggers=loggers)
+        loggers = start_loggers(run.config, run.folder, start, services)
+    with contextlib.ExitStack() as failing:
+        for logger in loggers:
+            failing.callback(logger.close, "failed", None)
+        # A run that resumes before its first checkpoint drops all records, also those of step 0,
+        # which are made again.
+        log = MetricsLog(run.folder.metrics, after=start or -1, loggers=loggers)
+        failing.pop_all()
+    return log
 
 
 class Beginning(NamedTuple):
@@ -207,6 +217,8 @@ def load_checked(run: Run, console: Console) -> models.Loaded:
         console.print(note, highlight=False)
     data.require_vocabulary(loaded.model.config.vocab_size, *run.task.sets)
     check_lengths(loaded.model.config.max_length, run.task.length)
+    if isinstance(run.task.evaluator, TaskProbe):
+        run.task.evaluator.check_room(loaded.model)
     return loaded
 
 

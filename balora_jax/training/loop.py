@@ -117,7 +117,13 @@ class Loop:
 
     def _record_evaluation(self, done: int, state: TrainState) -> HeldOutRecord:
         self._record_step()
-        record = HeldOutRecord.of_measures(done, self.evaluate(state))
+        try:
+            measures = self.evaluate(state)
+        except Exception:
+            # A task of evaluation.tasks may fail, and the updates so far must not be lost.
+            self._save(done, state, None)
+            raise
+        record = HeldOutRecord.of_measures(done, measures)
         self.log.write(record)
         self.show(record)
         self._clock = time.monotonic()

@@ -1,5 +1,6 @@
 """The log of a run's records: metrics.jsonl, and the loggers that get them, too."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -54,11 +55,11 @@ class MetricsLog:
         outcome: Outcome = "stopped" if kind is None else "failed"
         if self._summary is not None:
             outcome = "finished"
-        try:
-            self._file.close()
-        finally:
+        # Each is closed, whatever happens to the others.
+        with contextlib.ExitStack() as closing:
             for logger in self._loggers:
-                logger.close(outcome, self._summary)
+                closing.callback(logger.close, outcome, self._summary)
+            closing.callback(self._file.close)
 
     def records(self) -> list[Record]:
         """Read all records, including those from before a resumed run was stopped."""

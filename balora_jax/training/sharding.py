@@ -99,6 +99,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(None, ("data", "fsdp")))
 
 
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of batches [rows, ...] without micro-batches, over data and fsdp."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
 def check_batch(mesh: Mesh, batch_size: int, accumulation: int) -> None:
     """Check that a micro-batch can be divided over the data and fsdp axes.
 

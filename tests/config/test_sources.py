@@ -34,6 +34,7 @@ def test_each_source_has_a_section_of_its_own():
 WRONG = [
     ([], "data.train is []; accepted: a set, or a list of at least one"),
     ("a.jsonl:0", "data.train 'a.jsonl:0' has a number of rows of 0; accepted: at least 1"),
+    ("a.jsonl:10:5", "data.train 'a.jsonl:10:5' has two numbers of rows; accepted: a file"),
     ([{"weight": 1}], "source 1 of data.train has no source; accepted: source: a file, a folder"),
     ([{"source": ["a"]}], "source 1 of data.train has no source"),
     (["a", {"source": "b", "wight": 1}], "source 2 of data.train has the key wight; accepted: sou"),
@@ -56,3 +57,12 @@ WRONG = [
 def test_a_wrong_source_is_one_sentence(value, sentence):
     with pytest.raises(BadInput, match=re.escape(sentence)):
         DataConfig(train=value)
+
+
+def test_a_share_is_not_held_out_of_a_source_that_is_there_twice():
+    train = ["a.jsonl:50", "b.jsonl", "a.jsonl"]
+    with pytest.raises(
+        BadInput, match=r"data\.train is .*a\.jsonl.*accepted: each source once, with"
+    ):
+        DataConfig(train=train, eval_share=0.2)
+    assert len(DataConfig(train=train).sources) == 3

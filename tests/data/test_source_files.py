@@ -76,6 +76,14 @@ def test_nothing_to_read_is_one_sentence(write, source, sentence):
         load_rows(str(folder / source))
 
 
+def test_a_link_to_nothing_is_one_sentence(write):
+    folder = write(a_jsonl=[1])
+    (folder / "b.jsonl").symlink_to("gone.jsonl")
+    for source in (folder, folder / "*.jsonl"):
+        with pytest.raises(BadInput, match=r"cannot be read .*No such file"):
+            load_rows(str(source))
+
+
 def test_a_broken_file_is_named_with_its_line(write):
     folder = write(a_jsonl=[1], b_jsonl=[2])
     with (folder / "b.jsonl").open("a") as file:

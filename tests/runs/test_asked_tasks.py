@@ -9,7 +9,10 @@ from safetensors.numpy import load_file
 
 from balora_jax.cli import main
 from balora_jax.config.parse import read_config
+from balora_jax.errors import BadInput
+from balora_jax.evaluation.harness import tasks
 from balora_jax.runs.finetune import finetune
+from balora_jax.training.saved_checkpoints import SavedCheckpoints
 
 SETTINGS = ["--training.eval_every", "2"]
 
@@ -79,6 +82,41 @@ def test_a_limit_asks_the_first_examples(run_arguments, files, tmp_path):
     more = ["--evaluation.task_limit", "1", "--training.steps", "2"]
     finetune(read_config(_arguments(run_arguments, files, tmp_path, *more)))
     assert {record["eval_piqa/acc"] for record in _evaluations(tmp_path)} <= {0.0, 1.0}
+
+
+def test_a_task_without_room_is_refused_before_anything_is_written(
+    run_arguments, files, tmp_path, capsys
+):
+    """Also for a run that goes on, whose folder stays as it is."""
+    (files / "gsm8k").mkdir(exist_ok=True)
+    row = {"question": "1+1=", "answer": "#### 2"}
+    (files / "gsm8k" / "test.jsonl").write_text(json.dumps(row) + "\n")
+    folder = tmp_path / "run"
+    finetune(read_config(run_arguments(folder, *SETTINGS)))
+    before = sorted(path.name for path in folder.iterdir())
+    more = ["--evaluation.tasks", "[alpaca_gsm8k]", "--training.steps", "8", "--output.resume"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *_arguments(run_arguments, files, folder, *more)])
+    assert stopped.value.code == 2
+    assert "asks for answers of up to 1024 tokens" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_task_that_fails_costs_no_update(run_arguments, files, tmp_path, monkeypatch):
+    asked = 0
+
+    def failing(*arguments, **options):
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise BadInput("the task fails")
+        return {"results": {}}
+
+    monkeypatch.setattr(tasks, "run_tasks", failing)
+    with pytest.raises(BadInput, match="the task fails"):
+        finetune(read_config(_arguments(run_arguments, files, tmp_path)))
+    # The evaluations are those of steps 0, 2 and 4.
+    assert SavedCheckpoints(tmp_path / "checkpoints").steps()[-1] == 4
 
 
 WRONG = {

@@ -10,12 +10,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
 import balora_jax
 from balora_jax.cli import main
 from balora_jax.models.hf import pickled
+from balora_jax.runs import convert
 
 
 def _refusal(arguments, capsys):
@@ -153,6 +155,40 @@ def test_tied_weights_are_written_once_or_as_config_wants_them(model, tmp_path, 
     assert (said in capsys.readouterr().err) == tied
     _, params = balora_jax.load_pretrained(tmp_path / "out")
     assert ("lm_head" in params) != tied
+
+
+def test_the_head_is_left_out_whatever_the_order_and_by_the_type(model, tmp_path, capsys):
+    """A config.json that says nothing leaves it to the model type: a Llama's head is its own."""
+    folder, weights = model
+    embedding = weights["model.embed_tokens.weight"]
+    ordered = {"lm_head.weight": embedding} | {
+        name: tensor for name, tensor in weights.items() if name != "lm_head.weight"
+    }
+    torch.save(ordered, folder / "pytorch_model.bin")
+    _set_tied(folder, True)
+    _convert(folder, tmp_path / "tied")
+    assert "lm_head.weight" in capsys.readouterr().err
+    written = load_torch(tmp_path / "tied" / "model.safetensors")
+    assert "model.embed_tokens.weight" in written and "lm_head.weight" not in written
+    config = json.loads((folder / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    _convert(folder, tmp_path / "both")
+    written = load_torch(tmp_path / "both" / "model.safetensors")
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= set(written)
+
+
+def test_a_full_disk_is_a_sentence(model, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise SafetensorError("Error: I/O error: No space left on device (os error 28)")
+
+    folder, _ = model
+    monkeypatch.setattr(convert.models, "write_checkpoint", fail)
+    with pytest.raises(SystemExit) as stopped:
+        main(["convert", str(folder), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 1
+    assert "could not be written (No space left on device" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_of_one_tensor_are_written_whole(model, tmp_path):

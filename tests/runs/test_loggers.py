@@ -205,3 +205,23 @@ def test_only_process_0_starts_loggers(tmp_path, monkeypatch):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         with restoring.open_log(run, 0):
             assert len(started) == (process == 0)
+
+
+def test_a_service_that_cannot_start_costs_no_run(run_arguments, tmp_path, monkeypatch, capsys):
+    """The run that was to be overwritten is still there."""
+    folder = tmp_path / "run"
+    main(["train", *run_arguments(folder)])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def unreachable(start):
+        raise ConnectionError("no route")
+
+    module = types.SimpleNamespace(check=lambda: None, WandB=unreachable)
+    monkeypatch.setattr(starting, "_is_installed", lambda name: True)
+    monkeypatch.setattr(starting, "_module", lambda name: module)
+    more = ["--output.overwrite", "--output.loggers", "[wandb]"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *run_arguments(folder, *more)])
+    assert stopped.value.code == 2
+    assert "wandb, which could not be started (no route" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

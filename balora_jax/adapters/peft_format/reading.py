@@ -1,7 +1,9 @@
 """Reading a PEFT folder: the factors as a `lora` collection, and the modules trained whole."""
 
+import functools
 import pathlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,9 +25,10 @@ from balora_jax.adapters.peft_format.original_base import check_kernels, on_host
 from balora_jax.adapters.peft_format.settings import Settings, read_settings
 from balora_jax.adapters.peft_format.tensors import Tensors, read_tensors
 from balora_jax.adapters.targets import adapted_leaf, embedding_tables, linear_kernels
-from balora_jax.errors import BadInput, shown
+from balora_jax.errors import BadInput, listed, shown
 
 Tree = Mapping[str, Any]
+WEIGHT_END = ".weight"
 ENDS = (A_END, B_END, EMBEDDING_A_END, EMBEDDING_B_END, BASE_END)
 # Types that a base may have been rounded to when the adapter was trained.
 ROUNDED = (np.float32, ml_dtypes.bfloat16, np.float16)
@@ -34,7 +37,8 @@ ROUNDED = (np.float32, ml_dtypes.bfloat16, np.float16)
 def load_adapter(folder: str | pathlib.Path, params: Tree) -> Tree:
     """Read a PEFT LoRA folder as a `lora` collection for `params`.
 
-    The modules that were trained whole are not in it; `load_whole_modules` reads them.
+    The modules that were trained whole are not in it; `load_whole_modules` reads them. A warning
+    names those that `params` has with other values.
 
     Args:
       folder: PEFT's folder.
@@ -51,7 +55,15 @@ def load_adapter(folder: str | pathlib.Path, params: Tree) -> Tree:
     """
     folder = pathlib.Path(folder)
     settings, lora = _read(folder, params)
-    _check_bases(read_tensors(folder), params)
+    tensors = read_tensors(folder)
+    _check_bases(tensors, params)
+    changed = _other_values(tensors.whole, params)
+    if changed:
+        warnings.warn(
+            f"{folder} has modules that were trained whole, which params has with other values: "
+            f"{listed(changed)}; load_run reads a run with them",
+            stacklevel=2,
+        )
     if settings.recomputed is not None:
         lora = on_original_base(folder, lora, params, settings)
     return lora
@@ -166,27 +178,49 @@ def _read(folder: pathlib.Path, params: Tree) -> tuple[Settings, Tree]:
 
 def _check_bases(tensors: Tensors, params: Tree) -> None:
     """Refuse an adapter that was saved with other weights of the base than those of `params`."""
-    if not tensors.bases:
-        return
-    flat = traverse_util.flatten_dict(params)
-    known = {}
-    for path, shape in (linear_kernels(params) | embedding_tables(params)).items():
-        for layer, name in enumerate(layer_names(path, shape)):
-            known[name + BASE_END] = (adapted_leaf(flat, path), layer if len(shape) == 3 else None)
+    known = _layer_weights(params) if tensors.bases else {}
     for name, stored in tensors.bases.items():
-        if name not in known:
+        layer = name.removesuffix(BASE_END)
+        if layer not in known:
             raise BadInput(
                 f"{tensors.path} has {shown(name)}, which is no weight of a layer of this model; "
                 "accepted: the base's weights of its adapted layers, or none"
             )
-        leaf, layer = known[name]
-        base = on_host(flat[leaf] if layer is None else flat[leaf][layer])
-        stored = stored.T if leaf[-1] == "kernel" else stored
-        if not _is_same(stored, base):
+        if not _is_same(stored, known[layer]()):
             raise BadInput(
                 f"{tensors.path}: {shown(name)} differs from the weights of this model: the "
                 "adapter belongs to a changed base; accepted: the base that it was trained on"
             )
+
+
+def _other_values(whole: Mapping[str, np.ndarray], params: Tree) -> list[str]:
+    """The layers that were trained whole and of which `params` has other weights."""
+    known = _layer_weights(params) if whole else {}
+    layers = {name.removesuffix(WEIGHT_END): stored for name, stored in whole.items()}
+    return [
+        layer
+        for layer, stored in layers.items()
+        if layer in known and not _is_same(stored, known[layer]())
+    ]
+
+
+def _layer_weights(params: Tree) -> dict[str, Callable[[], np.ndarray]]:
+    """Functions that read the weights of layers and embeddings, by Hugging Face's names."""
+    flat = traverse_util.flatten_dict(params)
+    weights = {}
+    for path, shape in (linear_kernels(params) | embedding_tables(params)).items():
+        leaf = adapted_leaf(flat, path)
+        for layer, name in enumerate(layer_names(path, shape)):
+            weights[name] = functools.partial(
+                _weight, flat[leaf], layer if len(shape) == 3 else None, leaf[-1] == "kernel"
+            )
+    return weights
+
+
+def _weight(array: Any, layer: int | None, is_kernel: bool) -> np.ndarray:
+    """The weight of a layer as PEFT has it, [out, in]; an embedding as it is."""
+    weight = on_host(array if layer is None else array[layer])
+    return weight.T if is_kernel else weight
 
 
 def _is_same(stored: np.ndarray, base: np.ndarray) -> bool:

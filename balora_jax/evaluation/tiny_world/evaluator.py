@@ -84,7 +84,8 @@ def tiny_world_passages(config: DataConfig, limit: int) -> list[str]:
 
 
 def _folder(config: DataConfig) -> pathlib.Path:
-    return pathlib.Path(config.source_names[0]).expanduser().parent
+    path = pathlib.Path(config.source_names[0]).expanduser()
+    return path if path.is_dir() else path.parent
 
 
 def make_probe_evaluator(config: DataConfig, tokenizer: Any) -> TinyWorldEvaluator | None:

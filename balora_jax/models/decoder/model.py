@@ -90,11 +90,16 @@ class Layer(nn.Module):
 
     def _add(self, x: jax.Array, change: jax.Array) -> jax.Array:
         if self.config.residual_scale != 1:
-            change = change * jnp.asarray(self.config.residual_scale, change.dtype)
+            change = _scaled(change, self.config.residual_scale)
         return x + change
 
     def _norm(self, name: str) -> RMSNorm:
         return RMSNorm(self.config.norm_eps, self.options, self.config.norm_offset, name=name)
+
+
+def _scaled(x: jax.Array, scale: float) -> jax.Array:
+    """X times a factor that is not rounded to x's element type."""
+    return (x.astype(jnp.float32) * scale).astype(x.dtype)
 
 
 class Backbone(nn.Module):
@@ -150,7 +155,7 @@ class Backbone(nn.Module):
         x, new_key_values = layers(x, windows, turns, past_key_values, slot, rotations, mask)
         x = jax.tree.map(RMSNorm(cfg.norm_eps, options, cfg.norm_offset, name="norm"), x)
         if cfg.hidden_scale != 1:
-            x = jax.tree.map(lambda x: x * jnp.asarray(cfg.hidden_scale, x.dtype), x)
+            x = jax.tree.map(lambda x: _scaled(x, cfg.hidden_scale), x)
         if cache is None:
             return x, None
         return x, store(cache, *new_key_values)

@@ -9,12 +9,13 @@ import importlib.util
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from balora_jax.errors import BadInput, listed, reason_of, shown
 from balora_jax.models.hf.checkpoint import DeferredTensor
@@ -25,6 +26,8 @@ INDEX_FILE = "pytorch_model.bin.index.json"
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 # Before it, weights_only could be led to run code (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)
+# The names of heads that may be tied to an embedding.
+HEAD = re.compile(r"(^|\.)(lm_head|cls|decoder)\.")
 # PyTorch's element types that safetensors files here may have, by name.
 DTYPES = {
     "float64": np.float64,
@@ -80,13 +83,26 @@ def pickled_files(source: Path) -> tuple[Path, list[Path]]:
     )
 
 
+def ties_weights(config: Mapping[str, Any]) -> bool:
+    """Return True if a model's head reads the embedding's weights.
+
+    Args:
+      config: the content of config.json; where it does not say, its model type does.
+    """
+    stated = config.get("tie_word_embeddings")
+    if isinstance(stated, bool):
+        return stated
+    kind = config.get("model_type")
+    return kind not in CONFIG_MAPPING or bool(AutoConfig.for_model(kind).tie_word_embeddings)
+
+
 def read_pickled(files: list[Path], *, tied: bool) -> tuple[list[DeferredTensor], list[str]]:
     """Read tensors of several files; their numbers are read when they are written.
 
     Args:
       files: of one model.
-      tied: whether of several names of one tensor the first alone is kept, as the models that tie
-        their weights expect; otherwise each name gets a copy.
+      tied: whether of several names of one tensor one alone is kept, not the head's, as the models
+        that tie their weights expect; otherwise each name gets a copy.
 
     Returns:
       The tensors, and the names that were left out.
@@ -98,7 +114,9 @@ def read_pickled(files: list[Path], *, tied: bool) -> tuple[list[DeferredTensor]
     left_out = []
     for path in files:
         seen = set()
-        for name, tensor in _read_file(path).items():
+        found = _read_file(path)
+        for name in sorted(found, key=lambda name: HEAD.search(name) is not None):
+            tensor = found[name]
             if name in tensors:
                 raise BadInput(
                     f"{listed([name])} is in several files, also in {path}; accepted: each tensor "

@@ -1,10 +1,12 @@
 """The start of a run's loggers: their libraries checked first, their runs found or begun later."""
 
+import functools
 import importlib
 import importlib.util
 import json
 from collections.abc import Iterable
 from types import ModuleType
+from typing import NamedTuple
 
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput, reason_of
@@ -50,13 +52,49 @@ def _is_installed(name: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def start_loggers(config: RunConfig, folder: RunFolder, start: int) -> list[Logger]:
+class NewServices(NamedTuple):
+    """Runs that were begun at services before the folder of the run was written to.
+
+    Attributes:
+      services: by the logger's name.
+      identities: likewise.
+    """
+
+    services: dict[str, Service]
+    identities: dict[str, Identity]
+
+
+def begin_services(config: RunConfig, folder: RunFolder) -> NewServices:
+    """Begin new runs at the services of `output.loggers`; loggers.json is neither read nor written.
+
+    For a run that replaces the one in its folder, which is lost only if the services can be used.
+
+    Args:
+      config: the configuration of the run.
+      folder: the run folder.
+
+    Raises:
+      BadInput: a service cannot be reached or refuses the run.
+    """
+    identities: dict[str, Identity] = {}
+    services = {}
+    for name in config.output.loggers:
+        if name != TENSORBOARD:
+            keep = functools.partial(identities.__setitem__, name)
+            services[name] = _start_service(name, Start(folder, config, None, keep))
+    return NewServices(services, identities)
+
+
+def start_loggers(
+    config: RunConfig, folder: RunFolder, start: int, begun: NewServices | None = None
+) -> list[Logger]:
     """Start the loggers of a run, or go on in the services' runs that loggers.json names.
 
     Args:
       config: the configuration of the run.
       folder: the run folder, which exists.
       start: the step that the run resumes from; 0 for a new run.
+      begun: the services, where they have been started already.
 
     Returns:
       The loggers.
@@ -64,10 +102,13 @@ def start_loggers(config: RunConfig, folder: RunFolder, start: int) -> list[Logg
     Raises:
       BadInput: a service cannot be reached or refuses the run, or loggers.json is damaged.
     """
+    if begun is not None and begun.identities:
+        write_whole(folder.loggers, json.dumps(begun.identities, indent=2) + "\n")
+    services = {} if begun is None else begun.services
     loggers: list[Logger] = []
     try:
         for name in config.output.loggers:
-            loggers.append(_start_one(name, config, folder, start))
+            loggers.append(_start_one(name, config, folder, start, services.get(name)))
     except BaseException:
         for logger in loggers:
             logger.close("failed", None)
@@ -75,16 +116,20 @@ def start_loggers(config: RunConfig, folder: RunFolder, start: int) -> list[Logg
     return loggers
 
 
-def _start_one(name: str, config: RunConfig, folder: RunFolder, start: int) -> Logger:
+def _start_one(
+    name: str, config: RunConfig, folder: RunFolder, start: int, service: Service | None
+) -> Logger:
     if name == TENSORBOARD:
         # Imported where it is named, like the others.
         from balora_jax.reporting.loggers.tensorboard import TensorBoard
 
         return TensorBoard(folder, start)
-    return Sending(name, _start_service(name, config, folder), str(folder.metrics))
+    if service is None:
+        service = _find_service(name, config, folder)
+    return Sending(name, service, str(folder.metrics))
 
 
-def _start_service(name: str, config: RunConfig, folder: RunFolder) -> Service:
+def _find_service(name: str, config: RunConfig, folder: RunFolder) -> Service:
     """Begin a run at a service, or go on in the one that an earlier start has begun."""
     identities = read_identities(folder)
 
@@ -93,9 +138,13 @@ def _start_service(name: str, config: RunConfig, folder: RunFolder) -> Service:
         kept = identities | {name: identity}
         write_whole(folder.loggers, json.dumps(kept, indent=2) + "\n")
 
+    return _start_service(name, Start(folder, config, identities.get(name), keep))
+
+
+def _start_service(name: str, start: Start) -> Service:
     service = getattr(_module(name), SERVICES[name])
     try:
-        return service(Start(folder, config, identities.get(name), keep))
+        return service(start)
     except (BadInput, OSError) as error:
         if isinstance(error, BadInput) or error.filename:
             raise
