@@ -21,7 +21,7 @@ class OutputConfig:
     resume: bool = False
     """Resume the run in dir, if there is one; with more training.steps or epochs, extend it."""
     overwrite: bool = False
-    """Delete the run in dir, if there is one, and start anew."""
+    """Delete the run in dir, if there is one, with its plots and predictions, and start anew."""
     merge: bool = False
     """Also write merged/, the whole model with the adapters merged into its weights."""
     loggers: list[str] = field(default_factory=lambda: ["tensorboard"])

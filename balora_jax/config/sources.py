@@ -1,6 +1,6 @@
 """The sources of a training set: one, or several with weights."""
 
-import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +9,10 @@ from typing import Any
 from balora_jax.errors import BadInput, listed, shown
 
 KEYS = ("source", "subset", "split", "limit", "weight", "fields")
+# Of weights: their sum and their parts stay numbers.
+LARGEST_WEIGHT = 1e9
+SMALLEST_WEIGHT = 1e-9
+MOST_ROWS = 10**12
 # The first rows of a source: meta-math/MetaMathQA:1000, as the official code has it.
 SHORT = re.compile(r"(?P<source>.+):(?P<limit>[0-9]{1,12})")
 FORM = (
@@ -53,10 +57,7 @@ def parse_sources(value: str | list[str | Mapping[str, Any]]) -> tuple[Source, .
         return (_parse_text(value),)
     if not value:
         raise BadInput("data.train is []; accepted: a set, or a list of at least one")
-    sources = tuple(
-        _parse_text(item) if isinstance(item, str) else _parse_mapping(item, number)
-        for number, item in enumerate(value, 1)
-    )
+    sources = tuple(_parse_item(item, number) for number, item in enumerate(value, 1))
     missing = [source.source for source in sources if source.weight is None]
     if missing and len(missing) < len(sources):
         raise BadInput(
@@ -66,9 +67,20 @@ def parse_sources(value: str | list[str | Mapping[str, Any]]) -> tuple[Source, .
     return sources
 
 
+def _parse_item(item: Any, number: int) -> Source:
+    if isinstance(item, str):
+        return _parse_text(item)
+    if isinstance(item, Mapping):
+        return _parse_mapping(item, number)
+    raise BadInput(
+        f"source {number} of data.train is {shown(item)}; accepted: text, or a mapping of "
+        f"{', '.join(KEYS)}"
+    )
+
+
 def _parse_text(text: str) -> Source:
     short = SHORT.fullmatch(text)
-    if short is None:
+    if short is None or _exists(text):
         return Source(text)
     limit = int(short["limit"])
     if limit < 1:
@@ -76,6 +88,13 @@ def _parse_text(text: str) -> Source:
     if SHORT.fullmatch(short["source"]):
         raise BadInput(f"data.train {shown(text)} has two numbers of rows; accepted: {FORM}")
     return Source(short["source"], limit=limit)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return os.path.lexists(os.path.expanduser(name))
+    except ValueError:
+        return False
 
 
 def _parse_mapping(item: Mapping[str, Any], number: int) -> Source:
@@ -104,8 +123,8 @@ def _parse_mapping(item: Mapping[str, Any], number: int) -> Source:
 ACCEPTED = {
     "subset": "text",
     "split": "text",
-    "limit": "a whole number of at least 1",
-    "weight": "a number above 0",
+    "limit": f"a whole number of at least 1, at most {MOST_ROWS}",
+    "weight": f"a number above 0, from {SMALLEST_WEIGHT:g} to {LARGEST_WEIGHT:g}",
     "fields": "a mapping of text to text",
 }
 
@@ -120,5 +139,5 @@ def _fits(key: str, value: Any) -> bool:
     if isinstance(value, bool):
         return False
     if key == "limit":
-        return isinstance(value, int) and value >= 1
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+        return isinstance(value, int) and 1 <= value <= MOST_ROWS
+    return isinstance(value, int | float) and SMALLEST_WEIGHT <= value <= LARGEST_WEIGHT

@@ -1,6 +1,7 @@
 """The files of a source: those of a folder, or those that match a pattern."""
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -26,13 +27,15 @@ def matching_files(pattern: str) -> list[Path]:
     """List the files that match a pattern, in the order of their names.
 
     Args:
-      pattern: with *, ?, brackets, and ** for any folders.
+      pattern: with *, ?, brackets, and ** for any folders; a file that links lead to is there once.
 
     Raises:
       BadInput: none does.
     """
     found = glob.glob(str(Path(pattern).expanduser()), recursive=True)
-    files = [Path(name) for name in sorted(found) if not Path(name).is_dir()]
+    # By ** a link to a folder above leads to the same files again and again.
+    once = {os.path.realpath(name): name for name in sorted(found, reverse=True)}
+    files = [Path(name) for name in sorted(once.values()) if not Path(name).is_dir()]
     if not files:
         raise BadInput(f"{shown(pattern)} matches no file; accepted: a pattern of files that exist")
     return files

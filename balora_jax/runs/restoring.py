@@ -82,7 +82,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         checkpoints have been set aside.
     """
     config = run.config
-    if run.resumes:
+    if run.resumes or config.output.overwrite:
         export.check_own(run.folder.adapter)
         export.check_own(run.folder.merged)
     probe = make_probe_evaluator(config.data, run.tokenizer)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from balora_jax.config import RunConfig
 from balora_jax.config.parse import read_config
-from balora_jax.errors import BadInput, reason_of
+from balora_jax.errors import BadInput, listed, reason_of
 from balora_jax.training.checksums import has_own_hash, is_as_written, with_own_hash
 from balora_jax.training.replacing import is_leftover, write_whole
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
@@ -46,6 +47,8 @@ CHANGEABLE = frozenset(
     }
 )
 
+# The sections that every config.yaml of a run has.
+SECTIONS = frozenset({"model", "data", "output", "training"})
 # The options of a run's length, which more of extends it.
 LENGTH = frozenset({"training.steps", "training.epochs"})
 
@@ -111,6 +114,7 @@ class RunFolder:
                 "accepted: a new or empty folder"
             )
         if config.output.overwrite:
+            self._check_own()
             return False
         # A run that ended before its first checkpoint has nothing to lose.
         if not config.output.resume and SavedCheckpoints(self.checkpoints).steps():
@@ -139,6 +143,33 @@ class RunFolder:
                 f"{path} is of the run in {path.parent}, and output.dir is {self.path}; "
                 f"accepted: also --output.dir {path.parent}, to resume that run"
             )
+
+    def _check_own(self) -> None:
+        """Check that a run has written what `clear` deletes; runs.export checks adapter and merged.
+
+        Raises:
+          BadInput: config.yaml is no run's, or a folder holds something else.
+        """
+        if not set(self._recorded()) >= SECTIONS:
+            raise BadInput(
+                f"output.dir {self.path} has a config.yaml that no run wrote; "
+                "accepted: a new or empty folder"
+            )
+        self._check_kinds()
+        for folder, names in (
+            (self.checkpoints, r"\d+|\d+\..*|initial"),
+            (self.plots, r".*\.png"),
+            (self.predictions, r".*\.tsv"),
+            (self.tensorboard, r"events\..*"),
+        ):
+            entries = os.listdir(folder) if folder.is_dir() else []
+            foreign = [name for name in sorted(entries) if not re.fullmatch(names, name)]
+            foreign = [name for name in foreign if not is_leftover(name)]
+            if foreign:
+                raise BadInput(
+                    f"{folder} holds {listed(foreign)}, which the run did not write, and would be "
+                    "deleted by output.overwrite; accepted: another output.dir, or move that away"
+                )
 
     def _check_kinds(self) -> None:
         """Check that the files of the run are files, and its folders folders."""
@@ -255,7 +286,8 @@ class RunFolder:
 
         Killed half-way, it leaves a run without checkpoints, which the same command starts again.
         """
-        earlier = self.path.glob("summary-*.json")
+        names = os.listdir(self.path)
+        earlier = [self.path / name for name in names if re.fullmatch(r"summary-\d+\.json", name)]
         folders = (self.checkpoints, self.adapter, self.merged, self.plots, self.predictions)
         for folder in (*folders, self.tensorboard):
             if folder.is_dir() and not folder.is_symlink():

@@ -20,6 +20,12 @@ def test_a_source_is_a_text_or_a_mapping():
     )
 
 
+def test_a_folder_that_is_called_like_a_number_of_rows_is_that_folder(tmp_path):
+    (tmp_path / "sets:2").mkdir()
+    assert parse_sources(f"{tmp_path}/sets:2") == (Source(f"{tmp_path}/sets:2"),)
+    assert parse_sources(f"{tmp_path}/sets:3") == (Source(f"{tmp_path}/sets", limit=3),)
+
+
 def test_each_source_has_a_section_of_its_own():
     shared = {"response": "answer"}
     train = ["a.jsonl", {"source": "b", "subset": "main", "limit": 7, "fields": {}}]
@@ -49,6 +55,10 @@ WRONG = [
     ([{"source": "a", "fields": {"text": 3}}], "accepted: a mapping of text to text"),
     ([{"source": "a", "fields": ["text"]}], "accepted: a mapping of text to text"),
     ([{"source": "a:3", "limit": 4}], "limit is 4 and source is 'a:3'; accepted: one number"),
+    ([{"source": "a", "weight": 10**400}], "accepted: a number above 0, from 1e-09 to 1e+09"),
+    ([{"source": "a", "limit": 10**400}], "accepted: a whole number of at least 1, at most"),
+    ([None], "source 1 of data.train is None; accepted: text, or a mapping of source, subset"),
+    ([["a"]], "source 1 of data.train is ['a']; accepted: text, or a mapping"),
     (["a", {"source": "b", "weight": 2}], "weights for some sources and none for a; accepted: a"),
 ]
 

@@ -76,6 +76,12 @@ def test_nothing_to_read_is_one_sentence(write, source, sentence):
         load_rows(str(folder / source))
 
 
+def test_a_link_to_a_folder_above_gives_no_row_twice(write):
+    folder = write(a_jsonl=[1], b_jsonl=[2])
+    (folder / "loop").symlink_to(folder)
+    assert _numbers(folder / "**" / "*.jsonl") == [1, 2]
+
+
 def test_a_link_to_nothing_is_one_sentence(write):
     folder = write(a_jsonl=[1])
     (folder / "b.jsonl").symlink_to("gone.jsonl")

@@ -111,6 +111,44 @@ def test_a_folder_is_used_again_for_other_data(copied, run_arguments):
     assert read_config(["--config", str(copied / "config.yaml")]).data.limit == 30
 
 
+FOREIGN = {
+    "checkpoints/thesis.pt": "holds thesis.pt, which the run did not write",
+    "plots/notes.txt": "holds notes.txt, which the run did not write",
+    "adapter/my_notes.md": "holds my_notes.md, which the run did not write",
+    "metrics.jsonl/x": "metrics.jsonl is no file; accepted: a file, as the run wrote it",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_nothing_of_others_is_deleted(copied, run_arguments, capsys, name):
+    if name.startswith("metrics.jsonl"):
+        (copied / "metrics.jsonl").unlink()
+    (copied / name).parent.mkdir(exist_ok=True)
+    (copied / name).write_text("mine")
+    before = sorted(copied.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *_arguments(run_arguments, copied, 2, "--output.overwrite", "true")])
+    assert stopped.value.code == 2 and FOREIGN[name] in capsys.readouterr().err
+    assert sorted(copied.rglob("*")) == before
+
+
+def test_a_project_with_a_config_yaml_is_no_run(run_arguments, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("my: project\n")
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "mine.png").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *_arguments(run_arguments, tmp_path, 2, "--output.overwrite", "true")])
+    assert stopped.value.code == 2
+    assert "has a config.yaml that no run wrote" in capsys.readouterr().err
+    assert (tmp_path / "plots" / "mine.png").read_text() == "mine"
+
+
+def test_summaries_of_other_names_stay(copied, run_arguments):
+    (copied / "summary-notes.json").write_text("mine")
+    finetune(read_config(_arguments(run_arguments, copied, 2, "--output.overwrite", "true")))
+    assert (copied / "summary-notes.json").read_text() == "mine"
+
+
 def test_nothing_is_deleted_by_a_run_that_cannot_start(copied, run_arguments, capsys):
     before = _adapter(copied)
     more = ["--output.overwrite", "true", "--data.train", "none.jsonl"]

@@ -155,7 +155,7 @@ def test_real_weights_on_real_text_equal_pytorch(name, real_model, shared):
 
 
 def test_factors_are_not_rounded_to_the_element_type():
-    """Granite's, which a bfloat16 of the factor would change by up to 0.4 %, alike in all layers."""
+    """Granite's: rounded to bfloat16, they would be up to 0.4 % off, alike in all layers."""
     values = jnp.linspace(1, 2, 4096).astype(jnp.bfloat16)
     for factor in (0.22, 1 / 6, 1 / 13):
         scaled = decoder._scaled(values, factor)
