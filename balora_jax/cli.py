@@ -46,6 +46,9 @@ def train(arguments: Sequence[str]) -> None:
 
     config = read_config(arguments)
     check_output("output.dir", config.output.dir)
+    if config.evaluation.tasks:
+        # Libraries draw bars of their own, which they decide when they are imported.
+        os.environ.setdefault("TQDM_DISABLE", "1")
     from balora_jax.runs.finetune import finetune
     from balora_jax.training.interrupt import stopped_code
     from balora_jax.training.run_folder import RunFolder

@@ -8,6 +8,7 @@ from typing import Any
 from balora_jax.config.parse import read_config
 from balora_jax.config.paths import check_output
 from balora_jax.config.run import RunConfig
+from balora_jax.errors import BadInput, reason_of
 
 # Options whose values are mappings themselves.
 MAPPINGS = frozenset({"data.fields", "optimizer.learning_rates"})
@@ -26,7 +27,13 @@ def read_options(options: Mapping[str, Any]) -> RunConfig:
     Raises:
       BadInput: an option does not exist, or its value cannot be used.
     """
-    config = read_config(list(_arguments(options)))
+    try:
+        arguments = list(_arguments(options))
+    except RecursionError as error:
+        raise BadInput(
+            "the options hold themselves, or are too deep; accepted: sections of options"
+        ) from error
+    config = read_config(arguments)
     check_output("output.dir", config.output.dir)
     return config
 
@@ -37,5 +44,24 @@ def _arguments(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _arguments(value, f"{prefix}{name}.")
         else:
             is_text = isinstance(value, str | os.PathLike)
-            text = os.fspath(value) if is_text else json.dumps(value, default=str)
+            text = os.fspath(value) if is_text else _as_json(f"{prefix}{name}", value)
             yield f"--{prefix}{name}={text}"
+
+
+def _as_json(name: str, value: Any) -> str:
+    """A value as the command line has it; scalars of numpy and jax are numbers."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, os.PathLike):
+            return os.fspath(part)
+        if hasattr(part, "item") and getattr(part, "ndim", None) == 0:
+            return part.item()
+        raise TypeError(f"{type(part).__name__} in it")
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadInput(
+            f"{name} cannot be read ({type(value).__name__}: {reason_of(error)}); accepted: text, "
+            "numbers, True, False, None, and lists and mappings of them"
+        ) from error

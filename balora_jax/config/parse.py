@@ -136,9 +136,11 @@ def add_options(
       prefix: what the options' names begin with, such as `model.`.
       classes: dataclasses in place of those that fields have, by the field's name.
     """
+    # Also of the dataclasses that it inherits from, whose texts its own replace.
     texts = {
         param.arg_name: param.description
-        for param in docstring_parser.parse_from_object(section).params
+        for base in reversed(section.__mro__[:-1])
+        for param in docstring_parser.parse_from_object(base).params
     }
     title = prefix.rstrip(".") or "options"
     group = parser.add_argument_group(f"{title}: {inspect.getdoc(section).splitlines()[0]}")

@@ -144,7 +144,7 @@ class TrainingConfig:
             which = "both" if given else "neither"
             raise BadInput(
                 f"{which} of training.steps and training.epochs {'are' if given else 'is'} given; "
-                "accepted: exactly one of the two"
+                "accepted: exactly one of the two, and null for one that a --config file gives"
             )
         at_least_one = "a whole number of at least 1"
         steps_ok = self.steps is None or self.steps >= 1

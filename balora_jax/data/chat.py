@@ -46,7 +46,8 @@ def check_chat_template(tokenizer: Any) -> None:
     if not template:
         raise BadInput(
             "data.template is 'chat' but the tokenizer has no chat template; "
-            "accepted: alpaca or a text"
+            "accepted: a tokenizer that has one (model.tokenizer, a folder with its files and "
+            "chat_template.jinja), alpaca or a text"
         )
     if not isinstance(template, str | dict):
         raise BadInput(

@@ -180,6 +180,10 @@ def _train_pieces(config: DataConfig) -> list[Rows]:
 def _with_fields(rows: Rows, own: TextTask, task: TextTask) -> Rows:
     """Give the fields of a source's own the names that the task has for them."""
     old = (*own.fields, own.label_field)
+    if len(set(old)) < len(old):
+        raise BadInput(
+            f"the fields of {rows.source} are {listed(old)}; accepted: another field for each role"
+        )
     if len(own.fields) != len(task.fields):
         raise BadInput(
             f"{rows.source} has {len(own.fields)} texts in its fields and data.fields "

@@ -156,8 +156,9 @@ def show_end(
     changes: dict[str, list[float | None]] = {"loss": [summary.loss_first, summary.loss_last]}
     if None not in (summary.eval_loss_first, summary.eval_loss_last):
         changes["held-out loss"] = [summary.eval_loss_first, summary.eval_loss_last]
+    first = history.held_out[0].metrics if history.held_out else {}
     metrics = summary.metrics | summary.metrics_ood
-    changes |= {name: [None, value] for name, value in metrics.items()}
+    changes |= {name: [first.get(name), value] for name, value in metrics.items()}
     changes |= {TITLES[name]: values for name, values in summary.probes.items()}
     console.print(_changes(changes))
     for sentence in negligible(history.steps):

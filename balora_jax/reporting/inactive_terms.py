@@ -203,7 +203,8 @@ def negligible(steps: Sequence[StepRecord]) -> list[str]:
             title = REGULARIZERS[name].title
             sentences.append(
                 f"the {title} term, weighted, was never more than {max(parts):.0e} of the task's "
-                f"loss, so it hardly acted; a larger regularizers.{name}.weight makes it"
+                f"loss, and hardly acted; a larger regularizers.{name}.weight, or more updates, "
+                "let it act"
             )
     return sentences
 

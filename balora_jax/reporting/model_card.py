@@ -117,7 +117,8 @@ def model_card(
     Returns:
       Markdown.
     """
-    options = {"num_labels": labels, "pad_token_id": pad_token_id}
+    options = {"dtype": f'"{config.model.dtype}"'}
+    options |= {"num_labels": labels, "pad_token_id": pad_token_id}
     arguments = [f", {name}={value}" for name, value in options.items() if value is not None]
     source = config.model.source
     # The hub refuses a card that names a folder of this machine as its base.

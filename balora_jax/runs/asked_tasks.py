@@ -9,8 +9,11 @@ from balora_jax import models
 from balora_jax.config import RunConfig
 from balora_jax.config.paths import FOLDER, check_path
 from balora_jax.errors import BadInput
+from balora_jax.evaluation.bias.tasks import BIAS_TASKS
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.task_probe import TaskProbe
+
+MT_BENCH = "mt_bench"
 
 
 def load_harness_tasks(
@@ -50,6 +53,12 @@ def with_tasks(evaluator: Evaluator, config: RunConfig, tokenizer: Any) -> Evalu
     options = config.evaluation
     if not options.tasks:
         return evaluator
+    ours = [name for name in options.tasks if name in (*BIAS_TASKS, MT_BENCH)]
+    if ours:
+        raise BadInput(
+            f"evaluation.tasks has {' and '.join(ours)}, which balora evaluate measures; "
+            "accepted: lm-eval's tasks, and alpaca_ ones"
+        )
     data_dir = None
     if options.data_dir is not None:
         data_dir = check_path("evaluation.data_dir", options.data_dir, kind=FOLDER, must_exist=True)

@@ -88,6 +88,8 @@ def _conversation(where: str, messages: Sequence[Mapping[str, Any]]) -> Prompt:
 def _lines(value: str) -> list[str]:
     """The lines of a file, or of standard input."""
     if value == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise BadInput("--prompts is -, and standard input is closed; accepted: prompts there")
         return _decode("standard input", sys.stdin.buffer.read(LARGEST + 1)).splitlines()
     path = check_path("--prompts", value, kind=FILE)
     if not path.is_file():

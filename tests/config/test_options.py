@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from balora_jax.config.options import read_options
@@ -29,6 +30,38 @@ def test_a_mapping_is_the_command_line(tmp_path):
         f"--output.dir={tmp_path / 'run'}", "--output.merge=true",
     ]  # fmt: skip
     assert config == read_config(arguments)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    config = read_options(
+        {
+            "model.source": "m", "data.train": "rows.jsonl", "output.dir": tmp_path / "run",
+            "training.steps": np.int64(3), "output.merge": np.True_,
+            "optimizer.learning_rate": np.float32(0.5),
+        }
+    )  # fmt: skip
+    assert (config.training.steps, config.output.merge) == (3, True)
+    assert config.optimizer.learning_rate == 0.5
+
+
+ITSELF = {}
+ITSELF["model"] = ITSELF
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"adapter.targets": {"q_proj"}}, {"model.source": b"abc"}, {"training.steps": object()}],
+    ids=str,
+)
+def test_what_is_no_option_is_named(options):
+    [name] = options
+    with pytest.raises(BadInput, match=rf"{name} cannot be read .*; accepted: text, numbers"):
+        read_options(options)
+
+
+def test_options_that_hold_themselves_are_refused():
+    with pytest.raises(BadInput, match="the options hold themselves"):
+        read_options(ITSELF)
 
 
 def test_a_file_is_overridden(tmp_path):

@@ -191,6 +191,34 @@ def test_a_full_disk_is_a_sentence(model, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+ODD = {
+    "the name of safetensors' own entry": lambda: {"__metadata__": torch.ones(2)},
+    "half a character": lambda: {"\ud800": torch.ones(2)},
+    "a view without end": lambda: {"a": torch.zeros(1).expand(10**6, 10**6)},
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_tensors_that_cannot_be_written_are_refused(model, tmp_path, capsys, case):
+    folder, _ = model
+    torch.save(ODD[case](), folder / "pytorch_model.bin")
+    sentence = _refusal(["convert", str(folder), "--out", str(tmp_path / "out")], capsys)
+    assert "which are no dense tensors of numbers" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_bit_is_found(model, tmp_path, capsys):
+    folder, _ = model
+    path = folder / "pytorch_model.bin"
+    torch.save({"a": torch.ones(4096)}, path)
+    content = bytearray(path.read_bytes())
+    place = content.index(bytes(torch.ones(64).numpy().tobytes())) + 40
+    content[place] ^= 1
+    path.write_bytes(content)
+    sentence = _refusal(["convert", str(folder), "--out", str(tmp_path / "out")], capsys)
+    assert "is damaged" in sentence and "accepted: a whole file" in sentence
+
+
 def test_parts_of_one_tensor_are_written_whole(model, tmp_path):
     folder, weights = model
     name = "model.embed_tokens.weight"

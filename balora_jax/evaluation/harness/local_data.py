@@ -85,7 +85,8 @@ def _check_fewshot(
     if count and split and split not in files:
         raise BadInput(
             f"{place} has no file for the split {split}, from which task {config['task']} takes "
-            f"{count} examples for each prompt; accepted: {split}.jsonl, or --fewshot 0"
+            f"{count} examples for each prompt; accepted: {split}.jsonl, or "
+            "--fewshot 0 (balora evaluate)"
         )
 
 

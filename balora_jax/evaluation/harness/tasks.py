@@ -311,7 +311,8 @@ def _load(manager: TaskManager, name: str, sources: Mapping[str, str]) -> dict[s
             ) from error
         raise BadInput(
             f"the data of task {name} is not here ({reason}); accepted: a network, or "
-            "--data-dir with a folder of the task's name that has a file for each split"
+            "--data-dir (evaluation.data_dir) with a folder of the task's name that has a file for "
+            "each split"
         ) from error
 
 

@@ -24,6 +24,7 @@ from balora_jax.models.hf.files import has_file, read_json, regular_file
 SINGLE_FILE = "pytorch_model.bin"
 INDEX_FILE = "pytorch_model.bin.index.json"
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+METADATA = "__metadata__"
 # Before it, weights_only could be led to run code (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)
 # The names of heads that may be tied to an embedding.
@@ -176,6 +177,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     """Read a file's dictionary of names and tensors."""
     import torch
 
+    _check_archive(path)
     try:
         # Only the newer of the two formats, a zip archive, can be read as it is needed.
         values = torch.load(
@@ -206,13 +208,33 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def _check_archive(path: Path) -> None:
+    """Check the sums of a zip archive's parts, which PyTorch does not when it maps the file."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        damaged = reason_of(error)
+    if damaged is not None:
+        raise BadInput(f"{path} is damaged ({shown(damaged)}); accepted: a whole file")
+
+
 def _is_writable(name: Any, value: Any) -> bool:
     import torch
 
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
         return False
+    # Of safetensors' own, and half a character.
+    if name == METADATA or not name.isprintable() or value.is_nested:
+        return False
     is_dense = value.layout == torch.strided and value.device.type == "cpu"
-    return is_dense and not value.is_quantized and _dtype_name(value) in DTYPES
+    if not is_dense:
+        return False
+    # Views that repeat their numbers would take more memory than the file.
+    is_stored = value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    return is_stored and not value.is_quantized and _dtype_name(value) in DTYPES
 
 
 def _dtype_name(tensor: Any) -> str:
