@@ -279,7 +279,7 @@ TEMPLATES = {
     "a number": (7, "chat template is a int; accepted: text in jinja"),
     "a list": (["x"], "chat template is a list; accepted: text in jinja"),
     "templates without a default": ({"tool": MESSAGE}, USED),
-    "nothing": ("", "no chat template; accepted: alpaca or a text"),
+    "nothing": ("", "no chat template; accepted: a tokenizer that has one"),
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ SHAPES = {
     "two answers": _turns(("user", "a"), ("assistant", "b"), ("assistant", "c")),
     "a developer": _turns(("developer", "x"), ("user", "a"), ("assistant", "b")),
     "a system prompt alone": _turns(("system", "Be brief.")),
-    "the assistant first": _turns(("assistant", "hello"), ("user", "a"), ("assistant", "b")),
+    "words of many letters": _turns(("user", "a" * 300), ("assistant", "b" * 300)),
     "every turn empty": _turns(("system", ""), ("user", ""), ("assistant", ""), ("user", "")),
     "marks of templates": _turns(("user", "{{ a }} {% b %}"), ("assistant", "{# c #} {{ d }}")),
     "right to left, and joined emoji": _turns(("user", "שלום"), ("assistant", "مرحبا 👩‍👩‍👧")),

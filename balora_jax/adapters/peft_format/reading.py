@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
+from balora_jax.adapters.peft_format.files import require_file
 from balora_jax.adapters.peft_format.names import (
     A_END,
     B_END,
@@ -116,6 +117,7 @@ def module_names(folder: str | pathlib.Path) -> list[str]:
     Raises:
       BadInput: the file is missing or damaged.
     """
+    require_file(pathlib.Path(folder), CONFIG)
     tensors = read_tensors(pathlib.Path(folder))
     names = dict.fromkeys([*tensors.factors, *tensors.whole])
     return list(dict.fromkeys(_module_name(name) for name in names))
