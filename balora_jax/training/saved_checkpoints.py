@@ -83,6 +83,11 @@ class SavedCheckpoints:
             step = int(name) if _is_step(name) else None
         if step not in steps:
             listed = ", ".join(map(str, steps)) or "none"
+            if name == "best":
+                raise BadInput(
+                    f"{self._folder} has no checkpoint with a held-out score, which best is chosen "
+                    f"by; accepted: latest, or of {listed}"
+                )
             raise BadInput(
                 f"{self._folder} has no checkpoint {name[:100]!r}; "
                 f"accepted: latest, best, or of {listed}"

@@ -63,6 +63,16 @@ def test_a_checkpoint_restores_the_saved_state(saved, step):
     jax.tree.map(np.testing.assert_array_equal, state, _state(float(step)))
 
 
+def test_without_a_score_there_is_no_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save(1, _state(1.0), {}, None)
+    checkpoints.close()
+    with pytest.raises(
+        BadInput, match=r"no checkpoint with a held-out score.*accepted: latest, or"
+    ):
+        SavedCheckpoints(tmp_path / "checkpoints").find("best")
+
+
 def test_a_checkpoint_without_a_score_logs_nothing(tmp_path, caplog):
     """Also from Python, where nothing else silences orbax's log."""
     caplog.set_level(logging.WARNING, logger="absl")
