@@ -180,6 +180,8 @@ def _train_pieces(config: DataConfig) -> list[Rows]:
 def _with_fields(rows: Rows, own: TextTask, task: TextTask) -> Rows:
     """Give the fields of a source's own the names that the task has for them."""
     old = (*own.fields, own.label_field)
+    if old == (*task.fields, task.label_field):
+        return rows
     if len(set(old)) < len(old):
         raise BadInput(
             f"the fields of {rows.source} are {listed(old)}; accepted: another field for each role"
@@ -191,8 +193,7 @@ def _with_fields(rows: Rows, own: TextTask, task: TextTask) -> Rows:
         )
     rows.require(old, note=" (data.fields, or fields of the source)")
     new = (*task.fields, task.label_field)
-    names = {name: other for name, other in zip(old, new, strict=True) if name != other}
-    return rows.rename(names) if names else rows
+    return rows.rename(dict(zip(old, new, strict=True)))
 
 
 def read_held_out_rows(config: DataConfig) -> dict[str, Rows]:
