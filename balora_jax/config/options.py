@@ -10,6 +10,8 @@ from balora_jax.config.paths import check_output
 from balora_jax.config.run import RunConfig
 from balora_jax.errors import BadInput, reason_of
 
+# Options that must be given.
+TEXTS = frozenset({"model.source", "output.dir"})
 # Options whose values are mappings themselves.
 MAPPINGS = frozenset({"data.fields", "optimizer.learning_rates"})
 
@@ -42,6 +44,9 @@ def _arguments(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in options.items():
         if isinstance(value, Mapping) and f"{prefix}{name}" not in MAPPINGS:
             yield from _arguments(value, f"{prefix}{name}.")
+        elif value is None and f"{prefix}{name}" in TEXTS:
+            # On the command line null is a text like others.
+            raise BadInput(f"{prefix}{name} is None; accepted: text")
         else:
             is_text = isinstance(value, str | os.PathLike)
             text = os.fspath(value) if is_text else _as_json(f"{prefix}{name}", value)

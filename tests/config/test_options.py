@@ -76,6 +76,8 @@ def test_a_file_is_overridden(tmp_path):
     ("options", "match"),
     [
         ({"training.stepz": 1}, "stepz"),
+        ({"output.dir": None}, "output.dir is None; accepted: text"),
+        ({"model": {"source": None}}, "model.source is None; accepted: text"),
         ({"training.steps": "many"}, "steps is 'many'"),
         ({"output.dir": __file__}, "output.dir .* is a file; accepted: a folder"),
     ],
