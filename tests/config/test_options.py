@@ -51,7 +51,7 @@ ITSELF["model"] = ITSELF
 @pytest.mark.parametrize(
     "options",
     [{"adapter.targets": {"q_proj"}}, {"model.source": b"abc"}, {"training.steps": object()}],
-    ids=str,
+    ids=["set", "bytes", "object"],
 )
 def test_what_is_no_option_is_named(options):
     [name] = options
