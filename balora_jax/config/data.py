@@ -57,6 +57,11 @@ class DataConfig:
     turns of the assistant, or the last one."""
     max_length: int = 512
     """Most tokens of an example: prompt and response, or the classified text or pair."""
+    packing: bool | None = None
+    """Language models: put several examples into each row, none of which sees another, so that
+    little is padding; losses and gradients are those of one example a row. False: one example a
+    row, padded to one of a few lengths. Null: true, unless a registered term reads the logits of
+    a whole batch, in which it might tell rows apart."""
     limit: int | None = None
     """Train on the first rows only, this many of each source; null for all."""
     eval_limit: int | None = None

@@ -25,6 +25,7 @@ OF_TASKS = {
         "adapter.modules_to_save",
         "data.template",
         "data.loss_on",
+        "data.packing",
         "data.probes",
         "evaluation.probe_text",
         "evaluation.tasks",
@@ -201,6 +202,11 @@ class RunConfig:
     def acting_terms(self) -> dict[str, TermConfig]:
         """The sections of the terms that act, by name; empty except under method ba-lora."""
         return self.regularizers.acting if self.method == "ba-lora" else {}
+
+    @property
+    def groups(self) -> int:
+        """Equal parts of a micro-batch that a term sees apart from each other; 1 for none."""
+        return self.regularizers.svd.groups if self.method == "ba-lora" else 1
 
     @property
     def teacher_head(self) -> str:

@@ -15,6 +15,7 @@ from balora_jax.data.orders import (
     shuffled_order,
     windowed_order,
 )
+from balora_jax.data.packing import PackedRows, pack_all, plan_rows
 from balora_jax.data.pairs import prepare, read_rows, tokenize, tokenize_prompts
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
@@ -38,6 +39,7 @@ __all__ = [
     "Answers",
     "Batch",
     "Examples",
+    "PackedRows",
     "Rows",
     "Template",
     "TextSets",
@@ -55,7 +57,9 @@ __all__ = [
     "load_rows",
     "load_tokenizer",
     "make_template",
+    "pack_all",
     "padded_length",
+    "plan_rows",
     "prepare",
     "prompt_of",
     "question",

@@ -6,7 +6,9 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """Examples side by side; jax treats it as a pytree in which None has no leaves.
+    """Examples side by side, or several in each row.
+
+    To jax it is a pytree, in which None has no leaves.
 
     In training every array has one more axis in front: [micro-batches, examples, ...].
 
@@ -21,6 +23,10 @@ class Batch(NamedTuple):
         marks it; None for next-token prediction.
       teacher: float32 [examples, ...], the teacher's logits or features for a classifier; None
         where no term needs them, and where the teacher runs in the step.
+      positions: int32 [rows, length], the tokens before each one in its text, where rows hold
+        several texts of next-token prediction; None where a row is one.
+      segment_ids: int32 [rows, length], likewise: equal for the tokens of one text of a row, and 0
+        at padding.
     """
 
     input_ids: Any
@@ -29,6 +35,8 @@ class Batch(NamedTuple):
     mask: Any
     token_type_ids: Any = None
     teacher: Any = None
+    positions: Any = None
+    segment_ids: Any = None
 
 
 # The dtype of each array; of scores among the targets, SCORE_DTYPE.
@@ -39,5 +47,7 @@ DTYPES = Batch(
     mask=np.bool_,
     token_type_ids=np.int32,
     teacher=np.float32,
+    positions=np.int32,
+    segment_ids=np.int32,
 )
 SCORE_DTYPE = np.float32

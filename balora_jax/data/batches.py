@@ -1,7 +1,7 @@
 """Batches of examples: an order of the data, and arrays of the lengths allowed."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -19,20 +19,19 @@ def steps_for(epochs: float, examples: int, batch_size: int) -> int:
 
 
 def train_batches(
-    examples: Examples, order: grain.MapDataset, lengths: Sequence[int]
+    order: grain.MapDataset, make_batch: Callable[[np.ndarray], Batch]
 ) -> grain.DatasetIterator:
     """Make the batches of a training run.
 
     Args:
-      examples: the set.
-      order: the rows of each batch, from `shuffled_order` or `windowed_order`.
-      lengths: the lengths that a batch may have, in ascending order.
+      order: the examples of each batch, from `shuffled_order` or `windowed_order`.
+      make_batch: makes a batch of them, such as `collate` or `PackedRows.collate`.
 
     Returns:
       An iterator over batches. `get_state()` gives its position as JSON values; after `set_state()`
       of them the same batches follow.
     """
-    batches = order.map(lambda rows: collate(examples, rows, lengths))
+    batches = order.map(make_batch)
     reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCH)
     return iter(batches.to_iter_dataset(reading))
 

@@ -187,7 +187,7 @@ def _pack(rows: Sequence[Sequence[Trie]], count: int, length: int) -> PackedBatc
             start = here.stop
     size = CHUNK * math.ceil(count * length / CHUNK)
     chunks = np.int32(math.ceil(len(places) / CHUNK))
-    packing = Packing(positions, ends)
+    packing = Packing(positions, ends=ends)
     return PackedBatch(ids, ends > 0, packing, _fill(places, size), _fill(targets, size), chunks)
 
 

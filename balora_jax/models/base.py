@@ -105,6 +105,7 @@ class CausalLM(Model):
         input_ids: jax.Array,
         attention_mask: jax.Array | None = None,
         deterministic: bool = True,
+        packing: Packing | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Compute the hidden states of student and teacher, fetching each weight once.
 
@@ -115,11 +116,14 @@ class CausalLM(Model):
           input_ids: as for `__call__`.
           attention_mask: as for `__call__`.
           deterministic: as for `__call__`; the teacher has no dropout in any case.
+          packing: as for `__call__`.
 
         Returns:
           The student's and the teacher's hidden states, each [batch, length, d].
         """
-        pair, _ = self._run(input_ids, attention_mask, deterministic, None, beside_teacher=True)
+        pair, _ = self._run(
+            input_ids, attention_mask, deterministic, None, beside_teacher=True, packing=packing
+        )
         return pair
 
     def extend(

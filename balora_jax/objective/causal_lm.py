@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from balora_jax.adapters import AdapterSpec, student_lora, teacher_lora
 from balora_jax.data import Batch
 from balora_jax.models import CausalLM, head
+from balora_jax.models.layers.packing import Packing
 from balora_jax.objective import plain, streamed
 from balora_jax.objective.params import LossFn, Params, Parts, Tree
 from balora_jax.regularizers.terms import Terms
@@ -163,6 +164,9 @@ def _apply(
     method: str | None = None,
     **collections: Tree,
 ) -> Any:
+    packed = {}
+    if batch.segment_ids is not None:
+        packed["packing"] = Packing(batch.positions, batch.segment_ids)
     return model.apply(
         {"params": base, "lora": lora, **collections},
         batch.input_ids,
@@ -170,4 +174,5 @@ def _apply(
         deterministic=key is None,
         rngs=None if key is None else {"dropout": key},
         method=method,
+        **packed,
     )

@@ -55,6 +55,7 @@ def show_start(
     start: int,
     steps: int,
     counted: int,
+    layout: str,
 ) -> None:
     """Print the first screen: the model, the settings and the resources of a run, and notices.
 
@@ -67,6 +68,7 @@ def show_start(
       start: updates done before.
       steps: updates in the run.
       counted: the most tokens of an example that the loss counts.
+      layout: the rows of an update's batch in words.
     """
     training = config.training
     spec = student.setup.spec
@@ -85,6 +87,7 @@ def show_start(
         "mesh": mesh,
         "memory": f"{compiled.bytes / 2**30:.2f} GiB a device",
         "steps": updates,
+        "batches": layout,
         "precision": f"{training.precision} products, compiled in {compiled.seconds:.1f} s",
     }
     if config.method == "full":

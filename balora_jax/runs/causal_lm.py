@@ -1,20 +1,25 @@
-"""The task of next-token prediction: prompts and answers, batches of one length, held-out loss."""
+"""The task of next-token prediction: prompts and answers, packed batches, held-out loss."""
 
+import functools
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import grain
 import numpy as np
 from jax.sharding import Mesh
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
-from balora_jax.data import Batch
+from balora_jax.data import Batch, PackedRows
 from balora_jax.evaluation.held_out import HeldOutLoss
 from balora_jax.evaluation.inheritance.passages import read_passages
 from balora_jax.evaluation.probe_text import TextProbe
 from balora_jax.objective import causal_lm
 from balora_jax.objective.params import Tree
+from balora_jax.regularizers.nlg import LeadingShare
+from balora_jax.regularizers.terms import make_terms
 from balora_jax.runs.asked_tasks import with_tasks
 from balora_jax.runs.setup import batch_shapes
 from balora_jax.runs.task import TrainingData
@@ -49,6 +54,8 @@ class CausalLM:
         self.counts[1:1] = [f"  {part}" for part in self._train.parts]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
+        self._bucket_lengths = data.bucket_lengths(self.length, config.data.max_length)
+        self._packed: PackedRows | None = None
 
         self.evaluator = None
         if "eval" in sets:
@@ -64,24 +71,57 @@ class CausalLM:
             self.evaluator = with_tasks(self.evaluator, config, tokenizer)
 
     def _held_out_batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        if self._packed is not None:
+            rows = self._packed.rows * self._config.groups
+            return data.pack_all(self._held_out, rows, self._packed.lengths[-1])
         order = data.given_order(self._held_out, self._micro_batch)
-        return data.eval_batches(self._held_out, order, (self.length,))
+        return data.eval_batches(self._held_out, order, self._bucket_lengths)
+
+    @property
+    def layout(self) -> str:
+        """The rows of an update's batch."""
+        if self._packed is not None:
+            return str(self._packed)
+        return f"{self._config.training.batch_size:,} rows of at most {self.length:,} tokens"
 
     def prepare(
         self, loaded: models.Loaded, mesh: Mesh, steps: int, head: Tree | None
     ) -> TrainingData:
-        """Return the training set unchanged, because the teacher runs in the step."""
+        """Plan the rows; the teacher runs in the step, so the training set stays as it is."""
+        if _packs(self._config):
+            config = self._config
+            # Rows are divided over the devices, examples over the groups.
+            shards = mesh.shape["data"] * mesh.shape["fsdp"]
+            self._packed = data.plan_rows(
+                self._train,
+                self._order(),
+                steps,
+                parts=config.training.accumulation * config.groups,
+                multiple=shards // math.gcd(shards, config.groups),
+            )
         return TrainingData(loaded.params, self._train, loaded.pretrained)
 
-    def batches(self, training_data: TrainingData, steps: int) -> Batches:
-        """Return shuffled batches of one length."""
+    def _order(self) -> grain.MapDataset:
         training = self._config.training
+        return data.shuffled_order(self._train, training.batch_size, training.seed)
+
+    def batches(self, training_data: TrainingData, steps: int) -> Batches:
+        """Return shuffled batches, packed or padded to a few lengths."""
         examples = training_data.examples
-        order = data.shuffled_order(examples, training.batch_size, training.seed)
-        return data.train_batches(examples, order, (self.length,))
+        if self._packed is not None:
+            return data.train_batches(
+                self._order(), functools.partial(self._packed.collate, examples)
+            )
+        return data.train_batches(
+            self._order(), lambda numbers: data.collate(examples, numbers, self._bucket_lengths)
+        )
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """Return the shapes of every batch."""
+        """Return the shapes of the longest batches."""
+        if self._packed is not None:
+            packed = self._packed
+            rows = packed.parts * packed.rows
+            return batch_shapes(self._config, None, packed.lengths[-1], packed_rows=rows)
         return batch_shapes(self._config, None, self.length)
 
     def best(self) -> Best:
@@ -93,3 +133,12 @@ class CausalLM:
     ) -> dict[str, float]:
         """Return no measures: the task has no out-of-domain sets."""
         return {}
+
+
+def _packs(config: RunConfig) -> bool:
+    """Return True if batches are packed: data.packing, or its default."""
+    if config.data.packing is not None:
+        return config.data.packing
+    # Of a batch's logits, the project's own term does not depend on the order of the tokens.
+    terms = make_terms(config.acting_terms, "nlg").values()
+    return all(term.per == "token" or isinstance(term.function, LeadingShare) for term in terms)

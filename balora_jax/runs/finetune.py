@@ -150,6 +150,7 @@ def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback
         start=ready.start,
         steps=run.steps,
         counted=run.task.counted,
+        layout=run.task.layout,
     )
     for callback in callbacks:
         if hasattr(callback, "begin"):

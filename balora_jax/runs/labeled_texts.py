@@ -42,6 +42,9 @@ class TextRun(abc.ABC):
         longest = max(int(texts.lengths.max()) for texts in self.sets)
         self._lengths = data.bucket_lengths(longest, config.data.max_length)
         self.length = self._lengths[-1]
+        self.layout = (
+            f"{config.training.batch_size:,} rows of like lengths, at most {self.length:,} tokens"
+        )
         self._text_evaluator = self._make_evaluator()
         self.evaluator = self._text_evaluator if sets.held_out else None
 
@@ -60,7 +63,7 @@ class TextRun(abc.ABC):
         training = self._config.training
         examples = training_data.examples
         order = data.windowed_order(examples, training.batch_size, steps=steps, seed=training.seed)
-        return data.train_batches(examples, order, self._lengths)
+        return data.train_batches(order, lambda rows: data.collate(examples, rows, self._lengths))
 
     def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
         """Return a batch of the longest training text of the run, repeated."""

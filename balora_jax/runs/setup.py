@@ -140,6 +140,7 @@ def batch_shapes(
     length: int,
     *,
     answer_length: int | None = None,
+    packed_rows: int | None = None,
 ) -> Batch:
     """Return the shapes of an update's batch.
 
@@ -148,11 +149,12 @@ def batch_shapes(
       model: the Linen module; may be None for a language model.
       length: tokens of a row.
       answer_length: tokens of the longest answer, for seq2seq-lm.
+      packed_rows: rows that hold the examples of an update; None for one row each.
 
     Returns:
-      A batch of shapes [examples, ...].
+      A batch of shapes [examples, ...], or of packed ones [rows, ...].
     """
-    examples = config.training.batch_size
+    examples = packed_rows or config.training.batch_size
     regression = is_regression(config)
     target_shape = {
         "causal-lm": (examples, length),
@@ -174,7 +176,13 @@ def batch_shapes(
         mask=jax.ShapeDtypeStruct(target_shape, DTYPES.mask),
         token_type_ids=token_type_ids,
         teacher=teacher,
+        positions=_packed_shape(packed_rows, length, DTYPES.positions),
+        segment_ids=_packed_shape(packed_rows, length, DTYPES.segment_ids),
     )
+
+
+def _packed_shape(rows: int | None, length: int, dtype: Any) -> jax.ShapeDtypeStruct | None:
+    return None if rows is None else jax.ShapeDtypeStruct((rows, length), dtype)
 
 
 def _needs_teacher_column(config: RunConfig) -> bool:

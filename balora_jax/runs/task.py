@@ -46,6 +46,7 @@ class Task(Protocol):
       length: tokens of the longest batch.
       counted: the most tokens of an example that the loss counts; 1 for a class.
       counts: a line for each data set, on its rows.
+      layout: the rows of an update's batch in words, known after `prepare`.
       evaluator: the evaluator of the held-out sets; None if there are none.
     """
 
@@ -55,6 +56,7 @@ class Task(Protocol):
     length: int
     counted: int
     counts: Sequence[str]
+    layout: str
     evaluator: Evaluator | None
 
     def prepare(

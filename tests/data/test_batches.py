@@ -34,7 +34,8 @@ def _examples(count, longest=6):
 
 
 def _stream(examples, batch_size, seed):
-    return train_batches(examples, shuffled_order(examples, batch_size, seed), [8])
+    order = shuffled_order(examples, batch_size, seed)
+    return train_batches(order, lambda rows: collate(examples, rows, [8]))
 
 
 def _pass(examples, batch_size):

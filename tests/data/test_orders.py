@@ -9,7 +9,14 @@ import chex
 import numpy as np
 import pytest
 
-from balora_jax.data import Examples, eval_batches, length_order, train_batches, windowed_order
+from balora_jax.data import (
+    Examples,
+    collate,
+    eval_batches,
+    length_order,
+    train_batches,
+    windowed_order,
+)
 from balora_jax.data.orders import WINDOW, SortedWindows
 
 BUCKETS = (32, 48, 64, 96, 128)
@@ -26,7 +33,7 @@ def _texts(count, longest=100):
 
 def _stream(texts, *, steps, seed):
     order = windowed_order(texts, 8, steps=steps, seed=seed)
-    return train_batches(texts, order, BUCKETS)
+    return train_batches(order, lambda rows: collate(texts, rows, BUCKETS))
 
 
 def test_a_batch_has_the_shortest_bucket_that_holds_it_and_its_own_rows():

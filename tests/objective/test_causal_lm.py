@@ -3,15 +3,16 @@
 import dataclasses
 import re
 
+import decoder_cases
 import float64_reference as reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from term_cases import nlg_terms
+from term_cases import PAPER, nlg_terms
 from transformers import GPT2Config, LlamaConfig
 
-from balora_jax import adapters, models
+from balora_jax import adapters, data, models
 from balora_jax.adapters import AdapterSpec
 from balora_jax.config import DiversityConfig, MeshConfig, RegularizersConfig, SvdConfig
 from balora_jax.data import Batch
@@ -221,3 +222,73 @@ def test_a_trained_embedding_streams_as_from_whole_logits(name, sizes):
         scale = float(jnp.abs(theirs).max())
         assert scale > 0
         np.testing.assert_allclose(ours, theirs, atol=2e-5 * scale)
+
+
+PACKED = [
+    "llama",
+    "mistral",
+    "gemma2",
+    "gemma3",
+    "llama-longrope",
+    "phi4-mini",
+    "mixtral",
+    "qwen3-window",
+    "gpt2",
+]
+
+
+def _packed_case(name):
+    """((model, spec, params), padded batch, packed batch), with the same texts in both batches."""
+    described = SIZES["gpt2"] if name == "gpt2" else decoder_cases.CASES[name]
+    kind = MODEL_TYPES[described.model_type]
+    spec = AdapterSpec(4)
+    model = kind.tasks["causal-lm"].module(kind.parse(described))
+    base = models.init_params(model, jax.random.key(0))
+    paths = adapters.match_targets("all-linear", base)
+    start = adapters.init_pissa(base, paths, 4, key=jax.random.key(1))
+    factor = None
+    if model.config.final_softcap is None:
+        factor = head_factor(models.head(model, base))
+    params = Params(
+        adapters=jax.tree.map(lambda leaf: leaf * 1.2, start),
+        base=base,
+        head_factor=factor,
+        initial=start,
+    )
+    random = np.random.default_rng(0)
+    lengths = random.integers(2, 16, 16)
+    examples = data.Examples(
+        random.integers(3, 60, lengths.sum()).astype(np.int32),
+        starts=np.concatenate([[0], np.cumsum(lengths)]),
+        pad_id=0,
+        prompt_lengths=(random.random(16) * lengths).astype(np.int32),
+    )
+    padded = data.collate(examples, np.arange(16), [16])
+    packed = data.PackedRows(1, 8, (32,), 1.0).collate(examples, np.arange(16))
+    return (model, spec, params), padded, packed
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_rows_give_the_same_loss_and_gradient(name):
+    case, padded, packed = _packed_case(name)
+    _compare_packed(case, padded, packed, TERMS, (1, 1, 1))
+
+
+@pytest.mark.parametrize("version", PAPER)
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=["data", "data, fsdp and tensor"])
+def test_packed_rows_on_eight_devices(version, sizes):
+    case, padded, packed = _packed_case("gemma2")
+    _compare_packed(case, padded, packed, PAPER[version], sizes)
+
+
+def _compare_packed(case, padded, packed, terms, sizes):
+    separate, arguments = _program((*case, padded), terms, (1, 1, 1))
+    true_value, true_gradient = separate(*arguments)
+    program, arguments = _program((*case, packed), terms, sizes)
+    value, gradient = program(*arguments)
+    np.testing.assert_allclose(value, true_value, rtol=1e-5)
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(true_gradient), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-4, atol=1e-4 * float(jnp.abs(theirs).max())
+        )

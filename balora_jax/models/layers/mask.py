@@ -117,6 +117,8 @@ class AttentionMask:
           The mask.
         """
         positions = packing.positions
+        if packing.segment_ids is not None:
+            return cls.causal(positions, positions, key_mask).with_segments(packing.segment_ids)
         return cls(
             key_mask,
             query_positions=positions,

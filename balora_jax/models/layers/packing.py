@@ -1,4 +1,4 @@
-"""Several texts in one row, of which those that begin alike share the tokens of the beginning."""
+"""Several texts in one row: apart, or with the tokens of a beginning that they share."""
 
 import jax
 from flax import struct
@@ -8,15 +8,19 @@ from flax import struct
 class Packing:
     """The place of each token of a row in its text.
 
-    The tokens of a row are in depth-first order of tries: a token comes after the one that it
-    follows in its text, and between the two are only other continuations of that text. A text
-    without a common beginning is a trie without branches.
+    Either each text has its own tokens, one text after another, and `segment_ids` tells them apart.
+    Or the tokens of a row are in depth-first order of tries, with their `ends`: a token comes after
+    the one that it follows in its text, and between the two are only other continuations of that
+    text.
 
     Attributes:
       positions: [batch, length] int32, the tokens before each one in its text.
+      segment_ids: [batch, length] int32, equal for the tokens of one text and no other of the row;
+        None for tries.
       ends: [batch, length] int32, the index in the row after the last token that follows each one
-        in its text, or in one of the texts that share it.
+        in its text, or in one of the texts that share it; None for texts of their own.
     """
 
     positions: jax.Array
-    ends: jax.Array
+    segment_ids: jax.Array | None = None
+    ends: jax.Array | None = None

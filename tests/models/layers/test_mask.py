@@ -170,7 +170,7 @@ def test_a_packed_mask_is_that_of_the_texts():
     """Row: a, then b and its continuation c, then d after a; and another text e f."""
     ends = np.array([[4, 3, 3, 4, 6, 6, 0]])
     positions = np.array([[0, 1, 2, 1, 0, 1, 0]])
-    mask = AttentionMask.packed(Packing(positions, ends), ends > 0).dense()[0]
+    mask = AttentionMask.packed(Packing(positions, ends=ends), ends > 0).dense()[0]
     expected = {0: [0], 1: [0, 1], 2: [0, 1, 2], 3: [0, 3], 4: [4], 5: [4, 5], 6: []}
     for query, keys in expected.items():
         np.testing.assert_array_equal(np.flatnonzero(mask[query]), keys)
