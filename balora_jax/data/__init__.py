@@ -7,7 +7,12 @@ from balora_jax.data.conversations import conversation_field, prompt_of, read_co
 from balora_jax.data.examples import Examples, require_vocabulary
 from balora_jax.data.fingerprints import fingerprint
 from balora_jax.data.glue import HUB_SET, TASKS, TextTask, find_task
-from balora_jax.data.lengths import bucket_lengths, padded_length
+from balora_jax.data.lengths import (
+    bucket_lengths,
+    padded_length,
+    sampled_lengths,
+    used_lengths,
+)
 from balora_jax.data.orders import (
     given_order,
     length_order,
@@ -69,6 +74,7 @@ __all__ = [
     "read_text_sets",
     "read_train_rows",
     "require_vocabulary",
+    "sampled_lengths",
     "shown_rows",
     "shuffled_order",
     "steps_for",
@@ -77,6 +83,7 @@ __all__ = [
     "tokenize",
     "tokenize_prompts",
     "train_batches",
+    "used_lengths",
     "windowed_order",
     "write_predictions",
 ]

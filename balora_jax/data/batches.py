@@ -77,7 +77,7 @@ def collate(examples: Examples, rows: Sequence[int], lengths: Sequence[int]) -> 
       ValueError: a row is longer than every length.
     """
     rows = np.asarray(rows)
-    row_lengths = examples.starts[rows + 1] - examples.starts[rows]
+    row_lengths = examples.lengths_of(rows)
     longest = row_lengths.max()
     length = min(length for length in lengths if length >= longest)
     input_ids = np.full((len(rows), length), examples.pad_id, DTYPES.input_ids)

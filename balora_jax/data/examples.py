@@ -1,6 +1,6 @@
 """Tokenized examples of any task, packed end to end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -126,6 +126,11 @@ class Examples:
     def lengths(self) -> np.ndarray:
         """Tokens of each example, int64 [examples]."""
         return np.diff(self.starts)
+
+    def lengths_of(self, numbers: Sequence[int]) -> np.ndarray:
+        """Tokens of some examples, by number: int64 [numbers]."""
+        numbers = np.asarray(numbers)
+        return self.starts[numbers + 1] - self.starts[numbers]
 
     @property
     def longest(self) -> int:

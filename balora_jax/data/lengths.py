@@ -1,12 +1,19 @@
 """The lengths that batches are padded to: one for all, or a few buckets."""
 
 import math
+from collections.abc import Sequence
+
+import grain
+import numpy as np
 
 from balora_jax.data.examples import Examples
 
 # One length for all batches is a multiple of this: matrix tiles stay whole, and little is padding.
 LENGTH_MULTIPLE = 32
 SMALLEST_BUCKET = 16
+# Examples that are looked at for the lengths of a run's batches, and updates at the least.
+SAMPLE = 2**15
+SAMPLE_UPDATES = 64
 
 
 def padded_length(*sets: Examples, max_length: int) -> int:
@@ -42,3 +49,31 @@ def bucket_lengths(longest: int, max_length: int) -> tuple[int, ...]:
     bounded = [min(length, max_length) for length in lengths]
     # The bound may have made two lengths equal.
     return tuple(dict.fromkeys(bounded))
+
+
+def sampled_lengths(examples: Examples, order: grain.MapDataset, updates: int) -> np.ndarray:
+    """Return the tokens of the examples of a run's updates, or of a sample of many.
+
+    Args:
+      examples: the set.
+      order: the examples of each batch, from `shuffled_order` or `windowed_order`.
+      updates: batches of the run.
+
+    Returns:
+      int64 [updates of the sample, examples of a batch].
+    """
+    most = max(SAMPLE // len(order[0]), SAMPLE_UPDATES)
+    sample = np.unique(np.linspace(0, updates - 1, min(updates, most)).astype(int))
+    return np.stack([examples.lengths_of(order[int(update)]) for update in sample])
+
+
+def used_lengths(sampled: np.ndarray, lengths: Sequence[int]) -> list[int]:
+    """List the lengths that batches of a sample have, the longest first.
+
+    Args:
+      sampled: from `sampled_lengths`.
+      lengths: those that a batch may have, in ascending order.
+    """
+    allowed = np.asarray(lengths)
+    places = np.unique(np.searchsorted(allowed, sampled.max(axis=-1)))
+    return allowed[places][::-1].tolist()

@@ -15,11 +15,8 @@ import numpy as np
 
 from balora_jax.data.batch import DTYPES, Batch
 from balora_jax.data.examples import Examples
-from balora_jax.data.lengths import LENGTH_MULTIPLE
+from balora_jax.data.lengths import LENGTH_MULTIPLE, sampled_lengths
 
-# Examples whose places are computed to choose the size of rows, and updates at the least.
-SAMPLE = 2**15
-SAMPLE_UPDATES = 64
 # Rows are as short as they can be while this share of them is text.
 ENOUGH = 0.9
 # Shares of the updates that each of the lengths is long enough for.
@@ -76,7 +73,7 @@ class PackedRows:
           each token, and the arrays tell the texts of a row apart.
         """
         of_parts = np.asarray(numbers).reshape(self.parts, -1)
-        places = [_place(_lengths_of(examples, part), self.rows) for part in of_parts]
+        places = [_place(examples.lengths_of(part), self.rows) for part in of_parts]
         length = self._length(max(part.longest for part in places))
         batch = _empty(self.parts * self.rows, length, examples.pad_id)
         for index, (part, place) in enumerate(zip(of_parts, places, strict=True)):
@@ -105,10 +102,8 @@ def plan_rows(
       The size with the shortest rows of which 90 % is text, or else that with the most text. It has
       at most four lengths, so that few programs are compiled.
     """
-    most = max(SAMPLE // len(order[0]), SAMPLE_UPDATES)
-    sample = np.unique(np.linspace(0, updates - 1, min(updates, most)).astype(int))
-    lengths = np.stack([_lengths_of(examples, order[int(update)]) for update in sample])
-    lengths = lengths.reshape(len(sample), parts, -1)
+    sampled = sampled_lengths(examples, order, updates)
+    lengths = sampled.reshape(len(sampled), parts, -1)
     best = None
     rows = lengths.shape[-1] // multiple * multiple
     while rows:
@@ -170,11 +165,6 @@ def _place(lengths: np.ndarray, rows: int) -> _Places:
         offsets[text] = tokens
         heapq.heapreplace(used, (tokens + int(lengths[text]), row))
     return _Places(of_texts, offsets, max(tokens for tokens, _ in used))
-
-
-def _lengths_of(examples: Examples, numbers: np.ndarray) -> np.ndarray:
-    numbers = np.asarray(numbers)
-    return examples.starts[numbers + 1] - examples.starts[numbers]
 
 
 def _rounded(length: int) -> int:

@@ -116,13 +116,17 @@ class CausalLM:
             self._order(), lambda numbers: data.collate(examples, numbers, self._bucket_lengths)
         )
 
-    def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """Return the shapes of the longest batches."""
-        if self._packed is not None:
-            packed = self._packed
-            rows = packed.parts * packed.rows
-            return batch_shapes(self._config, None, packed.lengths[-1], packed_rows=rows)
-        return batch_shapes(self._config, None, self.length)
+    def batch_kinds(self, training_data: TrainingData, steps: int) -> list[Batch]:
+        """Return the shapes of the batches."""
+        if self._packed is None:
+            sampled = data.sampled_lengths(self._train, self._order(), steps)
+            lengths = data.used_lengths(sampled, self._bucket_lengths)
+            return [batch_shapes(self._config, None, length) for length in lengths]
+        rows = self._packed.parts * self._packed.rows
+        return [
+            batch_shapes(self._config, None, length, packed_rows=rows)
+            for length in reversed(self._packed.lengths)
+        ]
 
     def best(self) -> Best:
         """Return a tracker of the lowest held-out loss."""

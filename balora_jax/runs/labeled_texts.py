@@ -3,6 +3,7 @@
 import abc
 import pathlib
 
+import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -58,20 +59,33 @@ class TextRun(abc.ABC):
         """Return the training set unchanged."""
         return TrainingData(loaded.params, self._train)
 
+    def _order(self, examples: data.Examples, steps: int) -> grain.MapDataset:
+        training = self._config.training
+        return data.windowed_order(examples, training.batch_size, steps=steps, seed=training.seed)
+
     def batches(self, training_data: TrainingData, steps: int) -> Batches:
         """Return shuffled batches, each of texts of similar length."""
-        training = self._config.training
         examples = training_data.examples
-        order = data.windowed_order(examples, training.batch_size, steps=steps, seed=training.seed)
-        return data.train_batches(order, lambda rows: data.collate(examples, rows, self._lengths))
+        return data.train_batches(
+            self._order(examples, steps),
+            lambda rows: data.collate(examples, rows, self._lengths),
+        )
 
-    def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """Return a batch of the longest training text of the run, repeated."""
+    def batch_kinds(self, training_data: TrainingData, steps: int) -> list[Batch]:
+        """Return a batch of each length: a training text of that length, repeated."""
         examples = training_data.examples
+        sampled = data.sampled_lengths(examples, self._order(examples, steps), steps)
+        used = data.used_lengths(sampled, self._lengths)
         seen = self._seen(steps)
-        longest = seen[examples.lengths[seen].argmax()]
-        rows = np.full(self._config.training.batch_size, longest)
-        return data.collate(examples, rows, self._lengths)
+        places = np.searchsorted(self._lengths, examples.lengths[seen])
+        kinds = []
+        for place in np.unique(places)[::-1]:
+            # The longest text may be none of the sample.
+            if not kinds or self._lengths[place] in used:
+                text = seen[places == place][0]
+                rows = np.full(self._config.training.batch_size, text)
+                kinds.append(data.collate(examples, rows, self._lengths))
+        return kinds
 
     def best(self) -> Best:
         """Return a tracker of the first metric of the first held-out set."""

@@ -119,6 +119,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         student, state = start_student(run, setup, training_data, beginning.adapters)
     with phase(console, "compiling the update"):
         compiled = compile_step(run, student, training_data)
+    closing.callback(compiled.close)
     if checkpoints:
         check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
@@ -380,7 +381,7 @@ def record_start(
 
 
 def compile_step(run: Run, student: Student, training_data: TrainingData) -> CompiledStep:
-    """Compile the update for the longest batches of the run.
+    """Compile the update for the longest batches of the run, and begin with the others.
 
     Args:
       run: from `set_up`.
@@ -391,7 +392,9 @@ def compile_step(run: Run, student: Student, training_data: TrainingData) -> Com
       The compiled update.
     """
     compiled = CompiledStep(student.setup, run.config.training.accumulation)
-    compiled.compile(run.task.longest_batch(training_data, run.steps))
+    longest, *others = run.task.batch_kinds(training_data, run.steps)
+    compiled.compile(longest)
+    compiled.compile_ahead(others)
     return compiled
 
 

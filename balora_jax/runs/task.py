@@ -81,8 +81,10 @@ class Task(Protocol):
         """
         ...
 
-    def longest_batch(self, training_data: TrainingData, steps: int) -> Batch:
-        """Return a batch of the greatest length, or its shapes, for compilation.
+    def batch_kinds(self, training_data: TrainingData, steps: int) -> list[Batch]:
+        """Return a batch of each shape that the run has, or its shapes: the longest first.
+
+        Of a long run it is the shapes of a sample; others are met on the way.
 
         Args:
           training_data: from `prepare`.

@@ -1,6 +1,8 @@
 """The update, compiled once for each length of batches."""
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -15,7 +17,8 @@ from balora_jax.training.state import TrainState
 class CompiledStep:
     """(state, frozen, batch of numpy arrays) -> (state, metrics); the state is overwritten.
 
-    It compiles from shapes alone: weights are needed when it is called.
+    It compiles from shapes alone: weights are needed when it is called. All compiling is done in
+    one thread, beside the updates of lengths that are compiled already.
 
     Attributes:
       seconds: time that compiling took so far.
@@ -34,17 +37,18 @@ class CompiledStep:
         self._setup = setup
         self._sharding = batch_sharding(setup.mesh)
         self._micro_batches = micro_batches
-        self._programs: dict[int, Any] = {}
+        self._programs: dict[int, Future[jax.stages.Compiled]] = {}
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self.seconds = 0.0
         self.bytes = 0
 
     @property
     def lengths(self) -> list[int]:
-        """The lengths that were compiled for, one program each."""
-        return sorted(self._programs)
+        """The lengths that have been compiled for, one program each."""
+        return sorted(length for length, program in self._programs.items() if program.done())
 
     def compile(self, batch: Batch) -> jax.stages.Compiled:
-        """Compile for batches of these shapes and dtypes.
+        """Compile for batches of these shapes and dtypes, and wait for it.
 
         Args:
           batch: arrays or shapes, [examples, ...].
@@ -52,7 +56,29 @@ class CompiledStep:
         Returns:
           The program.
         """
+        return self._begin(batch).result()
 
+    def compile_ahead(self, batches: Iterable[Batch]) -> None:
+        """Compile for batches of these shapes and dtypes, one after the other, and do not wait.
+
+        Args:
+          batches: arrays or shapes, [examples, ...].
+        """
+        for batch in batches:
+            self._begin(batch)
+
+    def close(self) -> None:
+        """Compile nothing that has not been begun."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, batch: Batch) -> Future[jax.stages.Compiled]:
+        """The program for these shapes, which is compiled or will be."""
+        length = batch.input_ids.shape[-1]
+        if length not in self._programs:
+            self._programs[length] = self._compiler.submit(self._compile, batch)
+        return self._programs[length]
+
+    def _compile(self, batch: Batch) -> jax.stages.Compiled:
         def abstract(array: Any) -> jax.ShapeDtypeStruct:
             shape = self._split(array.shape)
             return jax.ShapeDtypeStruct(shape, array.dtype, sharding=self._sharding)
@@ -65,7 +91,6 @@ class CompiledStep:
         memory = program.memory_analysis()
         needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         self.bytes = max(self.bytes, needed)
-        self._programs[batch.input_ids.shape[-1]] = program
         return program
 
     def __call__(self, state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Parts]:
@@ -79,13 +104,11 @@ class CompiledStep:
         Returns:
           (state, metrics).
         """
-        length = batch.input_ids.shape[-1]
-        if length not in self._programs:
-            self.compile(batch)
+        program = self.compile(batch)
         on_device = jax.tree.map(
             lambda array: put(array.reshape(self._split(array.shape)), self._sharding), batch
         )
-        return self._programs[length](state, frozen, on_device)
+        return program(state, frozen, on_device)
 
     def _split(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """[examples, ...] -> [micro-batches, examples, ...]."""
