@@ -36,6 +36,8 @@ ROUNDS = 12
 # Beyond it, float32 loses the smaller ones.
 GROWTH = 2e3
 DEGREE = 20
+# Vectors within this angle of theirs are taken out of the filter.
+FIXED = 0.1 * ANGLE
 
 # TPUs and GPUs round float32 products to bfloat16 or tf32 unless told otherwise.
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -100,6 +102,9 @@ def _filtered(
 ) -> jax.Array:
     """Damp the directions outside the block by a Chebyshev polynomial of the Gram matrix.
 
+    Leading vectors that have converged stay as they are, and the Gram matrix is deflated by them:
+    one value far above a flat rest would else allow no filter of a higher degree.
+
     Args:
       block: the current vectors.
       gram_times: the product of the Gram matrix with a block [n, b].
@@ -108,26 +113,34 @@ def _filtered(
     Returns:
       [n, b], not orthonormal.
     """
+    gap = block.levels - block.levels[-1]
+    fixed = jnp.cumprod(block.residual < FIXED * gap) > 0
+    fixed_vectors = jnp.where(fixed, block.right, 0.0)
+
+    def deflated(image: jax.Array) -> jax.Array:
+        return image - product(fixed_vectors, product(fixed_vectors.T, image))
+
     # The polynomial is bounded by 1 on [0, 2 half] and grows beyond it.
     half = jnp.maximum(block.squares[-1] / 2, EPS**2 * block.squares[0] + TINY)
 
     # The highest degree that keeps the growth of the largest value within GROWTH.
-    growth = jnp.arccosh(jnp.maximum(block.squares[0] / half - 1, 1 + EPS))
+    largest = jnp.max(jnp.where(fixed, 0.0, block.squares))
+    growth = jnp.arccosh(jnp.maximum(largest / half - 1, 1 + EPS))
     allowed = jnp.clip(jnp.log(GROWTH) / growth, 1, DEGREE).astype(jnp.int32)
     degree = jnp.where(number == 0, 1, allowed)
 
     # T_{i+1}(x) = 2 x T_i(x) - T_{i-1}(x), with x = gram / half - 1
     def step(_, last_two):
         before, now = last_two
-        return now, 2 * (gram_times(now) / half - now) - before
+        return now, 2 * (deflated(gram_times(now)) / half - now) - before
 
-    first = (block.right, block.image / half - block.right)
+    first = (block.right, deflated(block.image) / half - block.right)
     _, filtered = jax.lax.fori_loop(1, degree, step, first)
 
     # On a steep spectrum one product is filter enough. Dividing by the squared values keeps the
     # small columns from vanishing beside the large ones.
     rescaled = block.image / jnp.maximum(block.squares, TINY)
-    return jnp.where(degree > 1, filtered, rescaled)
+    return jnp.where(fixed, block.right, jnp.where(degree > 1, filtered, rescaled))
 
 
 def _refine(

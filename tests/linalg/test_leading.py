@@ -62,6 +62,27 @@ def test_a_random_matrix_with_a_flat_spectrum(shape):
     assert_accurate(np.random.default_rng(1).normal(size=shape).astype(np.float32), K)
 
 
+@pytest.mark.parametrize("shape", [(1024, 512), (512, 1024), (300, 96)])
+@pytest.mark.parametrize("common", [[0.3], [1.0], [10.0], [10.0, 1.0, 0.3]], ids=str)
+def test_a_few_directions_far_above_a_flat_rest(shape, common):
+    """As the logits of one text are: nearly all rows share a direction, and differ by noise."""
+    random = np.random.default_rng(4)
+    matrix = random.normal(size=shape)
+    for size in common:
+        sides = random.normal(size=shape[0]), random.normal(size=shape[1])
+        matrix += size * np.outer(1 + 0.1 * sides[0], sides[1])
+    matrix = matrix.astype(np.float32)
+    values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+    assert values[0] > 2 * values[K - 1]
+    value, gradient = VALUE_AND_GRADIENT(matrix, K, "subspace")
+    true_value, true_gradient = truth(matrix, K)
+    np.testing.assert_allclose(value, true_value, rtol=1e-6)
+    error = np.linalg.norm(gradient - true_gradient) / np.linalg.norm(true_gradient)
+    # One rounding of the largest value turns vectors whose values are this near to each other.
+    rounding = np.finfo(np.float32).eps * values[0] / (values[K - 1] - values[K])
+    assert error < 1e-4 + 0.1 * rounding
+
+
 def test_exact_is_exact_and_randomized_is_not_on_a_flat_spectrum():
     flat = np.random.default_rng(2).normal(size=(400, 256)).astype(np.float32)
     assert_accurate(flat, K, "exact")
