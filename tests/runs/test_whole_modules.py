@@ -137,6 +137,15 @@ def test_ranks_and_layers_of_peft_generate_the_same_here(llamas, tmp_path, tie):
     _check_same((loaded.model, loaded.params, lora), theirs)
 
 
+@pytest.mark.parametrize("saved, targets", [(["embed_tokens"], []), (None, ["embed_tokens"])])
+def test_a_tie_that_peft_kept_generates_the_same_here(llamas, tmp_path, saved, targets):
+    out = tmp_path / "peft"
+    targets = ["q_proj", *targets]
+    theirs = _train_with_peft(llamas["tied"], saved, targets, out, ensure_weight_tying=True)
+    loaded, lora = with_adapter(models.load_checkpoint(llamas["tied"]), out)
+    _check_same((loaded.model, loaded.params, lora), theirs)
+
+
 def _run(llama, sums, output, saved, targets, *more):
     given = [] if saved is None else ["--adapter.modules_to_save", json.dumps(saved)]
     settings = [

@@ -13,6 +13,7 @@ from balora_jax.adapters.peft_format.settings import Settings
 
 Number = TypeVar("Number", int, float)
 ALL_LINEAR = "all-linear"
+HEAD = "lm_head"
 # PEFT matches the start of a layer's name with these, which hold a pattern of the options.
 WHOLE = r"(?:{})\Z"
 END = r"(.*\.)?({})$"
@@ -74,7 +75,8 @@ class Layers:
         if self._is_excluded(name) or any(is_saved(name) for is_saved in self._saved):
             return False
         if self._is_target is not None and not self._is_target(name):
-            return False
+            # PEFT names the embedding alone where it adapts both sides of a tie.
+            return None if self._settings.tied and name == HEAD else False
         if (
             self._settings.indices is not None
             and self._index_of(name) not in self._settings.indices

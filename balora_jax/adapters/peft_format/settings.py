@@ -25,7 +25,7 @@ CONVERSION = (
 )
 # Options that do not change what the stored factors compute: those of the base and the training.
 WITHOUT_EFFECT = frozenset({
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+    "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config",
     "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core",
     "peft_version", "qalora_group_size", "revision", "runtime_config", "velora_config",
 })  # fmt: skip
@@ -46,6 +46,7 @@ class Settings:
       excluded: names of layers that are not adapted, or a regular expression.
       indices: of the adapted layers in their stacks; None for all.
       stacks: patterns of the stacks that `indices` count in; empty for all.
+      tied: True if the head is adapted together with the embedding that it is tied to.
       saved: names of modules that are trained whole.
       task: PEFT's type of the task.
     """
@@ -60,6 +61,7 @@ class Settings:
     excluded: str | tuple[str, ...]
     indices: frozenset[int] | None
     stacks: tuple[str, ...]
+    tied: bool
     saved: tuple[str, ...]
     task: Any
 
@@ -74,6 +76,10 @@ class _Check(NamedTuple):
 
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _is_bool_or_null(value: Any) -> bool:
+    return value is None or _is_bool(value)
 
 
 def _is_rank(value: Any) -> bool:
@@ -134,6 +140,7 @@ CHECKS = {
     "exclude_modules": _Check(None, _is_targets, "null, a string, a list of strings"),
     "layers_to_transform": _Check(None, _is_indices, "null, a whole number, a list of them"),
     "layers_pattern": _Check(None, _is_targets, "null, a string, a list of strings"),
+    "ensure_weight_tying": _Check(None, _is_bool_or_null, "null, true, false"),
     "modules_to_save": _Check(None, _is_names_or_null, "null, a list of strings"),
     "init_lora_weights": _Check(True, _is_start, "true, false, a string"),
 }
@@ -191,6 +198,7 @@ def read_settings(folder: pathlib.Path) -> Settings:
         excluded=_names(values["exclude_modules"]) or (),
         indices=frozenset(indices) if indices else None,
         stacks=(stacks,) if isinstance(stacks, str) else stacks,
+        tied=bool(values["ensure_weight_tying"]),
         saved=tuple(values["modules_to_save"] or ()),
         task=task,
     )
