@@ -198,7 +198,7 @@ def test_a_run_starts_from_the_trained_model(tiny_llama, run_arguments, tmp_path
 
 
 def test_a_run_goes_on_with_ranks_and_layers_of_their_own(tiny_llama, run_arguments, tmp_path):
-    """What fills up the factors stays zero, so that the run trains what PEFT would train."""
+    """The zeros that fill up the factors stay zero: the run trains what PEFT would train."""
     options = {"rank_pattern": RANKS, "alpha_pattern": ALPHAS, "exclude_modules": ".*0.*v_proj"}
     _trained(tiny_llama, **options).save_pretrained(tmp_path / "adapter")
     init = ["--adapter.init", str(tmp_path / "adapter"), "--optimizer.weight_decay", "0.1"]

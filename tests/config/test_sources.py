@@ -27,7 +27,7 @@ def test_a_folder_that_is_called_like_a_number_of_rows_is_that_folder(tmp_path):
 
 
 def test_the_file_system_is_asked_once(monkeypatch):
-    """What a name means does not change during a run."""
+    """The meaning of a name stays the same during a run."""
     asked = []
     monkeypatch.setattr(sources, "_exists", asked.append)
     config = DataConfig(train=["a.jsonl:5", "b:6"])
