@@ -41,10 +41,15 @@ class Command(NamedTuple):
 # Ctrl-C finds the process in `main`.
 def train(arguments: Sequence[str]) -> None:
     """Run `balora train`."""
+    _train(arguments, "train")
+
+
+def _train(arguments: Sequence[str], command: str) -> None:
+    """Train, under a command's name."""
     from balora_jax.config.parse import config_files, read_config
     from balora_jax.config.paths import check_output
 
-    config = read_config(arguments)
+    config = read_config(arguments, command)
     check_output("output.dir", config.output.dir)
     if config.evaluation.tasks:
         # Libraries draw bars of their own, which they decide when they are imported.
@@ -69,7 +74,7 @@ def quickstart(arguments: Sequence[str]) -> None:
     """Run `balora quickstart`: train on the tiny model and data that come with the package."""
     from balora_jax.evaluation.tiny_world import embedded
 
-    train([*embedded.quickstart(), *arguments])
+    _train([*embedded.quickstart(), *arguments], "quickstart")
 
 
 def compare(arguments: Sequence[str]) -> None:

@@ -212,6 +212,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(run_arguments, tmp_path, capsys
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("command", ["train", "quickstart"])
+def test_help_has_the_usage_of_its_own_command(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: balora {command} [")
+
+
 def test_unknown_command_and_help(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["trian"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from jsonargparse import ArgumentParser
 
@@ -18,6 +19,7 @@ from balora_jax.config.push import PushOptions
 from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
+Options = TypeVar("Options")
 LONGEST_METHOD = 100
 LARGEST_SCALE = 10
 LARGEST_RANK = 100_000
@@ -139,9 +141,7 @@ def generate_options(arguments: Sequence[str], description: str) -> GenerateOpti
     Raises:
       BadInput: an option cannot be used, or lacks another one.
     """
-    parser = make_parser("generate", description)
-    add_options(parser, GenerateOptions)
-    return build(GenerateOptions, parse(parser, arguments))
+    return _parsed("generate", GenerateOptions, arguments, description)
 
 
 def predict_options(arguments: Sequence[str], description: str) -> PredictOptions:
@@ -154,9 +154,7 @@ def predict_options(arguments: Sequence[str], description: str) -> PredictOption
     Raises:
       BadInput: an option is missing or cannot be used.
     """
-    parser = make_parser("predict", description)
-    add_options(parser, PredictOptions)
-    return build(PredictOptions, parse(parser, _with_underscores(arguments)))
+    return _parsed("predict", PredictOptions, _with_underscores(arguments), description)
 
 
 def push_options(arguments: Sequence[str], description: str) -> PushOptions:
@@ -169,9 +167,7 @@ def push_options(arguments: Sequence[str], description: str) -> PushOptions:
     Raises:
       BadInput: an option is missing or cannot be used.
     """
-    parser = make_parser("push", description)
-    add_options(parser, PushOptions)
-    return build(PushOptions, parse(parser, arguments))
+    return _parsed("push", PushOptions, arguments, description)
 
 
 def convert_options(arguments: Sequence[str], description: str) -> ConvertOptions:
@@ -205,9 +201,7 @@ def evaluate_options(arguments: Sequence[str], description: str) -> EvaluateOpti
     Raises:
       BadInput: an option cannot be used, or lacks another one.
     """
-    parser = make_parser("evaluate", description)
-    add_options(parser, EvaluateOptions)
-    return build(EvaluateOptions, parse(parser, _with_underscores(arguments)))
+    return _parsed("evaluate", EvaluateOptions, _with_underscores(arguments), description)
 
 
 def audit_options(arguments: Sequence[str], description: str) -> AuditOptions:
@@ -228,9 +222,16 @@ def audit_options(arguments: Sequence[str], description: str) -> AuditOptions:
             runs.append(argument)
         elif equals:
             runs.append(value)
-    parser = make_parser("audit", description)
-    add_options(parser, AuditOptions)
-    return build(AuditOptions, parse(parser, [f"--run={json.dumps(runs)}", *rest]))
+    return _parsed("audit", AuditOptions, [f"--run={json.dumps(runs)}", *rest], description)
+
+
+def _parsed(
+    command: str, options: type[Options], arguments: Sequence[str], description: str
+) -> Options:
+    """Parse the arguments of a command into its dataclass of options."""
+    parser = make_parser(command, description)
+    add_options(parser, options)
+    return build(options, parse(parser, arguments))
 
 
 def _with_underscores(arguments: Sequence[str]) -> list[str]:

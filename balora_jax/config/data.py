@@ -1,11 +1,12 @@
 """The data sets, and how their examples become tokens."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from balora_jax.config.check import LARGEST, require
-from balora_jax.config.sources import parse_sources
+from balora_jax.config.sources import Source, parse_sources
 
 # Of the size of the scores, at least this lies between them: float32 tells them apart.
 SMALLEST_RANGE = 1e-4
@@ -72,8 +73,8 @@ class DataConfig:
     data of balora_jax.evaluation.tiny_world.make."""
 
     def __post_init__(self) -> None:
-        if self.train is not None:
-            parse_sources(self.train)
+        # Refuses what cannot be read.
+        self._parsed  # noqa: B018
         length_ok = self.max_length >= 2
         require(length_ok, "data.max_length", self.max_length, "a whole number of at least 2")
         self._check_targets()
@@ -132,7 +133,12 @@ class DataConfig:
         """True if the run has a held-out set: `eval`, a share of `train`, or a GLUE task's own."""
         return self.eval is not None or self.eval_share is not None or self.train is None
 
-    @property
+    @functools.cached_property
+    def _parsed(self) -> tuple[Source, ...]:
+        """The training sources; the file system is asked once what their names mean."""
+        return () if self.train is None else parse_sources(self.train)
+
+    @functools.cached_property
     def sources(self) -> "tuple[DataConfig, ...]":
         """The section of each training source, as if there were no other."""
         if self.train is None:
@@ -146,7 +152,7 @@ class DataConfig:
                 limit=source.limit or self.limit,
                 fields=self.fields if source.fields is None else source.fields,
             )
-            for source in parse_sources(self.train)
+            for source in self._parsed
         )
 
     @property
@@ -154,12 +160,10 @@ class DataConfig:
         """The weight of each training source; None where every row comes equally often."""
         if self.train is None:
             return None
-        weights = tuple(source.weight for source in parse_sources(self.train))
+        weights = tuple(source.weight for source in self._parsed)
         return None if None in weights else weights
 
     @property
     def source_names(self) -> list[str]:
         """The training sources by name; [] for the hub's copy of a GLUE task."""
-        if self.train is None:
-            return []
-        return [source.source for source in parse_sources(self.train)]
+        return [source.source for source in self._parsed]

@@ -56,11 +56,12 @@ TYPES = {
 }
 
 
-def read_config(arguments: Sequence[str]) -> RunConfig:
+def read_config(arguments: Sequence[str], command: str = "train") -> RunConfig:
     """Parse the arguments of `train` into a run's configuration.
 
     Args:
       arguments: options, and yaml files of them after --config.
+      command: the command's name, for the help.
 
     Returns:
       The configuration, with the plugin files that were loaded.
@@ -73,7 +74,7 @@ def read_config(arguments: Sequence[str]) -> RunConfig:
     require_plugins(_recorded_plugins(files.values()))
     classes = {"regularizers": regularizers_config()}
     parser = ArgumentParser(
-        prog="balora train",
+        prog=f"balora {command}",
         description="Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
         exit_on_error=False,
         allow_abbrev=False,

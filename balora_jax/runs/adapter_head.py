@@ -51,7 +51,7 @@ def take_head(
     _check_names(loaded, modules, tensors, folder)
     taken = _modules_in(loaded, modules, tensors, folder)
     head = select(loaded.params, taken)
-    shapes = _shapes(loaded.model, head)
+    shapes = models.head_shapes(loaded.model, head)
     expected = getattr(loaded.model, "labels", None)
     labels = None if expected is None else _other_labels(expected, shapes, tensors)
     if labels is not None and replace:
@@ -75,7 +75,7 @@ def _check_names(
     loaded: models.Loaded, modules: Sequence[Path], tensors: Tensors, folder: pathlib.Path
 ) -> None:
     """Refuse tensors of modules that the run does not train whole."""
-    known = _shapes(loaded.model, select(loaded.params, modules))
+    known = models.head_shapes(loaded.model, select(loaded.params, modules))
     unknown = sorted(set(tensors) - set(known))
     if unknown:
         trained = ", ".join(".".join(module) for module in modules) or "no module"
@@ -95,7 +95,7 @@ def _modules_in(
     """The modules that the adapter holds; the others must have stored weights."""
     taken = []
     for module in modules:
-        names = _shapes(loaded.model, select(loaded.params, [module]))
+        names = models.head_shapes(loaded.model, select(loaded.params, [module]))
         absent = [name for name in names if name not in tensors]
         if len(absent) == len(names) and module not in loaded.fresh:
             continue
@@ -106,11 +106,6 @@ def _modules_in(
             )
         taken.append(module)
     return taken
-
-
-def _shapes(model: Any, head: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of a head's tensors, by Hugging Face's names."""
-    return models.head_shapes(model, head)
 
 
 def _other_labels(labels: int, shapes: dict[str, tuple[int, ...]], tensors: Tensors) -> int | None:
@@ -165,7 +160,7 @@ def with_adapter(loaded: models.Loaded, folder: pathlib.Path) -> tuple[models.Lo
     modules = [
         module
         for module in single_modules(loaded.params)
-        if set(tensors) & set(_shapes(loaded.model, select(loaded.params, [module])))
+        if set(tensors) & set(models.head_shapes(loaded.model, select(loaded.params, [module])))
     ]
     if tensors:
         loaded = take_head(loaded, modules, tensors, folder, place=place, replace=False)

@@ -16,7 +16,7 @@ class Average(NamedTuple):
 
     Attributes:
       count: updates done, int32.
-      mean: the averaged parameters.
+      mean: the averaged parameters, float32.
     """
 
     count: jax.Array
@@ -39,12 +39,15 @@ def average_of_parameters(decay: float) -> optax.GradientTransformation:
 
     def init(params: Any) -> Average:
         # Copies, because the step overwrites both.
-        return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
+        mean = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+        return Average(jnp.zeros((), jnp.int32), mean)
 
     def update(updates: Any, state: Average, params: Any = None) -> tuple[Any, Average]:
         count = optax.safe_increment(state.count)
         kept = jnp.minimum(decay, count / (count + RAMP))
         new = optax.apply_updates(params, updates)
+        # In bfloat16 the average would stand still: it moves by less than a rounding.
+        new = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), new)
         return updates, Average(count, optax.incremental_update(new, state.mean, 1 - kept))
 
     return optax.GradientTransformation(init, update)
@@ -62,7 +65,7 @@ def evaluated(trainable: Any, opt_state: optax.OptState) -> Any:
       opt_state: the optimizer's state.
 
     Returns:
-      A tree like `trainable`.
+      A tree like `trainable`, in its element types.
     """
 
     def is_average(part: Any) -> bool:
@@ -70,7 +73,7 @@ def evaluated(trainable: Any, opt_state: optax.OptState) -> Any:
 
     for part in jax.tree.leaves(opt_state, is_leaf=is_average):
         if isinstance(part, Average):
-            return part.mean
+            return jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), part.mean, trainable)
         if isinstance(part, ScheduleFreeState):
             return schedule_free_eval_params(part, trainable)
     return trainable

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from balora_jax import models
 from balora_jax.adapters.peft_format import adapter_shapes, conversion_note, load_adapter
+from balora_jax.cli import main
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput
 from balora_jax.runs.setup import build_setup
@@ -48,6 +49,9 @@ def _our_logits(llama, folder):
     return jax.jit(model.apply)({"params": params, "lora": lora}, IDS)
 
 
+# The first pattern that matches counts, in the order of the alphabet, in which PEFT saves them.
+RANKS = {"1.self_attn.v_proj": 7, "down_proj": 3, r"model\.layers\.0\..*": 2, "v_proj": 5}
+ALPHAS = {"attn.(q|v)_proj": 3, "k_proj": 9, "layers.1.mlp.down_proj": 0.5, "q_proj": 100}
 STARTS = {
     "LoRA": {},
     "rank-stabilized": {"use_rslora": True},
@@ -59,7 +63,26 @@ STARTS = {
     "PiSSA, rank-stabilized": {"init_lora_weights": "pissa", "use_rslora": True},
     "OLoRA": {"init_lora_weights": "olora"},
     "OLoRA, every linear layer": {"init_lora_weights": "olora", "target_modules": "all-linear"},
-}
+    "ranks": {"rank_pattern": RANKS},
+    "alphas": {"alpha_pattern": ALPHAS},
+    "ranks and alphas, rank-stabilized": {
+        "rank_pattern": RANKS, "alpha_pattern": ALPHAS, "use_rslora": True
+    },
+    "one layer": {"layers_to_transform": 1},
+    "layers of a stack": {"layers_to_transform": [0, 7], "layers_pattern": ["h", "lay[a-z]*s"]},
+    "an expression": {"target_modules": r".*layers\.(0\..*q_proj|1\.mlp\.(up|down)_proj)"},
+    "without some": {"exclude_modules": ["layers.0.self_attn.q_proj", "mlp"]},
+    "without an expression": {"exclude_modules": r"model\.layers\.0\..*attn.*"},
+    "full names": {"target_modules": ["model.layers.0.mlp.up_proj", "layers.1.mlp.down_proj"]},
+    "PiSSA, ranks and one layer": {
+        "init_lora_weights": "pissa", "rank_pattern": RANKS, "alpha_pattern": ALPHAS,
+        "layers_to_transform": [1],
+    },
+    "OLoRA, ranks": {
+        "init_lora_weights": "olora", "rank_pattern": RANKS, "alpha_pattern": ALPHAS,
+        "use_rslora": True, "exclude_modules": ".*0.*v_proj",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("options", STARTS.values(), ids=STARTS)
@@ -172,3 +195,29 @@ def test_a_run_starts_from_the_trained_model(tiny_llama, run_arguments, tmp_path
     variables = {"params": student.params(state).base, "lora": student.lora(state)}
     ours = jax.jit(student.model.apply)(variables, IDS)
     np.testing.assert_allclose(ours, _logits(peft), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_goes_on_with_ranks_and_layers_of_their_own(tiny_llama, run_arguments, tmp_path):
+    """The zeros that fill up the factors stay zero: the run trains what PEFT would train."""
+    options = {"rank_pattern": RANKS, "alpha_pattern": ALPHAS, "exclude_modules": ".*0.*v_proj"}
+    _trained(tiny_llama, **options).save_pretrained(tmp_path / "adapter")
+    init = ["--adapter.init", str(tmp_path / "adapter"), "--optimizer.weight_decay", "0.1"]
+    main(["train", *run_arguments(tmp_path / "run", *init)])
+    before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    after = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    changes = 0
+    for name, tensor in after.items():
+        rank = 0
+        if name in before:
+            rank = before[name].shape["lora_B" in name]
+            changes += not np.array_equal(tensor[: before[name].shape[0], :rank], before[name])
+        trained = tensor[:rank] if "lora_A" in name else tensor[:, :rank]
+        rest = tensor[rank:] if "lora_A" in name else tensor[:, rank:]
+        assert rest.shape["lora_B" in name] == 7 - rank and not rest.any(), name
+        assert trained.all() or rank == 0
+    assert changes > len(before) / 2
+    base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    theirs = _logits(PeftModel.from_pretrained(base, tmp_path / "run" / "adapter"))
+    np.testing.assert_allclose(
+        _our_logits(tiny_llama, tmp_path / "run" / "adapter"), theirs, rtol=1e-4, atol=1e-4
+    )

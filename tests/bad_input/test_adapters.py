@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from balora_jax.adapters.peft_format import adapter_shapes, load_adapter
+from balora_jax.adapters.peft_format import adapter_shapes, load_adapter, patterns
 from balora_jax.errors import BadInput
 from balora_jax.runs.setup import peft_folder
 
@@ -71,6 +71,10 @@ def _refusal(folder):
 RANKS = "accepted: a whole number from 1"
 ALPHAS = "accepted: a number from 1e-09 to 1000000000"
 CHANGED_BASE = "belongs to a changed base.*path_initial_model_for_weight_conversion.*model.source"
+WHOLE = "a whole number from 1 to"
+EXPRESSION = "which is no regular expression .*; accepted: names of layers, or reg"
+UNKNOWN = "with a brace without a count or a group of an unknown kind; accepted: names of"
+LEFT_OUT = "which PEFT leaves out by adapter_config.json .*; accepted: factors of the layers"
 MORE = "more than one product.*accepted: this option null"
 BAD_OPTIONS = {
     "another method": ({"peft_type": "LOHA"}, "peft_type is 'LOHA'; accepted: LORA"),
@@ -101,8 +105,72 @@ BAD_OPTIONS = {
     "targets of a number": ({"target_modules": 3}, "target_modules is 3; accepted: null, a string"),
     "targets of numbers": ({"target_modules": [3]}, r"target_modules is \[3\]; accepted"),
     "an unknown target": ({"target_modules": ["q", "v", "w"]}, "target_modules has 'w', and"),
-    "half a name": ({"target_modules": ["_attn.q", "v"]}, "target_modules has '_attn.q'"),
+    "half a name": (
+        {"target_modules": ["_attn.q", "v"]}, "factors of model.layers.0.self_attn.q, model.*leaves"
+    ),
     "modules of text": ({"modules_to_save": "score"}, "modules_to_save is 'score'; accepted"),
+    "a module without tensors": (
+        {"modules_to_save": ["lm_head"]}, f"modules_to_save has 'lm_head', and {WEIGHTS} has no ten"
+    ),
+    "a classifier's module without tensors": (
+        {"modules_to_save": ["score", "pooler"], "task_type": "SEQ_CLS"}, "_save has 'pooler', and"
+    ),
+    "a score without a classifier": (
+        {"modules_to_save": ["score"], "task_type": ["SEQ_CLS"]}, "modules_to_save has 'score', and"
+    ),
+    "ranks of another layer": (
+        {"rank_pattern": {"q": 2}}, rf"{WEIGHTS}: .*0.self_attn.q.lora_A.weight is of shape "
+        r"\[3, 8\]; accepted: \[2, 8\], for r or rank_pattern"
+    ),
+    "ranks of a list": ({"rank_pattern": [2]}, r"rank_pattern is \[2\]; accepted: null, .pattern"),
+    "ranks of text": ({"rank_pattern": {"q": "2"}}, f"rank_pattern is .'q': '2'.; .*{WHOLE}"),
+    "a rank of 0 by layer": ({"rank_pattern": {"q": 0}}, f"rank_pattern is .'q': 0.; .*{WHOLE}"),
+    "a rank of 300 digits for q": ({"rank_pattern": {"q": 10**300}}, f"rank_pattern is .*{WHOLE}"),
+    "a rank of 10**9 by layer": ({"rank_pattern": {"q": 10**9}}, r"accepted: \[1000000000, 8\]"),
+    "ranks by a bad pattern": (
+        {"rank_pattern": {"(q": 2}}, rf"rank_pattern has '\(q', {EXPRESSION}"
+    ),
+    "alphas of a number": ({"alpha_pattern": 2}, "alpha_pattern is 2; accepted: null, .patt"),
+    "an alpha of 0 by layer": ({"alpha_pattern": {"q": 0}}, "alpha_pattern is .'q': 0.; accepted"),
+    "an alpha nan": ({"alpha_pattern": {"q": float("nan")}}, "alpha_pattern is .'q': nan.; acc"),
+    "alphas by a bad pattern": (
+        {"alpha_pattern": {"[": 2}}, rf"alpha_pattern has '\[', {EXPRESSION}"
+    ),
+    "a bad target": ({"target_modules": "*"}, f"target_modules has '.', {EXPRESSION}"),
+    "targets of nothing": ({"target_modules": ""}, f"{WEIGHTS} has factors of .*{LEFT_OUT}"),
+    "targets of no layer": ({"target_modules": []}, f"{WEIGHTS} has factors of .*{LEFT_OUT}"),
+    "nested counts": ({"target_modules": "(?:.?){1000000000}x"}, "which is too large; acc"),
+    "many counts": ({"target_modules": "((.{99}){99}){99}"}, "which is too large; acc"),
+    "targets of a long pattern": ({"target_modules": "q|" * 60000}, "which is too large; acc"),
+    "targets of a deep pattern": ({"target_modules": "(" * 9999}, EXPRESSION),
+    "targets that call themselves": ({"target_modules": "(?R)*"}, UNKNOWN),
+    "targets nearly matched": ({"target_modules": "q{e<9}"}, UNKNOWN),
+    "an excluded layer": ({"exclude_modules": ["v"]}, f"factors of .*0.self_attn.v, .*{LEFT_OUT}"),
+    "a pattern of excluded layers": ({"exclude_modules": ".*v"}, f"0.self_attn.v, .*{LEFT_OUT}"),
+    "a number excluded": ({"exclude_modules": 3}, "exclude_modules is 3; accepted: null, a s"),
+    "one layer": ({"layers_to_transform": [1]}, f"factors of model.layers.0.self.*{LEFT_OUT}"),
+    "the first layer": ({"layers_to_transform": 0}, f"factors of model.layers.1.self_.*{LEFT_OUT}"),
+    "layers of another stack": (
+        {"layers_to_transform": [0, 1], "layers_pattern": ["h"]}, f"factors of .*{LEFT_OUT}"
+    ),
+    "layers of a pattern's own index": (
+        {"layers_to_transform": [0, 1], "layers_pattern": "(?P<idx>.*)|x"}, f"factors.*{LEFT_OUT}"
+    ),
+    "layers of text": ({"layers_to_transform": "0"}, "layers_to_transform is '0'; accepted: null"),
+    "layers of truths": ({"layers_to_transform": [True]}, r"layers_to_transform is \[True\]"),
+    "layers of a string": (
+        {"target_modules": ".*", "layers_to_transform": 0}, "with layers_to_transform; acc"
+    ),
+    "a stack without layers": ({"layers_pattern": "layers"}, "without layers_to_transform"),
+    "a stack of a bad pattern": (
+        {"layers_to_transform": [0], "layers_pattern": "("}, f"_pattern has '.', {EXPRESSION}"
+    ),
+    "a saved module of adapted layers": (
+        {"modules_to_save": ["self_attn"]}, f"factors of .*{LEFT_OUT}"
+    ),
+    "a saved module of a bad pattern": (
+        {"modules_to_save": ["("]}, f"modules_to_save has '.', {EXPRESSION}"
+    ),
     "a start null": ({"init_lora_weights": None}, "init_lora_weights is None; accepted: true"),
     "an unknown start": ({"init_lora_weights": "mine"}, f"'mine': the adapter {CHANGED_BASE}"),
     "randomized PiSSA": (
@@ -118,8 +186,6 @@ BAD_OPTIONS = {
     "QALoRA": ({"use_qalora": True}, f"'use_qalora' is True, .*{MORE}"),
     "aLoRA": ({"alora_invocation_tokens": [1, 2]}, f"'alora_invocation_tokens' is .*{MORE}"),
     "tokens": ({"trainable_token_indices": [1]}, f"'trainable_token_indices' is .*{MORE}"),
-    "ranks by layer": ({"rank_pattern": {"q": 2}}, f"'rank_pattern' is .*{MORE}"),
-    "alphas by layer": ({"alpha_pattern": {"q": 2}}, f"'alpha_pattern' is .*{MORE}"),
     "a bias of B": ({"lora_bias": True}, f"'lora_bias' is True, .*{MORE}"),
     "replicated layers": ({"layer_replication": [[0, 2]]}, f"'layer_replication' is .*{MORE}"),
     "parameters": ({"target_parameters": ["w"]}, f"'target_parameters' is .*{MORE}"),
@@ -137,6 +203,31 @@ def test_an_option_is_refused(tmp_path, options, match):
     sentence = _refusal(write_adapter(tmp_path / "adapter", options))
     assert re.search(match, sentence), sentence
     assert str(tmp_path / "adapter" / "adapter_") in sentence
+
+
+ENDLESS = "(?=((?:.|..)+)+x).*"
+SLOW_OPTIONS = {
+    "target_modules": {"target_modules": ENDLESS},
+    "exclude_modules": {"exclude_modules": ENDLESS},
+    "layers_pattern": {"layers_to_transform": [0, 1], "layers_pattern": [ENDLESS]},
+    "modules_to_save": {"modules_to_save": [ENDLESS]},
+    "rank_pattern": {"rank_pattern": {ENDLESS: 3}},
+    "alpha_pattern": {"alpha_pattern": {ENDLESS: 3}},
+}
+
+
+@pytest.mark.parametrize("name", SLOW_OPTIONS)
+def test_a_pattern_without_end_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(patterns, "LONGEST", 0.05)
+    sentence = _refusal(write_adapter(tmp_path / "adapter", SLOW_OPTIONS[name]))
+    assert f"{CONFIG}: {name} and the patterns before it take more than 0.05 s" in sentence
+
+
+def test_many_patterns_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(patterns, "LONGEST", 0.05)
+    many = {"rank_pattern": {f"{number}.*": 3 for number in range(9999)}}
+    sentence = _refusal(write_adapter(tmp_path / "adapter", many))
+    assert "rank_pattern and the patterns before it take more than 0.05 s" in sentence
 
 
 ZEROS = np.zeros
@@ -272,6 +363,15 @@ ACCEPTED = {
     "targets twice": {"target_modules": ["q", "q", "self_attn.v"]},
     "empty options": {"rank_pattern": {}, "loftq_config": {}, "use_dora": False},
     "harmless options": {"lora_dropout": 0.1, "exclude_modules": "w", "peft_version": "9"},
+    "layers": {"layers_to_transform": [1, 0, 1], "layers_pattern": ["layers", "h"]},
+    "every layer": {"layers_to_transform": [], "layers_pattern": ""},
+    "ranks by layer": {"r": 9, "rank_pattern": {"q": 3, "self_attn.v": 3, "q|v": 4}},
+    "alphas by layer": {"alpha_pattern": {"k": 9, ".*attn.(q|v)": 6, "q": 8}, "lora_alpha": 1},
+    "targets of any linear layer": {"target_modules": "all-linear", "exclude_modules": ["k"]},
+    "targets of the model": {"target_modules": None},
+    "a classifier without its head": {
+        "modules_to_save": ["classifier", "score"], "task_type": "SEQ_CLS"
+    },
     "an unknown option that is off": {"use_new": False, "new_config": None},
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from balora_jax.config import DataConfig
+from balora_jax.config import DataConfig, sources
 from balora_jax.config.sources import Source, parse_sources
 from balora_jax.errors import BadInput
 
@@ -24,6 +24,17 @@ def test_a_folder_that_is_called_like_a_number_of_rows_is_that_folder(tmp_path):
     (tmp_path / "sets:2").mkdir()
     assert parse_sources(f"{tmp_path}/sets:2") == (Source(f"{tmp_path}/sets:2"),)
     assert parse_sources(f"{tmp_path}/sets:3") == (Source(f"{tmp_path}/sets", limit=3),)
+
+
+def test_the_file_system_is_asked_once(monkeypatch):
+    """The meaning of a name stays the same during a run."""
+    asked = []
+    monkeypatch.setattr(sources, "_exists", asked.append)
+    config = DataConfig(train=["a.jsonl:5", "b:6"])
+    first = config.sources
+    assert config.sources is first and [source.limit for source in first] == [5, 6]
+    assert config.source_names == ["a.jsonl", "b"] and config.weights is None
+    assert asked == ["a.jsonl:5", "b:6"]
 
 
 def test_each_source_has_a_section_of_its_own():

@@ -30,7 +30,8 @@ PARAMS = {
 OPTIONS = {
     "peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False, "bias": "none",
     "fan_in_fan_out": False, "target_modules": ["q", "v"], "init_lora_weights": True,
-    "modules_to_save": None, "use_dora": False, "rank_pattern": {},
+    "modules_to_save": None, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
+    "exclude_modules": None, "layers_to_transform": None, "layers_pattern": None,
 }  # fmt: skip
 TENSORS = {
     f"base_model.model.layers.{layer}.{name}.lora_{factor}.weight": RANDOM.normal(
@@ -111,6 +112,28 @@ def test_changed_starts(start, alpha, stabilized, transposed):
     changed = {"init_lora_weights": start, "lora_alpha": alpha, "use_rslora": stabilized,
                "fan_in_fan_out": transposed}  # fmt: skip
     _is_read(_written(OPTIONS | changed), WHOLE)
+
+
+# Regular expressions out of their parts, most of them wrong.
+PARTS = [
+    *"qv01.*+?|()[]^$\\{},-", "layers", "(?:", "(?=", "(?P<a>", "{2,}", r"\d", "\n", "\ud800"
+]  # fmt: skip
+PATTERNS = st.lists(st.sampled_from(PARTS), max_size=8).map("".join) | st.text(max_size=8)
+RANKS = st.dictionaries(PATTERNS, st.integers(-1, 3), max_size=3)
+
+
+@fuzz
+@given(PATTERNS, st.lists(PATTERNS, max_size=2), RANKS, st.none() | st.integers(-1, 2))
+def test_changed_patterns(pattern, names, ranks, index):
+    for changed in (
+        {"target_modules": pattern},
+        {"exclude_modules": pattern},
+        {"exclude_modules": names},
+        {"rank_pattern": ranks, "alpha_pattern": ranks},
+        {"modules_to_save": names},
+        {"layers_to_transform": index, "layers_pattern": names},
+    ):
+        _is_read(_written(OPTIONS | changed), WHOLE)
 
 
 @fuzz

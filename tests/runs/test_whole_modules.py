@@ -93,13 +93,11 @@ def _check_same(ours, theirs):
         assert _tokens(model, params, lora, ids) == _torch_tokens(theirs, ids)
 
 
-def _train_with_peft(folder, saved, targets, out):
+def _train_with_peft(folder, saved, targets, out, **more):
     """Train a PEFT adapter for a few updates, and save it."""
     torch.manual_seed(0)
-    options = LoraConfig(
-        r=4, lora_alpha=8, target_modules=targets, modules_to_save=saved, task_type="CAUSAL_LM"
-    )
-    model = get_peft_model(_torch_model(folder), options)
+    options = {"r": 4, "lora_alpha": 8, "target_modules": targets, "modules_to_save": saved} | more
+    model = get_peft_model(_torch_model(folder), LoraConfig(task_type="CAUSAL_LM", **options))
     trained = [leaf for leaf in model.parameters() if leaf.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-2)
     ids = torch.tensor(IDS)
@@ -122,6 +120,30 @@ def test_what_peft_trained_generates_the_same_here(llamas, tmp_path, tie, saved,
     _check_same((loaded.model, loaded.params, lora), theirs)
     base = _torch_logits(_torch_model(llamas[tie]))
     assert np.abs(_torch_logits(theirs) - base).max() > 0.1
+
+
+OF_LAYERS = {
+    "rank_pattern": {"layers.1.self_attn.v_proj": 6}, "alpha_pattern": {"q_proj": 2},
+    "layers_to_transform": [1], "use_rslora": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tie", ["tied", "untied"])
+def test_ranks_and_layers_of_peft_generate_the_same_here(llamas, tmp_path, tie):
+    out = tmp_path / "peft"
+    targets = ["q_proj", "v_proj"]
+    theirs = _train_with_peft(llamas[tie], ["lm_head"], targets, out, **OF_LAYERS)
+    loaded, lora = with_adapter(models.load_checkpoint(llamas[tie]), out)
+    _check_same((loaded.model, loaded.params, lora), theirs)
+
+
+@pytest.mark.parametrize("saved, targets", [(["embed_tokens"], []), (None, ["embed_tokens"])])
+def test_a_tie_that_peft_kept_generates_the_same_here(llamas, tmp_path, saved, targets):
+    out = tmp_path / "peft"
+    targets = ["q_proj", *targets]
+    theirs = _train_with_peft(llamas["tied"], saved, targets, out, ensure_weight_tying=True)
+    loaded, lora = with_adapter(models.load_checkpoint(llamas["tied"]), out)
+    _check_same((loaded.model, loaded.params, lora), theirs)
 
 
 def _run(llama, sums, output, saved, targets, *more):

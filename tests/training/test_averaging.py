@@ -10,7 +10,7 @@ import pytest
 from balora_jax.config import OptimizerConfig
 from balora_jax.errors import BadInput
 from balora_jax.objective.params import Params
-from balora_jax.training.averaging import evaluated
+from balora_jax.training.averaging import average_of_parameters, evaluated
 from balora_jax.training.optimizer import make_optimizer
 from balora_jax.training.state import init_state, partition, trainable_mask
 
@@ -41,6 +41,25 @@ def _train(config, trainable, mask, steps):
         trainable = optax.apply_updates(trainable, updates)
         path.append(trainable)
     return path, state
+
+
+def test_the_average_of_bfloat16_parameters_is_kept_in_float32():
+    """Steps of the average are below a rounding of bfloat16, and are not lost."""
+    trainable = {"w": jnp.full((3,), 1.0, jnp.bfloat16)}
+    average = average_of_parameters(0.999)
+    state = average.init(trainable)
+    mean = 1.0
+    for number in range(1, 101):
+        updates = {"w": jnp.full((3,), 1.0 if number == 1 else 0.0, jnp.bfloat16)}
+        _, state = average.update(updates, state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        kept = min(0.999, number / (number + 9))
+        mean = kept * mean + (1 - kept) * 2.0
+    assert state.mean["w"].dtype == jnp.float32
+    np.testing.assert_allclose(state.mean["w"], mean, rtol=1e-5)
+    result = evaluated(trainable, state)["w"]
+    assert result.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(result, state.mean["w"].astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.999])

@@ -11,6 +11,7 @@ EMBEDDING_A_END = ".lora_embedding_A"
 EMBEDDING_B_END = ".lora_embedding_B"
 # PEFT saves the base's own weights beside the factors of embed_tokens and lm_head.
 BASE_END = ".base_layer.weight"
+ENDS = (A_END, B_END, EMBEDDING_A_END, EMBEDDING_B_END, BASE_END)
 # Containers of repeated layers in Hugging Face's names; a stacked kernel's layer index follows.
 STACKS = ("layers", "layer", "h", "block")
 
@@ -54,3 +55,13 @@ def factor_names(path: Path, layer: int | None, *, of_embedding: bool) -> tuple[
     if of_embedding:
         return name + EMBEDDING_A_END, name + EMBEDDING_B_END
     return name + A_END, name + B_END
+
+
+def module_name(tensor: str) -> str:
+    """Hugging Face's name of the module that a tensor belongs to.
+
+    Args:
+      tensor: PEFT's name of a factor, or that of a module's own tensor; without PEFT's prefix.
+    """
+    end = next((end for end in ENDS if tensor.endswith(end)), None)
+    return tensor.rpartition(".")[0] if end is None else tensor.removesuffix(end)

@@ -9,7 +9,7 @@ PEFT rounded W_res is not restored.
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,11 +18,14 @@ import numpy as np
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
+from balora_jax.adapters.peft_format.layers import Product
 from balora_jax.adapters.peft_format.names import CONFIG
-from balora_jax.adapters.peft_format.settings import CONVERSION, Settings
+from balora_jax.adapters.peft_format.settings import CONVERSION
 from balora_jax.adapters.targets import Path, dotted
 from balora_jax.errors import BadInput
 
+# The layers of each adapted kernel; None of a layer without factors.
+Products = Mapping[Path, Sequence[Product | None]]
 # Initial factors count as determined if singular value r exceeds the next one (PiSSA), or the first
 # columns are independent (OLoRA), by more than this many roundings of the largest: three digits.
 ROUNDINGS = 1000
@@ -30,37 +33,42 @@ TINY = np.finfo(np.float32).tiny
 
 
 def check_kernels(
-    folder: pathlib.Path, lora: Mapping[str, Any], params: Mapping[str, Any], settings: Settings
+    folder: pathlib.Path, params: Mapping[str, Any], start: str, products: Products
 ) -> None:
     """Check that the initial factors can be computed from kernels of this type and shape.
 
     Args:
       folder: PEFT's folder, for messages.
-      lora: the stored factors.
       params: frozen parameters or their shapes.
-      settings: of the folder.
+      start: pissa or olora.
+      products: of the layers of each adapted kernel.
 
     Raises:
       BadInput: the kernels are not float32, or the rank exceeds a kernel's smaller side.
     """
-    start = settings.recomputed
-    for path in _paths(lora):
-        kernel = traverse_util.flatten_dict(params)[(*path, "kernel")]
+    kernels = traverse_util.flatten_dict(params)
+    for path in sorted(products):
+        kernel = kernels[(*path, "kernel")]
         if kernel.dtype != np.float32:
             raise BadInput(
                 f"{folder / CONFIG}: init_lora_weights is {start!r}, whose initial factors are "
                 f"computed from the stored weights, and {dotted(path)} is {kernel.dtype}; "
                 "accepted: model.dtype float32"
             )
-        if settings.rank > min(kernel.shape[-2:]):
+        rank = max(product.rank for product in products[path] if product)
+        if rank > min(kernel.shape[-2:]):
             raise BadInput(
-                f"{folder / CONFIG}: init_lora_weights is {start!r} and r is {settings.rank}; "
+                f"{folder / CONFIG}: init_lora_weights is {start!r} and r is {rank}; "
                 f"accepted: at most {min(kernel.shape[-2:])}, the smaller side of {dotted(path)}"
             )
 
 
 def on_original_base(
-    folder: pathlib.Path, lora: Mapping[str, Any], params: Mapping[str, Any], settings: Settings
+    folder: pathlib.Path,
+    lora: Mapping[str, Any],
+    params: Mapping[str, Any],
+    start: str,
+    products: Products,
 ) -> Mapping[str, Any]:
     """Convert factors of a base without its initial factors.
 
@@ -68,7 +76,8 @@ def on_original_base(
       folder: PEFT's folder, for messages.
       lora: {a, b} at each target, with the scale folded into b.
       params: frozen parameters: the original base.
-      settings: of the folder.
+      start: pissa or olora.
+      products: of the layers of each adapted kernel.
 
     Returns:
       [A - A0 | A0] and [B ; B - B0] at each target: the product is A B - A0 B0, with the
@@ -80,12 +89,16 @@ def on_original_base(
     flat = traverse_util.flatten_dict(lora)
     kernels = traverse_util.flatten_dict(params)
     converted = {}
-    for path in _paths(lora):
+    for path in sorted(products):
         a = flat[(*path, "a")]
         b = flat[(*path, "b")]
         kernel = on_host(kernels[(*path, "kernel")])
         layers = kernel if kernel.ndim == 3 else kernel[None]
-        pairs = [_initial(folder, path, layer, settings) for layer in layers]
+        rank = a.shape[-1]
+        pairs = [
+            _padded(rank, *_initial(folder, path, layer, start, product))
+            for layer, product in zip(layers, products[path], strict=True)
+        ]
         a0 = np.stack([pair[0] for pair in pairs]).reshape(a.shape)
         b0 = np.stack([pair[1] for pair in pairs]).reshape(b.shape)
         a0, b0 = _with_signs_of(a, b, a0, b0)
@@ -95,24 +108,32 @@ def on_original_base(
 
 
 def _initial(
-    folder: pathlib.Path, path: Path, kernel: np.ndarray, settings: Settings
+    folder: pathlib.Path, path: Path, kernel: np.ndarray, start: str, product: Product | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The part that PEFT took out of a kernel [in, out], as A0 [in, r] and s B0 [r, out]."""
-    rank = settings.rank
-    scale = settings.scale
-    factorize = _principal if settings.recomputed == "pissa" else _first_columns
+    if product is None:
+        fan_in, fan_out = kernel.shape
+        return np.zeros((fan_in, 0), np.float32), np.zeros((0, fan_out), np.float32)
+    rank, scale = product
+    factorize = _principal if start == "pissa" else _first_columns
     with jax.default_matmul_precision("highest"):
         a, b, gap = factorize(kernel, rank)
     # A comparison with nan, from a kernel that is not finite, is false.
     if not gap > ROUNDINGS * np.finfo(np.float32).eps:
         raise BadInput(
-            f"{folder / CONFIG}: init_lora_weights is {settings.recomputed!r}, and the initial "
+            f"{folder / CONFIG}: init_lora_weights is {start!r}, and the initial "
             f"factors of {dotted(path)} are not determined to float32's precision at r {rank}; "
             f"accepted: {CONVERSION}"
         )
-    if settings.recomputed == "olora":
+    if start == "olora":
         return a, scale * b
     return a / math.sqrt(scale), math.sqrt(scale) * b
+
+
+def _padded(rank: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The factors, filled up with zeros to a rank."""
+    missing = rank - a.shape[1]
+    return np.pad(a, ((0, 0), (0, missing))), np.pad(b, ((0, missing), (0, 0)))
 
 
 def _principal(kernel: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -150,8 +171,3 @@ def on_host(kernel: Any) -> np.ndarray:
     if jax.process_count() == 1:
         return np.asarray(kernel)
     return multihost_utils.process_allgather(kernel, tiled=True)
-
-
-def _paths(lora: Mapping[str, Any]) -> list[Path]:
-    """The paths of the adapted layers."""
-    return sorted({path[:-1] for path in traverse_util.flatten_dict(lora)})

@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from balora_jax.adapters.peft_format.files import require_file
@@ -24,13 +23,11 @@ CONVERSION = (
     "the adapter saved by PEFT's save_pretrained with path_initial_model_for_weight_conversion, "
     "or init_lora_weights true and as model.source the changed base that it was trained on"
 )
-# Options that do not change what the stored factors compute: they describe the base, the training,
-# or which layers have factors.
+# Options that do not change what the stored factors compute: those of the base and the training.
 WITHOUT_EFFECT = frozenset({
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
-    "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config",
-    "lora_dropout", "lora_ga_config", "megatron_core", "peft_version", "qalora_group_size",
-    "revision", "runtime_config", "task_type", "velora_config",
+    "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config",
+    "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_core",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "velora_config",
 })  # fmt: skip
 
 
@@ -39,16 +36,34 @@ class Settings:
     """The options that give the factors their function.
 
     Attributes:
-      rank: rows of every lora_A.
-      scale: the factor of B A.
+      rank: rows of every lora_A, but for those of `ranks`.
+      alpha: rank or its root times the factor of B A, but for those of `alphas`.
+      ranks: pattern -> rank of the layers that it matches.
+      alphas: pattern -> alpha, likewise.
+      rank_stabilized: True if alpha is divided by the root of the rank.
       recomputed: pissa or olora if the base lacks the initial factors; None if it is the original.
-      targets: names of adapted layers; empty if they are a regular expression.
+      targets: names of adapted layers, or a regular expression; None if they are the model's.
+      excluded: names of layers that are not adapted, or a regular expression.
+      indices: of the adapted layers in their stacks; None for all.
+      stacks: patterns of the stacks that `indices` count in; empty for all.
+      tied: True if the head is adapted together with the embedding that it is tied to.
+      saved: names of modules that are trained whole.
+      task: PEFT's type of the task.
     """
 
     rank: int
-    scale: float
+    alpha: float
+    ranks: Mapping[str, int]
+    alphas: Mapping[str, float]
+    rank_stabilized: bool
     recomputed: str | None
-    targets: tuple[str, ...]
+    targets: str | tuple[str, ...] | None
+    excluded: str | tuple[str, ...]
+    indices: frozenset[int] | None
+    stacks: tuple[str, ...]
+    tied: bool
+    saved: tuple[str, ...]
+    task: Any
 
 
 class _Check(NamedTuple):
@@ -61,6 +76,10 @@ class _Check(NamedTuple):
 
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _is_bool_or_null(value: Any) -> bool:
+    return value is None or _is_bool(value)
 
 
 def _is_rank(value: Any) -> bool:
@@ -89,14 +108,39 @@ def _is_start(value: Any) -> bool:
     return isinstance(value, bool | str)
 
 
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_indices(value: Any) -> bool:
+    is_list = isinstance(value, list) and all(_is_index(index) for index in value)
+    return value is None or is_list or _is_index(value)
+
+
+def _is_ranks(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(map(_is_rank, value.values())))
+
+
+def _is_alphas(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(map(_is_alpha, value.values())))
+
+
+RANKS = f"a whole number from 1 to {LARGEST}"
+ALPHAS = f"a number from {SMALLEST} to {LARGEST}"
 CHECKS = {
     "peft_type": _Check(None, lambda value: value == "LORA", "LORA"),
-    "r": _Check(8, _is_rank, f"a whole number from 1 to {LARGEST}"),
-    "lora_alpha": _Check(8, _is_alpha, f"a number from {SMALLEST} to {LARGEST}"),
+    "r": _Check(8, _is_rank, RANKS),
+    "lora_alpha": _Check(8, _is_alpha, ALPHAS),
+    "rank_pattern": _Check(None, _is_ranks, f"null, {{pattern: {RANKS}}}"),
+    "alpha_pattern": _Check(None, _is_alphas, f"null, {{pattern: {ALPHAS}}}"),
     "use_rslora": _Check(False, _is_bool, "true, false"),
     "fan_in_fan_out": _Check(False, _is_bool, "true, false"),
     "bias": _Check("none", lambda value: value == "none", "none"),
     "target_modules": _Check(None, _is_targets, "null, a string, a list of strings"),
+    "exclude_modules": _Check(None, _is_targets, "null, a string, a list of strings"),
+    "layers_to_transform": _Check(None, _is_indices, "null, a whole number, a list of them"),
+    "layers_pattern": _Check(None, _is_targets, "null, a string, a list of strings"),
+    "ensure_weight_tying": _Check(None, _is_bool_or_null, "null, true, false"),
     "modules_to_save": _Check(None, _is_names_or_null, "null, a list of strings"),
     "init_lora_weights": _Check(True, _is_start, "true, false, a string"),
 }
@@ -118,6 +162,7 @@ def read_settings(folder: pathlib.Path) -> Settings:
     path = require_file(folder, CONFIG)
     options = _read_options(path)
     values = {}
+    task = options.pop("task_type", None)
     for name, check in CHECKS.items():
         values[name] = options.pop(name, check.default)
         if not check.accepts(values[name]):
@@ -128,14 +173,40 @@ def read_settings(folder: pathlib.Path) -> Settings:
                 f"{path}: {shown(name)} is {shown(value)}, which may make the adapter more than "
                 "one product B A per layer; accepted: this option null or absent"
             )
-    rank = values["r"]
-    targets = values["target_modules"]
+    targets = _names(values["target_modules"])
+    stacks = _names(values["layers_pattern"]) or ()
+    indices = values["layers_to_transform"]
+    indices = [indices] if isinstance(indices, int) else indices
+    if indices and isinstance(targets, str):
+        raise BadInput(
+            f"{path}: target_modules is the string {shown(targets)}, with layers_to_transform; "
+            "accepted: a list of strings, as for PEFT, or layers_to_transform null"
+        )
+    if stacks and not indices:
+        raise BadInput(
+            f"{path}: layers_pattern is {shown(values['layers_pattern'])} without "
+            "layers_to_transform; accepted: both, as for PEFT, or none"
+        )
     return Settings(
-        rank=rank,
-        scale=values["lora_alpha"] / (math.sqrt(rank) if values["use_rslora"] else rank),
+        rank=values["r"],
+        alpha=values["lora_alpha"],
+        ranks=values["rank_pattern"] or {},
+        alphas=values["alpha_pattern"] or {},
+        rank_stabilized=values["use_rslora"],
         recomputed=_recomputed(path, values["init_lora_weights"], values["fan_in_fan_out"]),
-        targets=tuple(targets) if isinstance(targets, list) else (),
+        targets=targets,
+        excluded=_names(values["exclude_modules"]) or (),
+        indices=frozenset(indices) if indices else None,
+        stacks=(stacks,) if isinstance(stacks, str) else stacks,
+        tied=bool(values["ensure_weight_tying"]),
+        saved=tuple(values["modules_to_save"] or ()),
+        task=task,
     )
+
+
+def _names(value: str | list[str] | None) -> str | tuple[str, ...] | None:
+    """The value of an option that is a regular expression or names, unchangeable."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _recomputed(path: pathlib.Path, start: bool | str, fan_in_fan_out: bool) -> str | None:

@@ -9,7 +9,7 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -17,8 +17,8 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from balora_jax.errors import BadInput, listed, reason_of, shown
-from balora_jax.models.hf.files import has_file, read_json, regular_file
+from balora_jax.errors import BadInput, listed, reason_of
+from balora_jax.models.hf.files import has_file, read_weight_map, regular_file
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -197,20 +197,8 @@ def _single_file(folder: Path) -> Path:
 
 def _indexed_files(index: Path) -> dict[str, Path]:
     """Read {tensor name: file} from an index; every file is in its folder and exists."""
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(file, str) for file in weight_map.values()
-    ):
-        raise BadInput(
-            f"{index} has no weight_map of tensor names to files, but {shown(weight_map)}; "
-            "accepted: an object of names and files"
-        )
+    weight_map = read_weight_map(index, ".safetensors")
     files = set(weight_map.values())
-    outside = sorted(file for file in files if not _is_plain_safetensors(file))
-    if outside:
-        raise BadInput(
-            f"{index} names {listed(outside)}; accepted: safetensors files in the same folder"
-        )
     absent = sorted(file for file in files if not has_file(index.parent, file))
     if absent:
         raise BadInput(
@@ -220,12 +208,6 @@ def _indexed_files(index: Path) -> dict[str, Path]:
     for file in files:
         regular_file(index.parent, file)
     return {name: index.parent / file for name, file in weight_map.items()}
-
-
-def _is_plain_safetensors(file: str) -> bool:
-    """Return True if a name has no folder and ends in .safetensors."""
-    has_folder = PurePosixPath(file).name != file or "\\" in file
-    return file.endswith(".safetensors") and not has_folder and file.isprintable()
 
 
 def _check_index(index: Path, file_of: dict[str, Path], headers: dict[str, Header]) -> None:

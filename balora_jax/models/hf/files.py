@@ -3,10 +3,10 @@
 import json
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from balora_jax.errors import BadInput, reason_of, shown
+from balora_jax.errors import BadInput, listed, reason_of, shown
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -147,3 +147,37 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} does not hold a JSON object but {shown(value)}; accepted: a JSON object"
         )
     return value
+
+
+def read_weight_map(index: Path, suffix: str) -> dict[str, str]:
+    """Read the index of weights that are in several files.
+
+    Args:
+      index: the file.
+      suffix: of the files of weights, such as .safetensors.
+
+    Returns:
+      {tensor's name: name of its file}; every file is in the index's folder, if it exists.
+
+    Raises:
+      BadInput: it is no index, or names other files.
+    """
+    weight_map = read_json(index).get("weight_map")
+    is_map = isinstance(weight_map, dict) and weight_map
+    if not is_map or not all(isinstance(file, str) for file in weight_map.values()):
+        raise BadInput(
+            f"{index} has no weight_map of tensor names to files, but {shown(weight_map)}; "
+            "accepted: an object of names and files"
+        )
+    outside = sorted({file for file in weight_map.values() if not _is_plain(file, suffix)})
+    if outside:
+        raise BadInput(
+            f"{index} names {listed(outside)}; accepted: {suffix} files in the same folder"
+        )
+    return weight_map
+
+
+def _is_plain(file: str, suffix: str) -> bool:
+    """Return True if a name has no folder and ends in the suffix."""
+    has_folder = PurePosixPath(file).name != file or "\\" in file
+    return file.endswith(suffix) and not has_folder and file.isprintable()

@@ -10,7 +10,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 
 from balora_jax.errors import BadInput, listed, reason_of, shown
 from balora_jax.models.hf.checkpoint import DeferredTensor
-from balora_jax.models.hf.files import has_file, read_json, regular_file
+from balora_jax.models.hf.files import has_file, read_weight_map, regular_file
 
 SINGLE_FILE = "pytorch_model.bin"
 INDEX_FILE = "pytorch_model.bin.index.json"
@@ -76,7 +76,7 @@ def pickled_files(source: Path) -> tuple[Path, list[Path]]:
     if has_file(source, SINGLE_FILE):
         return source, [regular_file(source, SINGLE_FILE)]
     if has_file(source, INDEX_FILE):
-        names = sorted(set(_weight_map(source / INDEX_FILE).values()))
+        names = sorted(set(read_weight_map(source / INDEX_FILE, ".bin").values()))
         return source, [regular_file(source, name) for name in names]
     raise BadInput(
         f"{source} has neither {SINGLE_FILE} nor {INDEX_FILE}; accepted: a Hugging Face folder "
@@ -137,33 +137,12 @@ def read_pickled(files: list[Path], *, tied: bool) -> tuple[list[DeferredTensor]
     return list(tensors.values()), left_out
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    """Read {tensor name: file} from an index; every file is in its folder."""
-    weight_map = read_json(index).get("weight_map")
-    is_map = isinstance(weight_map, dict) and weight_map
-    if not is_map or not all(isinstance(file, str) for file in weight_map.values()):
-        raise BadInput(
-            f"{index} has no weight_map of tensor names to files, but {shown(weight_map)}; "
-            "accepted: an object of names and files"
-        )
-    outside = sorted({file for file in weight_map.values() if not _is_plain(file)})
-    if outside:
-        raise BadInput(f"{index} names {listed(outside)}; accepted: .bin files in the same folder")
-    return weight_map
-
-
-def _is_plain(file: str) -> bool:
-    """True for the name of a .bin file without a folder."""
-    has_folder = PurePosixPath(file).name != file or "\\" in file
-    return file.endswith(".bin") and not has_folder and file.isprintable()
-
-
 def _check_index(index: Path, files: list[Path], names: set[str]) -> None:
     """Check that the files of an index have all tensors that it names."""
     is_single = [path.name for path in files] == [SINGLE_FILE]
     if is_single or not has_file(index.parent, index.name):
         return
-    weight_map = _weight_map(index)
+    weight_map = read_weight_map(index, ".bin")
     read = {path.name for path in files}
     missing = [name for name, file in weight_map.items() if file in read and name not in names]
     if missing:

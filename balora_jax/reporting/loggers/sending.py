@@ -68,9 +68,15 @@ class Sending:
             self._changed.notify()
         self._thread.join(PATIENCE)
         unsent = len(self._waiting) + self._refused
-        if not self._thread.is_alive() and self._failure is None and not unsent:
+        has_ended = not self._thread.is_alive() and self._failure is None
+        if has_ended and not unsent:
             return
-        reason = reason_of(self._failure) if self._failure else f"no answer in {PATIENCE:g} s"
+        if self._failure is not None:
+            reason = reason_of(self._failure)
+        elif has_ended:
+            reason = f"more than {MOST_WAITING:,} waited at a time"
+        else:
+            reason = f"no answer in {PATIENCE:g} s"
         what = f"{unsent:,} records" if unsent else "the end of the run"
         say(
             f"{self._name} did not get {what} ({reason}); every record is in {self._metrics}, and "

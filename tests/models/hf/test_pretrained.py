@@ -237,11 +237,11 @@ BAD_FOLDERS = {
     ),
     "absolute": (
         lambda f: index_of(f, x="/etc/x.safetensors"),
-        "accepted: safetensors files in the same folder",
+        "accepted: .safetensors files in the same folder",
     ),
     "pickle in index": (
         lambda f: index_of(f, x="x.bin"),
-        "accepted: safetensors files in the same folder",
+        "accepted: .safetensors files in the same folder",
     ),
     "index misplaces": (
         lambda f: index_of(f, x="a.safetensors"),

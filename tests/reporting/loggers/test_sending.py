@@ -119,3 +119,17 @@ def test_writing_waits_for_nothing_and_holds_so_many_records(capsys, monkeypatch
     assert time.monotonic() - start < 0.5
     logger.close("failed", None)
     assert "wandb did not get 8 records" in capsys.readouterr().err
+
+
+def test_records_beyond_the_most_that_wait_are_counted(monkeypatch, capsys):
+    monkeypatch.setattr(sending, "MOST_WAITING", 2)
+    service = Service()
+    service.down = True
+    logger = Sending("mlflow", service, "run/metrics.jsonl")
+    for step in range(5):
+        logger.write(step, {"loss": 1.0})
+    service.down = False
+    logger.close("finished", {})
+    assert service.steps == [0, 1]
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "did not get 3 records (more than 2 waited at a time); every record is in" in last
