@@ -304,6 +304,8 @@ def _run(arguments: Sequence[str]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # It advises to install PyTorch, which nothing here needs.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # Devices round float32 numbers before they multiply them; training.precision may let them.
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
     # These libraries log each of their attempts; the errors that matter are reported here.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # orbax's threads log the exceptions that they also raise.

@@ -124,8 +124,11 @@ class TrainingConfig:
     """Examples per update, over all devices and micro-batches."""
     accumulation: int = 1
     """Micro-batches per update."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Dtype of the matrix products; adapters, losses and the optimizer stay in float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "bfloat16"
+    """Precision of the matrix products: float32, exact on every device; tf32, float32 numbers that
+    a device may round before it multiplies them, to tf32 on GPUs and to two or three bfloat16
+    numbers on TPUs; bfloat16. Adapters, their gradients, losses and the optimizer stay in
+    float32."""
     remat: Literal["none", "dots", "full"] = "none"
     """Recomputation in the backward pass: nothing, everything but matrix products, or whole
     layers."""

@@ -45,7 +45,8 @@ def _singular_values_jvp(primals, tangents):
     left, values, right = jnp.linalg.svd(matrix.astype(jnp.float32), full_matrices=False)
 
     # ds_i = u_i^T dZ v_i
-    derivative = jnp.sum(left * (tangent.astype(jnp.float32) @ right.T), axis=0)
+    turned = jnp.matmul(tangent.astype(jnp.float32), right.T, precision=jax.lax.Precision.HIGHEST)
+    derivative = jnp.sum(left * turned, axis=0)
 
     is_nonzero = values > tolerance(values[0], matrix.shape)
     return values, jnp.where(is_nonzero, derivative, 0.0)

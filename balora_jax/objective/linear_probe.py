@@ -65,4 +65,6 @@ def fit_head(
         fitted, *_ = jax.lax.while_loop(unfinished, step, first)
         return fitted
 
-    return run(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), head))
+    # Products of rounded numbers have no gradient as small as the tolerance.
+    with jax.default_matmul_precision("float32"):
+        return run(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), head))

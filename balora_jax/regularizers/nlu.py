@@ -98,7 +98,8 @@ def diversity(logits: jax.Array) -> jax.Array:
 
     # C = Zc^T Zc / (N - 1).
     centered = logits - jnp.mean(logits, axis=0)
-    covariance = centered.T @ centered / max(examples - 1, 1)
+    gram = jnp.matmul(centered.T, centered, precision=jax.lax.Precision.HIGHEST)
+    covariance = gram / max(examples - 1, 1)
 
     # (1 / D) sum_{i != j} C_ij^2.
     diagonal = jnp.eye(classes, dtype=bool)

@@ -21,6 +21,7 @@ from balora_jax.regularizers.terms import make_terms
 from balora_jax.runs.labeled_texts import TextRun
 from balora_jax.runs.task import TrainingData
 from balora_jax.runs.weights import base_shardings
+from balora_jax.training.precision import PRECISIONS
 from balora_jax.training.subtrees import select, update
 
 
@@ -74,7 +75,7 @@ class Classification(TextRun):
             return TrainingData(base, self._train)
 
         rows = np.arange(self.examples) if fits_probe else self._seen(steps)
-        model = loaded.model.clone(dtype=jnp.dtype(self._config.training.precision))
+        model = loaded.model.clone(dtype=PRECISIONS[self._config.training.precision].dtype)
         features = self._features(model, base, mesh, rows)
         head_params = select(base, models.head_modules(model))
         if fits_probe:

@@ -25,6 +25,7 @@ from balora_jax.runs.run import Run, set_up
 from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Loop
 from balora_jax.training.metrics import read_records
+from balora_jax.training.precision import product_precision
 from balora_jax.training.records import ProbeRecord, Record
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.run_lock import RunLock
@@ -72,7 +73,8 @@ def finetune(
         config = read_options(config)
     console = console or screen.plain_console()
     start_time = time.monotonic()
-    with ends_by_signal(CLOSING), contextlib.ExitStack() as closing:
+    precise = product_precision(config.training.precision)
+    with ends_by_signal(CLOSING), precise, contextlib.ExitStack() as closing:
         if config.mesh.distributed:
             join_processes()
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))

@@ -27,6 +27,7 @@ from balora_jax.regularizers.terms import Terms, make_terms
 from balora_jax.runs.peft_folder import peft_folder
 from balora_jax.runs.whole_modules import LM_HEAD, modules_to_save, untied_model
 from balora_jax.training.optimizer import learning_rate, make_optimizer
+from balora_jax.training.precision import PRECISIONS, at_precision
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.sharding import Rules, tree_shardings
 from balora_jax.training.state import Path, init_state, partition, trainable_mask
@@ -107,7 +108,7 @@ def build_setup(
     )
 
     model = model.clone(
-        dtype=jnp.dtype(config.training.precision),
+        dtype=PRECISIONS[config.training.precision].dtype,
         remat=config.training.remat,
         lora_dropout=config.adapter.dropout,
     )
@@ -126,7 +127,7 @@ def build_setup(
         mesh=mesh,
         mask=mask,
         optimizer=optimizer,
-        step=step,
+        step=at_precision(step, config.training.precision),
         state=_placed(mesh, state, model.sharding_rules),
         frozen=_placed(mesh, frozen, model.sharding_rules),
         head_frozen=head_frozen,

@@ -52,46 +52,49 @@ class Dense(nn.Module):
         return y
 
     def _side_path(self, x: jax.Array) -> jax.Array:
-        a = self.get_variable("lora", "a").astype(x.dtype)
-        b = self.get_variable("lora", "b").astype(x.dtype)
+        a = self.get_variable("lora", "a")
+        b = self.get_variable("lora", "b")
         x = dropout(x, self.options.lora_dropout, self.options)
-        return _project_up(x @ a, b, self.out_dtype)
+        down = _times_factor(x, a, None)
+        return _times_factor(down, b, self.out_dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _project_up(x: jax.Array, b: jax.Array, out_dtype: DTypeLike | None) -> jax.Array:
-    """Multiply by an adapter's B, with B's gradient as x^T @ gradient.
+def _times_factor(x: jax.Array, factor: jax.Array, out_dtype: DTypeLike | None) -> jax.Array:
+    """Multiply by a factor of an adapter, with the factor's gradient as x^T @ gradient.
 
-    The default gradient is (gradient^T @ x)^T, for which a CPU copies the wide side transposed:
-    with the activation's derivative fused into that copy, it takes longer than the layer's other
-    products.
+    The gradient is summed over the tokens, and over devices, in the factor's own element type. The
+    default gradient is summed in that of x, and is (gradient^T @ x)^T, for which a CPU copies the
+    wide side transposed: with the activation's derivative fused into that copy, it takes longer
+    than the layer's other products.
 
     Args:
-      x: [..., rank].
-      b: [rank, out].
+      x: [..., in].
+      factor: [in, out], rounded to the element type of x for the product.
       out_dtype: element type of the product, or None for that of x.
 
     Returns:
       [..., out].
     """
-    return jnp.matmul(x, b, preferred_element_type=out_dtype)
+    return jnp.matmul(x, factor.astype(x.dtype), preferred_element_type=out_dtype)
 
 
-def _project_up_forward(x, b, out_dtype):
-    return _project_up(x, b, out_dtype), (x, b)
+def _times_factor_forward(x, factor, out_dtype):
+    return _times_factor(x, factor, out_dtype), (x, factor)
 
 
-def _project_up_backward(out_dtype, saved, gradient):
-    x, b = saved
+def _times_factor_backward(out_dtype, saved, gradient):
+    x, factor = saved
     token_axes = tuple(range(x.ndim - 1))
-    b_gradient = jnp.tensordot(
-        x, gradient, (token_axes, token_axes), preferred_element_type=b.dtype
+    factor_gradient = jnp.tensordot(
+        x, gradient, (token_axes, token_axes), preferred_element_type=factor.dtype
     )
-    x_gradient = jnp.matmul(gradient, b.T, preferred_element_type=x.dtype)
-    return x_gradient, b_gradient
+    rounded = factor.astype(x.dtype)
+    x_gradient = jnp.matmul(gradient, rounded.T, preferred_element_type=x.dtype)
+    return x_gradient, factor_gradient
 
 
-_project_up.defvjp(_project_up_forward, _project_up_backward)
+_times_factor.defvjp(_times_factor_forward, _times_factor_backward)
 
 
 class Embedding(nn.Embed):
