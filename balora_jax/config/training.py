@@ -1,6 +1,7 @@
 """The optimizer, the updates and the device mesh."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -132,6 +133,9 @@ class TrainingConfig:
     remat: Literal["none", "dots", "full"] = "none"
     """Recomputation in the backward pass: nothing, everything but matrix products, or whole
     layers."""
+    profile: str | None = None
+    """Write a trace of these updates, FIRST:LAST such as 10:13, to the run's tensorboard/ folder,
+    for TensorBoard's profile plugin or Perfetto; null for none."""
     seed: int = 0
     """Seed of the data order, the adapters' initialization and the dropout."""
     eval_every: int = 0
@@ -150,6 +154,9 @@ class TrainingConfig:
                 "accepted: exactly one of the two, and null for one that a --config file gives"
             )
         at_least_one = "a whole number of at least 1"
+        profile_ok = self.profile is None or self.profiled is not None
+        accepted = "null, or FIRST:LAST with numbers of updates, such as 10:13"
+        require(profile_ok, "training.profile", self.profile, accepted)
         steps_ok = self.steps is None or self.steps >= 1
         require(steps_ok, "training.steps", self.steps, at_least_one)
         epochs_ok = self.epochs is None or 0 < self.epochs <= 1e6
@@ -173,6 +180,14 @@ class TrainingConfig:
             self.patience,
             "null, or a whole number of at least 1 with training.eval_every",
         )
+
+    @property
+    def profiled(self) -> tuple[int, int] | None:
+        """The first and the last update of `profile`; None if there are none."""
+        found = re.fullmatch(r"([1-9][0-9]{0,8}):([1-9][0-9]{0,8})", self.profile or "")
+        if found is None or int(found[1]) > int(found[2]):
+            return None
+        return int(found[1]), int(found[2])
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,8 @@ def show_end(
         console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
     rows = {
-        "speed": f"{summary.tokens_per_second:,.0f} tokens/s",
-        "time": f"{summary.seconds:.0f} s",
+        "speed": _speed(summary),
+        "time": _time(summary),
     }
     peaks = {
         "the host": summary.memory_host_peak,
@@ -191,6 +191,24 @@ def show_end(
             f"{folder.merged} is of an earlier checkpoint; balora merge writes it again",
             highlight=False,
         )
+
+
+def _speed(summary: Summary) -> str:
+    """The speed of a run in words."""
+    words = f"{summary.tokens_per_second:,.0f} tokens/s"
+    if summary.counted_tokens_per_second is not None:
+        words += f", of which the loss counts {summary.counted_tokens_per_second:,.0f}"
+    if summary.utilization is not None:
+        words += f"; {summary.utilization:.1%} of the devices' bfloat16 peak"
+    return words
+
+
+def _time(summary: Summary) -> str:
+    """The time of a run in words, the longest parts first."""
+    parts = sorted(summary.seconds_by_kind.items(), key=lambda part: -part[1])
+    listed = ", ".join(f"{kind} {seconds:.0f}" for kind, seconds in parts if seconds >= 0.5)
+    whole = f"{summary.seconds:.0f} s"
+    return f"{whole} ({listed})" if listed else whole
 
 
 def _changes(changes: dict[str, list[float | None]]) -> Table:

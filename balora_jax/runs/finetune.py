@@ -26,11 +26,13 @@ from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Loop
 from balora_jax.training.metrics import read_records
 from balora_jax.training.precision import product_precision
+from balora_jax.training.profile import Profile
 from balora_jax.training.records import ProbeRecord, Record
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.summary import History, Summary
+from balora_jax.training.utilization import flops_per_token, utilization
 
 # What a signal that ends the command at once means, in each part of a run: the ends of the sentence
 # `stopped by SIGTERM ...`.
@@ -85,7 +87,8 @@ def finetune(
             ready = restore(run, lock, closing, console)
         with ends_by_signal(TRAINING):
             trained = train(run, ready, console, callbacks)
-            ready.checkpoints.wait()
+            with ready.times.spent_on("save"):
+                ready.checkpoints.wait()
         if trained.stopped:
             screen.show_stop(console, run.folder, trained.steps, run.steps, config.plugin_files)
             return None
@@ -162,6 +165,7 @@ def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback
         evaluate = functools.partial(run.task.evaluator, student)
     with (
         StopRequest() as stop,
+        Profile(config.training.profiled, run.folder.tensorboard) as profile,
         ProgressLine(run.steps, done=ready.start, console=console) as progress,
     ):
         loop = Loop(
@@ -172,6 +176,8 @@ def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback
             checkpoints=ready.checkpoints,
             log=ready.log,
             show=functools.partial(show_or_stop, progress, stop, callbacks),
+            times=ready.times,
+            profile=profile,
             steps=run.steps,
             save_every=config.output.save_every,
             eval_every=config.training.eval_every,
@@ -228,7 +234,8 @@ def finish(
     if ready.probe is not None:
         findings = ready.probe(ready.student, state)
         ready.log.write(ProbeRecord(trained.steps, findings))
-    metrics_ood = run.task.finish(ready.student, state, run.folder.predictions)
+    with ready.times.spent_on("evaluation"):
+        metrics_ood = run.task.finish(ready.student, state, run.folder.predictions)
 
     history = History.of(read_records(run.folder.metrics))
     seconds = time.monotonic() - start_time
@@ -269,7 +276,16 @@ def summarize(
     last = history.steps[-1]
     evaluation = next((record for record in history.held_out if record.step == kept), None)
     # The first step is left out, because its time includes other work.
-    speeds = [record.tokens_per_second for record in history.steps][1:] or [0.0]
+    timed = history.steps[1:]
+    speed = _median(record.tokens_per_second for record in timed)
+    counted = [record for record in timed if record.response_tokens is not None]
+    counted_speed = _median(
+        record.tokens_per_second * record.response_tokens / record.tokens for record in counted
+    )
+    teacher = any(term.needs_teacher for term in ready.student.setup.terms.values())
+    flops = flops_per_token(
+        count(ready.student.params(state).base), method=run.config.method, teacher=teacher
+    )
     probes = {}
     if history.probes:
         before = history.probes[0].findings
@@ -292,7 +308,10 @@ def summarize(
         score=ready.best.score(evaluation) if evaluation else None,
         probes=probes,
         terms={name: [first.terms[name], last.terms[name]] for name in last.terms},
-        tokens_per_second=round(float(statistics.median(speeds)), 1),
+        tokens_per_second=round(speed, 1),
+        counted_tokens_per_second=round(counted_speed, 1) if counted else None,
+        utilization=utilization(flops * speed, run.mesh.devices.flatten().tolist()),
+        seconds_by_kind={kind: round(time, 2) for kind, time in ready.times.seconds.items()},
         lengths_compiled=ready.compiled.lengths,
         compile_seconds=round(ready.compiled.seconds, 2),
         device_bytes=ready.compiled.bytes,
@@ -300,6 +319,11 @@ def summarize(
         memory_host_peak=_largest(record.memory_host for record in history.steps),
         memory_device_peak=_largest(record.memory_device_peak for record in history.steps),
     )
+
+
+def _median(values: Iterable[float]) -> float:
+    """The median; 0 of no values."""
+    return float(statistics.median([*values] or [0.0]))
 
 
 def _largest(values: Iterable[int | None]) -> int | None:

@@ -36,6 +36,7 @@ from balora_jax.training.setup import Student, TrainSetup
 from balora_jax.training.state import TrainState
 from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History
+from balora_jax.training.times import Times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Ready:
       log: the log of the run.
       best: the tracker of the best evaluation, with the evaluations of a resumed run.
       probe: the evaluator of the tiny world; None for other data.
+      times: counts the time of each kind of work.
     """
 
     student: Student
@@ -63,6 +65,7 @@ class Ready:
     log: MetricsLog
     best: Best
     probe: Evaluator | None
+    times: Times
 
 
 def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Console) -> Ready:
@@ -82,6 +85,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         checkpoints have been set aside.
     """
     config = run.config
+    times = Times()
     if run.resumes or config.output.overwrite:
         export.check_own(run.folder.adapter)
         export.check_own(run.folder.merged)
@@ -118,7 +122,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         first_head = jax.tree.map(jnp.copy, select(training_data.base, fresh_head))
         student, state = start_student(run, setup, training_data, beginning.adapters)
     with phase(console, "compiling the update"):
-        compiled = compile_step(run, student, training_data)
+        compiled = compile_step(run, student, training_data, times)
     closing.callback(compiled.close)
     if checkpoints:
         check_log(run, checkpoints, console)
@@ -151,11 +155,12 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     log = closing.enter_context(open_log(run, start, services))
     best = run.task.best()
     if start == 0:
-        record_start(run, student, state, log, probe, console)
+        with times.spent_on("evaluation"):
+            record_start(run, student, state, log, probe, console)
     for record in History.of(log.records()).held_out:
         best.update(record)
 
-    return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe)
+    return Ready(student, state, start, batches, compiled, checkpoints, log, best, probe, times)
 
 
 def open_log(run: Run, start: int, services: NewServices | None = None) -> MetricsLog:
@@ -380,18 +385,21 @@ def record_start(
         log.write(ProbeRecord(0, probe(student, state)))
 
 
-def compile_step(run: Run, student: Student, training_data: TrainingData) -> CompiledStep:
+def compile_step(
+    run: Run, student: Student, training_data: TrainingData, times: Times
+) -> CompiledStep:
     """Compile the update for the longest batches of the run, and begin with the others.
 
     Args:
       run: from `set_up`.
       student: the model and its frozen weights.
       training_data: from the task.
+      times: counts the time in which a program was waited for.
 
     Returns:
       The compiled update.
     """
-    compiled = CompiledStep(student.setup, run.config.training.accumulation)
+    compiled = CompiledStep(student.setup, run.config.training.accumulation, times)
     longest, *others = run.task.batch_kinds(training_data, run.steps)
     compiled.compile(longest)
     compiled.compile_ahead(others)

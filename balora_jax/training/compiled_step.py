@@ -12,6 +12,7 @@ from balora_jax.objective.params import Params, Parts
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.sharding import batch_sharding, put
 from balora_jax.training.state import TrainState
+from balora_jax.training.times import Times
 
 
 class CompiledStep:
@@ -25,13 +26,17 @@ class CompiledStep:
       bytes: memory that a device needs at most, arguments and temporaries.
     """
 
-    def __init__(self, setup: TrainSetup, micro_batches: int = 1) -> None:
+    def __init__(
+        self, setup: TrainSetup, micro_batches: int = 1, times: Times | None = None
+    ) -> None:
         """Prepare to compile.
 
         Args:
           setup: the run's setup.
           micro_batches: micro-batches an update is made of.
+          times: counts the time in which a program was waited for.
         """
+        self._times = times or Times()
         shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
         self._step = jax.jit(setup.step, donate_argnums=0, out_shardings=(shardings, None))
         self._setup = setup
@@ -56,7 +61,8 @@ class CompiledStep:
         Returns:
           The program.
         """
-        return self._begin(batch).result()
+        with self._times.spent_on("compile"):
+            return self._begin(batch).result()
 
     def compile_ahead(self, batches: Iterable[Batch]) -> None:
         """Compile for batches of these shapes and dtypes, one after the other, and do not wait.

@@ -13,8 +13,10 @@ from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
 from balora_jax.training.memory import device_peak_bytes, host_bytes
 from balora_jax.training.metrics import MetricsLog
+from balora_jax.training.profile import Profile
 from balora_jax.training.records import HeldOutRecord, Record, StepRecord, check_finite
 from balora_jax.training.state import TrainState
+from balora_jax.training.times import Times
 
 
 class Batches(Protocol):
@@ -41,6 +43,8 @@ class Loop:
       checkpoints: where to save.
       log: where to record.
       show: called with every record, for the progress line.
+      times: counts the time of each kind of work.
+      profile: traces some of the updates.
       steps: updates in the run.
       save_every: updates between checkpoints.
       eval_every: updates between evaluations; 0 for none before the end.
@@ -53,6 +57,8 @@ class Loop:
     checkpoints: Checkpoints
     log: MetricsLog
     show: Callable[[Record], None]
+    times: Times
+    profile: Profile
     steps: int
     save_every: int
     eval_every: int
@@ -78,7 +84,7 @@ class Loop:
         self._unread: tuple[int, dict[str, jax.Array]] | None = None
         self._clock = time.monotonic()
         while done < self.steps and not self.best.ended and not stop.given:
-            state, metrics = self.step(state, next(self.batches))
+            state, metrics = self._update(state, done + 1)
             done += 1
             self._record_step()
             self._unread = (done, metrics)
@@ -97,6 +103,16 @@ class Loop:
             self._save(done, state, None)
         return state, done
 
+    def _update(self, state: TrainState, number: int) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Begin an update; its numbers are there later."""
+        with self.times.spent_on("data"):
+            batch = next(self.batches)
+        with self.times.spent_on("step"):
+            self.profile.before(number)
+            state, metrics = self.step(state, batch)
+            self.profile.after(number, metrics)
+        return state, metrics
+
     def _due(self, done: int, every: int) -> bool:
         return every > 0 and done % every == 0
 
@@ -106,7 +122,9 @@ class Loop:
             return
         done, metrics = self._unread
         self._unread = None
-        numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        with self.times.spent_on("step"):
+            metrics = jax.device_get(metrics)
+        numbers = {name: float(value) for name, value in metrics.items()}
         now = time.monotonic()
         memory = {"memory_host": host_bytes(), "memory_device_peak": device_peak_bytes()}
         record = StepRecord.of_metrics(done, numbers, now - self._clock, memory)
@@ -118,7 +136,8 @@ class Loop:
     def _record_evaluation(self, done: int, state: TrainState) -> HeldOutRecord:
         self._record_step()
         try:
-            measures = self.evaluate(state)
+            with self.times.spent_on("evaluation"):
+                measures = self.evaluate(state)
         except Exception:
             # A task of evaluation.tasks may fail, and the updates so far must not be lost.
             self._save(done, state, None)
@@ -131,4 +150,5 @@ class Loop:
 
     def _save(self, done: int, state: TrainState, score: float | None) -> None:
         self._record_step()
-        self.checkpoints.save(done, state, self.batches.get_state(), score)
+        with self.times.spent_on("save"):
+            self.checkpoints.save(done, state, self.batches.get_state(), score)

@@ -35,6 +35,7 @@ CHANGEABLE = frozenset(
         "output.push_to",
         "output.push_private",
         "training.eval_every",
+        "training.profile",
         "data.eval_ood",
         "data.predict",
         # Measured beside the training.
@@ -160,7 +161,7 @@ class RunFolder:
             (self.checkpoints, r"\d+|\d+\..*|initial"),
             (self.plots, r".*\.png"),
             (self.predictions, r".*\.tsv"),
-            (self.tensorboard, r"events\..*"),
+            (self.tensorboard, r"events\..*|plugins"),
         ):
             entries = os.listdir(folder) if folder.is_dir() else []
             foreign = [name for name in sorted(entries) if not re.fullmatch(names, name)]

@@ -26,7 +26,12 @@ class Summary:
       score: how good they are, higher is better; None without a held-out set.
       probes: each probe's findings before and after.
       terms: each regularizer that acted: its unweighted value at the first and the last update.
-      tokens_per_second: the median over updates.
+      tokens_per_second: the median over updates, of all tokens but padding.
+      counted_tokens_per_second: the same of tokens that the loss counts; None for classifiers.
+      utilization: floating-point operations, 4 P a token for adapters or 6 P for all weights, and
+        2 P for a teacher, as a share of the devices' bfloat16 peak; None if that is not known.
+      seconds_by_kind: seconds of the process that ended the run by what they went to: compile,
+        data, step, evaluation, save; the rest is loading and exporting.
       lengths_compiled: lengths of batches that the step was compiled for.
       compile_seconds: time that took.
       device_bytes: memory that a device needs at most.
@@ -55,6 +60,9 @@ class Summary:
     compile_seconds: float
     device_bytes: int
     seconds: float
+    counted_tokens_per_second: float | None = None
+    utilization: float | None = None
+    seconds_by_kind: dict[str, float] = dataclasses.field(default_factory=dict)
     memory_host_peak: int | None = None
     memory_device_peak: int | None = None
 
