@@ -25,14 +25,23 @@ def seconds_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[s
     Returns:
       The seconds of each timed call, by name.
     """
-    seconds = {name: [] for name in calls}
+    times = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             jax.block_until_ready(call())
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            times[name].append(seconds(call))
+    return times
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Time a call.
+
+    Args:
+      call: returns arrays, which are awaited.
+    """
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
 
 
 def write(name: str, result: dict[str, Any]) -> None:

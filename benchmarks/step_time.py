@@ -68,7 +68,7 @@ def main() -> None:
     calls = our_calls(options)
     # This step runs before the others are compiled, so that the peak memory is its own.
     jax.block_until_ready(calls["ba-lora"]())
-    peaks = {"ba-lora": _peak()}
+    peaks = {"ba-lora": peak_bytes()}
     with PyTorch(options) as pytorch:
         if not options.no_pytorch:
             calls["pytorch"] = functools.partial(pytorch.run, "step")
@@ -227,7 +227,7 @@ def _classifier_teacher(model: Any) -> Callable:
     return forward
 
 
-def _peak() -> int:
+def peak_bytes() -> int:
     """The peak memory in bytes: the device's, or the process's if the device has no statistics."""
     stats = jax.devices()[0].memory_stats()
     if stats:
@@ -242,14 +242,16 @@ class PyTorch:
       peak_bytes: the peak memory of the process after the last command.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, *, batches: str | None = None) -> None:
         """Prepare the command line of the process.
 
         Args:
           options: the command line's. With --no-pytorch no process is started.
+          batches: a file of batches; None for one of random tokens.
         """
         names = ("model", "batch", "length", "rank")
         arguments = [text for name in names for text in (f"--{name}", str(getattr(options, name)))]
+        arguments += [] if batches is None else ["--batches", batches]
         self._command = [sys.executable, "-m", "benchmarks.pytorch_step", *arguments]
         self._enabled = not options.no_pytorch
         self.peak_bytes = 0
@@ -270,7 +272,7 @@ class PyTorch:
         return self
 
     def run(self, command: str) -> None:
-        """Run a command in the process and wait for its end.
+        """Run a command in the process, and wait for its end.
 
         Args:
           command: step or product.
