@@ -74,7 +74,7 @@ class Classification(TextRun):
             return TrainingData(base, self._train)
 
         rows = np.arange(self.examples) if fits_probe else self._seen(steps)
-        model = loaded.model.clone(dtype=jnp.dtype(self._config.training.precision))
+        model = loaded.model.clone(dtype=jnp.dtype(self._config.training.precision), mesh=mesh)
         features = self._features(model, base, mesh, rows)
         head_params = select(base, models.head_modules(model))
         if fits_probe:

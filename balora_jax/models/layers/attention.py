@@ -148,8 +148,8 @@ def available(mesh: Mesh | None) -> list[str]:
     return ["auto", "plain", "chunked", *([kernel] if kernel else [])]
 
 
-def check_available(name: str, mesh: Mesh | None) -> None:
-    """Check that the devices have an implementation.
+def check_attention(name: str, mesh: Mesh | None) -> None:
+    """Check that devices have an implementation of attention.
 
     Args:
       name: the value of `model.attention`.
@@ -161,9 +161,21 @@ def check_available(name: str, mesh: Mesh | None) -> None:
     names = available(mesh)
     if name not in names:
         raise BadInput(
-            f"model.attention is {name}, which a {platform(mesh)} does not have; "
+            f"model.attention is {name}, which this machine's devices ({platform(mesh)}) lack; "
             f"accepted here: {', '.join(names)}"
         )
+
+
+def attention_on(mesh: Mesh | None, name: str) -> str:
+    """Return an implementation that devices have: the named one, or "auto" where they lack it.
+
+    A run is read again on other devices than it was trained on.
+
+    Args:
+      mesh: the devices; None for the default one.
+      name: the value of `model.attention`.
+    """
+    return name if name in available(mesh) else "auto"
 
 
 def platform(mesh: Mesh | None) -> str:
