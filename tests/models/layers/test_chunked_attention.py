@@ -1,11 +1,14 @@
 """The chunked form against the plain one: values, gradients, blocks that are left out."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from balora_jax.models.layers.chunked_attention import attend_in_chunks
 from balora_jax.models.layers.mask import AttentionMask
@@ -180,6 +183,30 @@ def test_a_block_that_is_left_out_is_not_computed():
     output, gradients = output_and_gradients(chunked, MASKS["causal"], inputs)
     assert np.isfinite(output[:, :32]).all()
     assert np.isfinite(gradients[0][:, :32]).all()
+
+
+def test_a_mesh_divides_batch_and_heads_without_gathering_them():
+    mesh = jax.make_mesh((1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    divided = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
+    inputs = arrays(4, 2, jnp.float32)
+    mask = segments()
+
+    def attended(query, key, value, mask):
+        return attend_in_chunks(query, key, value, mask, scale=0.6, **BLOCKS)
+
+    def gradients(inputs, mask):
+        *inputs, cotangent = inputs
+        output, backward = jax.vjp(functools.partial(attended, mask=mask), *inputs)
+        return output, *backward(cotangent)
+
+    expected = jax.jit(gradients)(inputs, mask)
+    rows = jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, P("fsdp"))), mask)
+    placed = jax.device_put(inputs, divided)
+    compiled = jax.jit(gradients).lower(placed, rows).compile()
+    for one, other in zip(compiled(placed, rows), expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    gathered = re.findall(r"= (f32\S*) (?:all-gather|all-to-all)\(", compiled.as_text())
+    assert not gathered
 
 
 @pytest.mark.parametrize("longer", [4, 16])
