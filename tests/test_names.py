@@ -16,6 +16,8 @@ WARNING_LIBRARIES = {"flax", "jax", "optax"}
 EXPERIMENTAL = {
     # Gathers an array that is sharded over several processes; there is no stable function for it.
     "jax.experimental.multihost_utils",
+    # The kernel of attention for TPUs; there is no stable function for it.
+    "jax.experimental.pallas",
     # Compiles for accelerators that the machine lacks, to measure memory (benchmarks only).
     "jax.experimental.topologies",
 }

@@ -16,6 +16,11 @@ class ModelConfig:
     of a text or a pair of texts."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Storage dtype of the frozen weights."""
+    attention: Literal["auto", "plain", "chunked", "cudnn", "splash"] = "auto"
+    """How attention is computed; results differ by rounding. plain: all scores at once. chunked:
+    block by block, in memory that is linear in the length. cudnn: by the kernels of NVIDIA GPUs,
+    in bfloat16. splash: by the kernel for TPUs. auto: plain below 512 tokens, and from there on by
+    what the device has and the model allows."""
     tokenizer: str | None = None
     """Folder or hub id of the tokenizer; null for the model's own."""
     revision: str | None = None

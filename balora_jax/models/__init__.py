@@ -16,6 +16,7 @@ from balora_jax.models.hf.fingerprint import fingerprint
 from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
+    check_attention_of,
     copy_tokenizer,
     end_ids,
     init_params,
@@ -26,6 +27,7 @@ from balora_jax.models.hf.pretrained import (
     tasks_of,
 )
 from balora_jax.models.hf.registry import CAUSAL_LM, CLASSIFICATION, SEQ2SEQ_LM
+from balora_jax.models.layers.attention import attention_on, check_attention
 from balora_jax.models.t5.model import shift_right
 
 __all__ = [
@@ -37,6 +39,9 @@ __all__ = [
     "Head",
     "Loaded",
     "abstract_params",
+    "attention_on",
+    "check_attention",
+    "check_attention_of",
     "copied_files",
     "copy_tokenizer",
     "embedding_of",

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from balora_jax.models.head import Head, cap
@@ -26,6 +27,9 @@ class Model(nn.Module):
       remat: recomputation in the backward pass: "none", "dots" (all but products with weights) or
         "full".
       lora_dropout: probability of dropping an input of an adapter.
+      attention: implementation of attention: "auto", "plain", "chunked", "cudnn" or "splash"; see
+        `layers.attention.choose`.
+      mesh: the devices that activations are divided over; None for the default one.
       sharding_rules: ordered (regular expression, axes): the mesh axes of the last dimensions of
         the first leaf path that matches.
       is_part: True if Hugging Face's model has other parts beside this one.
@@ -39,6 +43,8 @@ class Model(nn.Module):
     param_dtype: DTypeLike = jnp.float32
     remat: str = "none"
     lora_dropout: float = 0.0
+    attention: str = "auto"
+    mesh: Mesh | None = None
 
     def _options(self, deterministic: bool) -> LayerOptions:
         return LayerOptions(
@@ -47,6 +53,8 @@ class Model(nn.Module):
             lora_dropout=self.lora_dropout,
             training=not deterministic,
             init_std=self.config.init_std,
+            attention=self.attention,
+            mesh=self.mesh,
         )
 
 

@@ -75,7 +75,8 @@ class Classification(TextRun):
             return TrainingData(base, self._train)
 
         rows = np.arange(self.examples) if fits_probe else self._seen(steps)
-        model = loaded.model.clone(dtype=PRECISIONS[self._config.training.precision].dtype)
+        dtype = PRECISIONS[self._config.training.precision].dtype
+        model = loaded.model.clone(dtype=dtype, mesh=mesh)
         features = self._features(model, base, mesh, rows)
         head_params = select(base, models.head_modules(model))
         if fits_probe:

@@ -97,6 +97,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
     check_terms(setup)
+    models.check_attention_of(setup.model, config.data.max_length)
     if setup.spec.rank != config.adapter.rank and config.method != "full":
         console.print(
             f"note: adapter.init has rank {setup.spec.rank}, which is used instead of "

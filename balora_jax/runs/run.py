@@ -4,7 +4,7 @@ import dataclasses
 
 from jax.sharding import Mesh
 
-from balora_jax import data
+from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.reporting.loggers.starting import check_loggers, read_identities
@@ -60,10 +60,12 @@ def set_up(config: RunConfig) -> Run:
       The run.
 
     Raises:
-      BadInput: a logger, the mesh, the folder, the tokenizer or a data set cannot be used.
+      BadInput: a logger, the mesh, the attention, the folder, the tokenizer or a data set cannot be
+        used.
     """
     check_loggers(config.output.loggers)
     mesh = make_mesh(config.mesh)
+    models.check_attention(config.model.attention, mesh)
     check_batch(mesh, config.training.batch_size, config.training.accumulation)
     folder = RunFolder(config.output.dir)
     resumes = folder.check(config)

@@ -111,6 +111,8 @@ def build_setup(
         dtype=PRECISIONS[config.training.precision].dtype,
         remat=config.training.remat,
         lora_dropout=config.adapter.dropout,
+        attention=models.attention_on(mesh, config.model.attention),
+        mesh=mesh,
     )
     loss_mesh = mesh if mesh.size > 1 else None
     step = make_train_step(

@@ -25,6 +25,7 @@ BEGINNINGS = frozenset({".lock", ".lock.owner"})
 # measures. All other options change the trained weights.
 CHANGEABLE = frozenset(
     {
+        "model.attention",
         "output.dir",
         "output.save_every",
         "output.keep",

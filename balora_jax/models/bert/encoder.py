@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
         value = self._project(x, "value")
         scale = query.shape[-1] ** -0.5
         weights_dropout = dropout_function(self.config.attention_dropout, self.options)
-        output = attend(query, key, value, mask, scale=scale, dropout=weights_dropout)
+        output = attend(query, key, value, mask, self.options, scale=scale, dropout=weights_dropout)
         return merge_heads(output)
 
     def _project(self, x: jax.Array, name: str) -> jax.Array:

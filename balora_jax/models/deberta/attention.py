@@ -126,7 +126,9 @@ class DisentangledAttention(nn.Module):
             positions = positions.replace(table=table)
             bias = scale * self._position_scores(query, key, positions, query_proj, key_proj)
         weights_dropout = dropout_function(cfg.attention_dropout, self.options)
-        output = attend(query, key, value, mask, scale=scale, bias=bias, dropout=weights_dropout)
+        output = attend(
+            query, key, value, mask, self.options, scale=scale, bias=bias, dropout=weights_dropout
+        )
         return merge_heads(output)
 
     def _position_scores(

@@ -65,6 +65,7 @@ class Attention(nn.Module):
             keys,
             values,
             mask,
+            self.options,
             scale=cfg.attention_scale,
             softcap=cfg.attention_softcap,
         )

@@ -43,7 +43,8 @@ class Layer(nn.Module):
 
         Args:
           x: [batch, queries, d].
-          window: int32 scalar, the positions a query sees in this layer; None for all.
+          window: int32 scalar, the positions a query sees in this layer; None if all layers have
+            the same window.
           turn: int32 scalar, the index of the layer's rotation; None if all layers have the same.
           past_key_values: the layer's cached keys and values, each [batch, slots, kv_heads, D]; or
             None.
@@ -60,6 +61,10 @@ class Layer(nn.Module):
         rotation = rotations
         if turn is not None:
             rotation = jax.tree.map(lambda angles: angles[turn], rotations)
+
+        if window is None:
+            # As an int, which a kernel can be made for.
+            window = _shared_window(cfg.windows, mask.key_mask.shape[-1])
 
         normed = self._norm("input_layernorm")(x) if cfg.pre_norms else x
         attended, new_key_values = attention(
@@ -253,9 +258,15 @@ def _window_array(windows: tuple[int | None, ...], keys: int) -> np.ndarray | No
       keys: number of keys.
 
     Returns:
-      [layers] int32; None if no window is shorter than the keys.
+      [layers] int32; None if the layers' windows are the same.
     """
-    lengths = [keys if window is None else window for window in windows]
-    if all(length >= keys for length in lengths):
+    lengths = [keys if window is None else min(window, keys) for window in windows]
+    if len(set(lengths)) == 1:
         return None
     return np.asarray(lengths, np.int32)
+
+
+def _shared_window(windows: tuple[int | None, ...], keys: int) -> int | None:
+    """Return the window of all layers where `_window_array` has none; None for all positions."""
+    window = windows[0]
+    return window if window is not None and window < keys else None

@@ -60,6 +60,7 @@ class Attention(nn.Module):
             keys,
             values,
             mask,
+            self.options,
             scale=cfg.head_dim**-0.5 if cfg.scaled else 1.0,
             dropout=dropout_function(cfg.attention_dropout, self.options),
         )

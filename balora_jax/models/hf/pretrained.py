@@ -310,6 +310,22 @@ def abstract_params(model: Model) -> dict:
     return jax.eval_shape(lambda: _random_params(model, jax.random.key(0)))
 
 
+def check_attention_of(model: Model, length: int) -> None:
+    """Check that the model's implementation of attention has all that the model needs.
+
+    Args:
+      model: the module.
+      length: tokens of the longest text.
+
+    Raises:
+      BadInput: it lacks something.
+    """
+    key = jax.random.key(0)
+    keys = {"params": key, "dropout": key}
+    input_ids = jnp.zeros((1, length), jnp.int32)
+    jax.eval_shape(lambda: model.init(keys, input_ids, deterministic=False))
+
+
 def save_pretrained(
     folder: str | Path,
     params: dict,

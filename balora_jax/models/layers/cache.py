@@ -88,7 +88,8 @@ def place_tokens(
 
     positions = token_positions(attention_mask)
     if cache is None:
-        return positions, AttentionMask.causal(positions, positions, attention_mask), None
+        mask = AttentionMask.causal(positions, positions, attention_mask, is_ordered=True)
+        return positions, mask, None
 
     cached_tokens = jnp.sum(cache.filled, axis=-1, keepdims=True, dtype=jnp.int32)
     positions = positions + cached_tokens

@@ -31,7 +31,12 @@ class AttentionMask:
       key_segment_ids: [batch, keys] int32, likewise for the keys.
       key_ends: [batch, keys] int32, of `Packing`: a query sees the keys that are not after it in
         the row and whose ends are. None: no condition.
+      query_indices: [1, queries] int32, each query's index in the row; needed by `key_ends`.
+      key_indices: [1, keys] int32, likewise for the keys.
       is_causal: True if a query sees no key at a later position; static.
+      is_ordered: True if the queries are the keys' tokens and positions ascend along each segment
+        (along the row without segments), so that no token before padding sees a key that is after
+        it in the row; static.
     """
 
     key_mask: jax.Array
@@ -42,7 +47,10 @@ class AttentionMask:
     query_segment_ids: jax.Array | None = None
     key_segment_ids: jax.Array | None = None
     key_ends: jax.Array | None = None
+    query_indices: jax.Array | None = None
+    key_indices: jax.Array | None = None
     is_causal: bool = struct.field(pytree_node=False, default=False)
+    is_ordered: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
     def padding(cls, key_mask: jax.Array, *, query_mask: jax.Array | None = None) -> Self:
@@ -59,7 +67,12 @@ class AttentionMask:
 
     @classmethod
     def causal(
-        cls, query_positions: jax.Array, key_positions: jax.Array, key_mask: jax.Array
+        cls,
+        query_positions: jax.Array,
+        key_positions: jax.Array,
+        key_mask: jax.Array,
+        *,
+        is_ordered: bool = False,
     ) -> Self:
         """Let every query attend to the tokens at its own and at earlier positions.
 
@@ -67,6 +80,8 @@ class AttentionMask:
           query_positions: [batch or 1, queries] int32.
           key_positions: [batch or 1, keys] int32.
           key_mask: [batch, keys] bool.
+          is_ordered: True if queries and keys are the same tokens, in the order of their positions;
+            also for texts packed one after the other.
 
         Returns:
           The mask.
@@ -76,6 +91,7 @@ class AttentionMask:
             query_positions=query_positions,
             key_positions=key_positions,
             is_causal=True,
+            is_ordered=is_ordered,
         )
 
     def with_window(self, window: jax.Array | int | None) -> Self:
@@ -118,12 +134,16 @@ class AttentionMask:
         """
         positions = packing.positions
         if packing.segment_ids is not None:
-            return cls.causal(positions, positions, key_mask).with_segments(packing.segment_ids)
+            mask = cls.causal(positions, positions, key_mask, is_ordered=True)
+            return mask.with_segments(packing.segment_ids)
+        indices = jnp.arange(positions.shape[-1])[None]
         return cls(
             key_mask,
             query_positions=positions,
             key_positions=positions,
             key_ends=packing.ends,
+            query_indices=indices,
+            key_indices=indices,
         )
 
     def dense(self) -> jax.Array:
@@ -147,7 +167,7 @@ class AttentionMask:
             key_segments = self.key_segment_ids[:, None, :]
             allowed = allowed & (query_segments == key_segments)
         if self.key_ends is not None:
-            indices = jnp.arange(self.key_ends.shape[-1])
-            not_after = indices[None, :] <= indices[:, None]
-            allowed = allowed & not_after & (indices[:, None] < self.key_ends[:, None, :])
+            query_indices = self.query_indices[:, :, None]
+            not_after = self.key_indices[:, None, :] <= query_indices
+            allowed = allowed & not_after & (query_indices < self.key_ends[:, None, :])
         return allowed

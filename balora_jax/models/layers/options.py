@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """Element types, dropout and initialization of a model's layers.
+    """Element types, dropout, initialization and attention of a model's layers.
 
     Attributes:
       dtype: element type of activations and matrix products.
@@ -16,6 +17,8 @@ class LayerOptions:
       lora_dropout: probability of dropping an input of an adapter; applies in training only.
       training: True where dropout is active.
       init_std: standard deviation of fresh kernels and embeddings.
+      attention: implementation of attention: "auto", "plain", "chunked", "cudnn" or "splash".
+      mesh: the devices that activations are divided over; None for the default one.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -23,3 +26,5 @@ class LayerOptions:
     lora_dropout: float = 0.0
     training: bool = False
     init_std: float = 0.02
+    attention: str = "auto"
+    mesh: Mesh | None = None

@@ -78,7 +78,9 @@ class Attention(nn.Module):
         key = self._project(context, "k", self.options)
         value = self._project(context, "v", self.options)
         weights_dropout = dropout_function(cfg.dropout, self.options)
-        output = attend(query, key, value, mask, scale=1.0, bias=bias, dropout=weights_dropout)
+        output = attend(
+            query, key, value, mask, self.options, scale=1.0, bias=bias, dropout=weights_dropout
+        )
         return Dense(cfg.hidden_size, self.options, name="o")(merge_heads(output))
 
     def _project(self, x: jax.Array, name: str, options: LayerOptions) -> jax.Array:

@@ -50,7 +50,7 @@ class Stack(nn.Module):
         positions = np.arange(x.shape[1])[None]
         if self.is_decoder:
             layers = cfg.decoder_layers
-            mask = AttentionMask.causal(positions, positions, attention_mask)
+            mask = AttentionMask.causal(positions, positions, attention_mask, is_ordered=True)
         else:
             layers = cfg.layers
             mask = AttentionMask.padding(attention_mask)
