@@ -288,10 +288,18 @@ def test_a_damaged_log_is_refused(finished, run_arguments, tmp_path, damage, sen
     assert after == before
 
 
-def test_one_compilation_of_the_step(run_arguments, tmp_path, caplog):
+@pytest.fixture
+def logged_compiles():
+    """Log compilations in all threads, of which one compiles the steps."""
+    jax.config.update("jax_log_compiles", True)
+    yield
+    jax.config.update("jax_log_compiles", False)
+
+
+def test_one_compilation_of_the_step(run_arguments, tmp_path, caplog, logged_compiles):
     # A rank of its own: programs of the same shapes are shared by the runs of a process.
     arguments = run_arguments(tmp_path / "run", "--adapter.rank", "3")
-    with jax.log_compiles(), caplog.at_level("WARNING"):
+    with caplog.at_level("WARNING"):
         finetune(read_config(arguments))
     compiled = [
         r

@@ -87,9 +87,14 @@ def test_shapes_are_those_of_the_weights_and_the_batches(task, run_arguments, tm
     batch = next(run.task.batches(training_data, run.steps))
     length = batch.input_ids.shape[-1]
     answer_length = batch.targets.shape[-1]
-    shapes = batch_shapes(config, loaded.model, length, answer_length=answer_length)
+    rows = None if batch.segment_ids is None else len(batch.input_ids)
+    shapes = batch_shapes(
+        config, loaded.model, length, answer_length=answer_length, packed_rows=rows
+    )
     announced = jax.tree.map(lambda array: (array.shape, array.dtype), shapes)
     assert announced == jax.tree.map(lambda array: (array.shape, array.dtype), batch)
+    longest, *_ = run.task.batch_kinds(training_data, run.steps)
+    assert longest.input_ids.shape[-1] >= length
     compiled = CompiledStep(setup, config.training.accumulation)
     compiled.compile(shapes)
     _, metrics = compiled(state, student.frozen, batch)
