@@ -1,5 +1,6 @@
 """The update, compiled once for each length of batches."""
 
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,8 @@ from balora_jax.training.times import Times
 class CompiledStep:
     """(state, frozen, batch of numpy arrays) -> (state, metrics); the state is overwritten.
 
-    It compiles from shapes alone: weights are needed when it is called. All compiling is done in
-    one thread, beside the updates of lengths that are compiled already.
+    It compiles from shapes alone: weights are needed when it is called. One thread compiles ahead,
+    beside the updates of lengths that are compiled already; what an update needs is not queued.
 
     Attributes:
       seconds: time that compiling took so far.
@@ -44,6 +45,7 @@ class CompiledStep:
         self._micro_batches = micro_batches
         self._programs: dict[int, Future[jax.stages.Compiled]] = {}
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._lock = threading.Lock()
         self.seconds = 0.0
         self.bytes = 0
 
@@ -61,8 +63,14 @@ class CompiledStep:
         Returns:
           The program.
         """
+        program = self._begin(batch)
         with self._times.spent_on("compile"):
-            return self._begin(batch).result()
+            # One that is waiting for others is compiled here, at once.
+            if program.cancel():
+                program = Future()
+                program.set_result(self._compile(batch))
+                self._programs[batch.input_ids.shape[-1]] = program
+            return program.result()
 
     def compile_ahead(self, batches: Iterable[Batch]) -> None:
         """Compile for batches of these shapes and dtypes, one after the other, and do not wait.
@@ -92,11 +100,13 @@ class CompiledStep:
         began = time.monotonic()
         shapes = jax.tree.map(abstract, batch)
         program = self._step.lower(self._setup.state, self._setup.frozen, shapes).compile()
-        self.seconds += time.monotonic() - began
+        took = time.monotonic() - began
 
         memory = program.memory_analysis()
         needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        self.bytes = max(self.bytes, needed)
+        with self._lock:
+            self.seconds += took
+            self.bytes = max(self.bytes, needed)
         return program
 
     def __call__(self, state: TrainState, frozen: Params, batch: Batch) -> tuple[TrainState, Parts]:

@@ -47,8 +47,21 @@ def test_each_length_is_compiled_once_and_beside_the_updates(compiling):
     assert int(state) == 4 * (8 + 16 + 8 + 32 + 64)
     assert step.lengths == [8, 16, 32, 64]
     assert sorted({length for length, _ in traced}) == [8, 16, 32, 64]
-    assert threading.current_thread().name not in {name for _, name in traced}
     assert step.seconds > 0 and step.bytes > 0
+
+
+def test_what_an_update_needs_does_not_wait_for_other_lengths(compiling):
+    step, traced = compiling
+    busy = threading.Event()
+    step._compiler.submit(busy.wait)
+    step.compile_ahead([_batch(16), _batch(32)])
+    state, _ = step(jnp.int32(0), {}, _batch(32))
+    assert int(state) == 4 * 32
+    assert traced == [(32, threading.current_thread().name)]
+    busy.set()
+    state, _ = step(state, {}, _batch(16))
+    assert step.lengths == [16, 32] and len(traced) == 2
+    step.close()
 
 
 def test_a_failure_ends_the_update_that_needs_the_program(compiling):
