@@ -52,7 +52,10 @@ class CompiledStep:
     @property
     def lengths(self) -> list[int]:
         """The lengths that have been compiled for, one program each."""
-        return sorted(length for length, program in self._programs.items() if program.done())
+        programs = self._programs.items()
+        return sorted(
+            length for length, program in programs if program.done() and not program.cancelled()
+        )
 
     def compile(self, batch: Batch) -> jax.stages.Compiled:
         """Compile for batches of these shapes and dtypes, and wait for it.
