@@ -103,7 +103,7 @@ def test_masks_and_meshes_that_do_not_fit():
     fits = functools.partial(splash_attention.fits, query, key)
     positions = jnp.zeros((BATCH, LENGTH), jnp.int32)
     assert not fits(AttentionMask.causal(positions, positions, FULL), None)
-    assert not fits(AttentionMask.packed(Packing(positions, positions), FULL), None)
+    assert not fits(AttentionMask.packed(Packing(positions, ends=positions), FULL), None)
     assert not fits(AttentionMask.padding(FULL, query_mask=FULL), None)
     one_head_on_two = jax.make_mesh((1, 1, 2), ("data", "fsdp", "tensor"))
     two_rows_on_four = jax.make_mesh((2, 2, 1), ("data", "fsdp", "tensor"))
