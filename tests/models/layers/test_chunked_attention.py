@@ -52,7 +52,7 @@ def tries():
     ends = [[37 - 7] * 20 + [25] * 5 + [30] * 5 + [37] * 7, [30] * 30 + [0] * 7]
     places = [[*range(20), *range(20, 25), *range(20, 25), *range(7)], [*range(30), *[0] * 7]]
     return AttentionMask.packed(
-        Packing(jnp.asarray(places), jnp.asarray(ends)), jnp.asarray(ends) > 0
+        Packing(jnp.asarray(places), ends=jnp.asarray(ends)), jnp.asarray(ends) > 0
     )
 
 
