@@ -34,6 +34,7 @@ CHANGEABLE = frozenset(
         "output.loggers",
         "output.push_to",
         "output.push_private",
+        "output.compilation_cache",
         "training.eval_every",
         "data.eval_ood",
         "data.predict",
