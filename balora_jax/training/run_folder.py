@@ -36,6 +36,7 @@ CHANGEABLE = frozenset(
         "output.push_private",
         "output.compilation_cache",
         "training.eval_every",
+        "data.cache",
         "data.eval_ood",
         "data.predict",
         # Measured beside the training.
