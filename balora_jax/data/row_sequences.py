@@ -3,6 +3,7 @@
 import itertools
 import json
 import tempfile
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ class FiledRows(Sequence[Row]):
           rows: of what JSON holds.
         """
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        lengths = [0]
+        lengths = array("q", [0])
         for row in rows:
             lengths.append(self._file.write(json.dumps(row).encode() + b"\n"))
         self._starts = np.cumsum(lengths)
