@@ -54,6 +54,8 @@ def _train(arguments: Sequence[str], command: str) -> None:
     if config.evaluation.tasks:
         # Libraries draw bars of their own, which they decide when they are imported.
         os.environ.setdefault("TQDM_DISABLE", "1")
+    elif not config.plugin_files:
+        _leave_torch_out()
     from balora_jax.runs.finetune import finetune
     from balora_jax.training.interrupt import stopped_code
     from balora_jax.training.run_folder import RunFolder
@@ -70,6 +72,25 @@ def _train(arguments: Sequence[str], command: str) -> None:
         sys.exit(stopped_code())
 
 
+def _leave_torch_out() -> None:
+    """Import what would import PyTorch for nothing, which takes seconds, as if it were not there.
+
+    lm-eval's tasks and plugins may need both, and have them.
+    """
+    if "torch" in sys.modules or "transformers" in sys.modules:
+        return
+    # Python's own sign of a module that is not there.
+    sys.modules["torch"] = None
+    try:
+        import tensorboardX  # noqa: F401
+        from transformers.utils import is_torch_available
+
+        # transformers remembers its first answer.
+        is_torch_available()
+    finally:
+        del sys.modules["torch"]
+
+
 def quickstart(arguments: Sequence[str]) -> None:
     """Run `balora quickstart`: train on the tiny model and data that come with the package."""
     from balora_jax.evaluation.tiny_world import embedded
@@ -82,6 +103,8 @@ def compare(arguments: Sequence[str]) -> None:
     from balora_jax.config.commands import compare_options
 
     options = compare_options(arguments, COMMANDS["compare"].help)
+    if not options.run.evaluation.tasks and not options.run.plugin_files:
+        _leave_torch_out()
     from balora_jax.runs.compare import compare as compare_methods
 
     path = compare_methods(

@@ -36,6 +36,9 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+# The caches of the project, also in subprocesses: never the user's own.
+OWN_CACHES = tempfile.TemporaryDirectory(prefix="balora-caches-")
+os.environ["BALORA_CACHE"] = OWN_CACHES.name
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

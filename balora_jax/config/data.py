@@ -63,6 +63,9 @@ class DataConfig:
     little is padding; losses and gradients are those of one example a row. False: one example a
     row, padded to one of a few lengths. Null: true, unless a registered term reads the logits of
     a whole batch, in which it might tell rows apart."""
+    cache: bool = True
+    """Language models: keep tokenized sets in balora_jax/tokens in the user's cache folder, where
+    later starts with the same files, tokenizer and options find them. False: tokenize anew."""
     limit: int | None = None
     """Train on the first rows only, this many of each source; null for all."""
     eval_limit: int | None = None

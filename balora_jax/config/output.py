@@ -30,6 +30,9 @@ class OutputConfig:
     """Push the adapter to this repository of the hub, USER/REPO, at the end of the run."""
     push_private: bool = True
     """Keep that repository private: a new one is made so, and a public one is refused."""
+    compilation_cache: str | None = None
+    """Folder of compiled programs, which later starts read instead of compiling again; off: none.
+    Null: JAX_COMPILATION_CACHE_DIR, else balora_jax/compiled in the user's cache folder."""
 
     def __post_init__(self) -> None:
         require(
@@ -45,5 +48,7 @@ class OutputConfig:
         is_set = not unknown and len(set(self.loggers)) == len(self.loggers)
         accepted = f"a list out of {', '.join(LOGGERS)}, each at most once"
         require(is_set, "output.loggers", self.loggers, accepted)
+        folder_ok = self.compilation_cache != ""
+        require(folder_ok, "output.compilation_cache", "", "null, a folder, or off")
         if self.push_to is not None:
             require_repository("output.push_to", self.push_to)

@@ -5,7 +5,7 @@ from balora_jax.data.batch import DTYPES, SCORE_DTYPE, Batch
 from balora_jax.data.batches import collate, eval_batches, steps_for, train_batches
 from balora_jax.data.conversations import conversation_field, prompt_of, read_conversations
 from balora_jax.data.examples import Examples, require_vocabulary
-from balora_jax.data.fingerprints import fingerprint
+from balora_jax.data.fingerprints import fingerprint, tokenizer_fingerprint
 from balora_jax.data.glue import HUB_SET, TASKS, TextTask, find_task
 from balora_jax.data.lengths import (
     bucket_lengths,
@@ -23,6 +23,7 @@ from balora_jax.data.orders import (
 from balora_jax.data.packing import PackedRows, pack_all, plan_rows
 from balora_jax.data.pairs import prepare, read_rows, tokenize, tokenize_prompts
 from balora_jax.data.prompts import Template, make_template
+from balora_jax.data.source_contents import source_contents
 from balora_jax.data.sources import Rows, load_rows
 from balora_jax.data.submission import write_predictions
 from balora_jax.data.text_sets import (
@@ -77,11 +78,13 @@ __all__ = [
     "sampled_lengths",
     "shown_rows",
     "shuffled_order",
+    "source_contents",
     "steps_for",
     "text_task",
     "token_ids",
     "tokenize",
     "tokenize_prompts",
+    "tokenizer_fingerprint",
     "train_batches",
     "used_lengths",
     "windowed_order",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from balora_jax.data.blocks import blocks
 from balora_jax.errors import BadInput
 
 
@@ -140,16 +141,21 @@ class Examples:
     @property
     def largest_token(self) -> int:
         """The largest token id of examples and answers."""
-        largest = int(self.tokens.max())
+        largest = max(int(block.max()) for block in blocks(self.tokens))
         if self.answers is not None:
             largest = max(largest, int(self.answers.max()))
         return largest
 
     @property
+    def smallest_token(self) -> int:
+        """The smallest token id of the examples."""
+        return min(int(block.min()) for block in blocks(self.tokens))
+
+    @property
     def counted_tokens(self) -> int:
         """Tokens that the loss of next-token prediction counts: answers and their ends."""
         if self.counted is not None:
-            return int(self.counted.sum())
+            return sum(int(block.sum()) for block in blocks(self.counted))
         # No position predicts the first token, not even where the prompt is empty.
         return int((self.lengths - np.maximum(self.prompt_lengths, 1)).sum())
 
@@ -210,7 +216,7 @@ def require_vocabulary(vocab_size: int, *sets: Examples) -> None:
             f"the tokenizer makes token {largest} but the model has {vocab_size} embeddings; "
             "accepted: the model's own tokenizer"
         )
-    smallest = min(int(examples.tokens.min()) for examples in sets)
+    smallest = min(examples.smallest_token for examples in sets)
     if smallest < 0:
         raise BadInput(
             f"the tokenizer makes token {smallest}; accepted: the model's own tokenizer, whose "

@@ -1,10 +1,13 @@
-"""The fingerprint of tokenized sets: equal for equal tokens and labels in the same order."""
+"""Fingerprints of tokenized sets and of tokenizers: equal for equal tokens in the same order."""
 
 import hashlib
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from balora_jax.data.blocks import blocks
 from balora_jax.data.examples import Examples
 
 # The arrays of a set that its file and the tokenizer decide; the teacher's are the model's.
@@ -29,5 +32,27 @@ def fingerprint(sets: Sequence[Examples]) -> str:
                 continue
             # The shape tells where the array's bytes end.
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-            digest.update(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+            for block in blocks(array) if array.size else ():
+                digest.update(memoryview(np.ascontiguousarray(block)).cast("B"))
     return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hash what decides a tokenizer's tokens.
+
+    Args:
+      tokenizer: a Hugging Face tokenizer.
+
+    Returns:
+      The SHA-256 hash, in hexadecimal.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        described = sorted(tokenizer.get_vocab().items())
+    else:
+        described = json.loads(backend.to_str())
+        # Those of the last call: every call sets them anew.
+        del described["truncation"], described["padding"]
+    template = getattr(tokenizer, "chat_template", None)
+    text = repr((described, template, tokenizer.eos_token_id, tokenizer.pad_token_id))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

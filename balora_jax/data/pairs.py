@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +18,9 @@ from balora_jax.data.conversations import (
     read_conversations,
     tokenize_conversation,
 )
-from balora_jax.data.examples import Examples, starts_of
+from balora_jax.data.examples import Examples
 from balora_jax.data.fields import read_fields, read_prompt_fields, recognize_fields
+from balora_jax.data.growing import GrowingExamples
 from balora_jax.data.mixtures import join_examples
 from balora_jax.data.prompts import Template, make_template
 from balora_jax.data.sources import Rows, load_rows
@@ -31,7 +35,10 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def prepare(
-    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"] = "train"
+    config: DataConfig,
+    tokenizer: Any,
+    split: Literal["train", "eval"] = "train",
+    folder: Path | None = None,
 ) -> Examples:
     """Load and tokenize a data set.
 
@@ -39,27 +46,36 @@ def prepare(
       config: the sources of the rows, and the template that makes text of them.
       tokenizer: a Hugging Face tokenizer.
       split: the training set, or the held-out set (`config.holds_out` is True then).
+      folder: an empty folder for the arrays, which are read from there as they are needed: memory
+        does not grow with the set. None to have all in memory.
 
     Raises:
       BadInput: the rows cannot be loaded, lack a field, or leave no answer to learn from.
     """
-    if split == "eval" and config.eval_share is None:
-        return _prepare_source(config, tokenizer, split)
-    pieces = [_prepare_source(source, tokenizer, split) for source in config.sources]
+    sources = [config] if split == "eval" and config.eval_share is None else config.sources
+    if len(sources) == 1:
+        return _prepare_source(sources[0], tokenizer, split, folder)
     weights = config.weights if split == "train" else None
-    return join_examples(pieces, config.source_names, weights)
+    with contextlib.ExitStack() as closing:
+        pieces = []
+        for source in sources:
+            place = None
+            if folder is not None:
+                place = Path(closing.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+            pieces.append(_prepare_source(source, tokenizer, split, place))
+        return join_examples(pieces, config.source_names, weights, folder)
 
 
 def _prepare_source(
-    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"]
+    config: DataConfig, tokenizer: Any, split: Literal["train", "eval"], folder: Path | None
 ) -> Examples:
     """Tokenize the rows of one source."""
     template = make_template(config.template, tokenizer)
-    rows = read_rows(config, split)
+    rows = read_rows(config, split, folder)
     field = conversation_field(rows.columns)
     if field is not None and not config.fields:
         if config.template == "chat":
-            return _prepare_conversations(rows, field, config, tokenizer)
+            return _prepare_conversations(rows, field, config, tokenizer, folder)
         if not set(template.names) <= set(rows.columns):
             raise BadInput(
                 f"{rows.source} holds conversations ({field}), and data.template is "
@@ -68,27 +84,43 @@ def _prepare_source(
     fields = recognize_fields(rows.columns, (*template.names, "response"), config.fields)
     texts = read_fields(rows, template, fields)
     examples = tokenize(
-        texts, template, tokenizer, max_length=config.max_length, source=rows.source
+        texts,
+        template,
+        tokenizer,
+        max_length=config.max_length,
+        source=rows.source,
+        folder=folder,
     )
     return dataclasses.replace(examples, recognized={} if config.fields else fields)
 
 
-def read_rows(config: DataConfig, split: Literal["train", "eval"] = "train") -> Rows:
+def read_rows(
+    config: DataConfig, split: Literal["train", "eval"] = "train", folder: Path | None = None
+) -> Rows:
     """Load the rows of a set, as `prepare` tokenizes them.
 
     Args:
       config: as for `prepare`, with one source.
       split: as for `prepare`.
+      folder: as for `load_rows`.
 
     Raises:
       BadInput: they cannot be loaded.
     """
     if split == "eval" and config.eval_share is None:
         return load_rows(
-            config.eval, subset=config.subset, split=config.eval_split, limit=config.eval_limit
+            config.eval,
+            subset=config.subset,
+            split=config.eval_split,
+            limit=config.eval_limit,
+            folder=folder,
         )
     rows = load_rows(
-        config.train, subset=config.subset, split=config.train_split, limit=config.limit
+        config.train,
+        subset=config.subset,
+        split=config.train_split,
+        limit=config.limit,
+        folder=folder,
     )
     if config.eval_share is None:
         return rows
@@ -98,46 +130,31 @@ def read_rows(config: DataConfig, split: Literal["train", "eval"] = "train") -> 
     return rows.select(division.held_out[: config.eval_limit].tolist())
 
 
-def _prepare_conversations(rows: Rows, field: str, config: DataConfig, tokenizer: Any) -> Examples:
+def _prepare_conversations(
+    rows: Rows, field: str, config: DataConfig, tokenizer: Any, folder: Path | None
+) -> Examples:
     """Tokenize conversations into examples of at most `max_length` tokens."""
-    fitting = []
-    kept = []
-    silent = 0
-    long = 0
-    truncated = 0
+    growing = _growing(tokenizer, folder, has_counted=True)
     for index, messages in enumerate(read_conversations(rows, field)):
         with _named(rows.where(index)):
             tokens, counted = tokenize_conversation(tokenizer, messages, config.loss_on)
         cut = counted[: config.max_length]
         # No position predicts the first token.
         if not counted[1:].any():
-            silent += 1
+            growing.dropped_empty += 1
         elif not cut[1:].any():
-            long += 1
+            growing.dropped_long += 1
         else:
-            fitting.append((tokens[: config.max_length], cut))
-            kept.append(index)
-            truncated += len(tokens) > config.max_length
-    if not fitting:
+            growing.add(index, tokens[: config.max_length], int(cut.argmax()), cut)
+            growing.truncated += len(tokens) > config.max_length
+    if not len(growing):
         raise BadInput(
             f"no conversation of {rows.source} has an answer within data.max_length "
-            f"{config.max_length} tokens ({silent} have none, of {long} it begins later); "
+            f"{config.max_length} tokens ({growing.dropped_empty} have none, of "
+            f"{growing.dropped_long} it begins later); "
             "accepted: turns of an assistant, and room for them"
         )
-    tokens = [example for example, _ in fitting]
-    return Examples(
-        tokens=np.concatenate(tokens),
-        starts=starts_of(tokens),
-        pad_id=tokenizer.pad_token_id,
-        prompt_lengths=np.array([counted.argmax() for _, counted in fitting], np.int32),
-        counted=np.concatenate([counted for _, counted in fitting]),
-        recognized={"turns": field},
-        rows=np.array(kept),
-        doubled_start=_doubled_starts(tokens, tokenizer),
-        truncated=truncated,
-        dropped_empty=silent,
-        dropped_long=long,
-    )
+    return growing.finish(recognized={"turns": field})
 
 
 @contextlib.contextmanager
@@ -190,6 +207,7 @@ def tokenize(
     *,
     max_length: int,
     source: str,
+    folder: Path | None = None,
 ) -> Examples:
     """Tokenize prompts and answers into examples of at most `max_length` tokens.
 
@@ -203,45 +221,44 @@ def tokenize(
       max_length: tokens of prompt, answer and ending together; a longer example loses the end of
         its answer.
       source: the name of the data set, for messages.
+      folder: as for `prepare`.
 
     Raises:
       BadInput: no row has an answer, or no prompt leaves room for one.
     """
-    pairs = list(_tokenize_pairs(texts, template, tokenizer))
-    answered = [index for index, (_, answer) in enumerate(pairs) if len(answer)]
-    kept = [index for index in answered if len(pairs[index][0]) < max_length]
-    fitting = [pairs[index] for index in kept]
-    if not answered:
+    growing = _growing(tokenizer, folder)
+    ending = np.array(template.ending, np.int32)
+    shortest = None
+    for row, (prompt, answer) in enumerate(_tokenize_pairs(texts, template, tokenizer)):
+        if not len(answer):
+            growing.dropped_empty += 1
+        elif len(prompt) >= max_length:
+            growing.dropped_long += 1
+            shortest = len(prompt) if shortest is None else min(shortest, len(prompt))
+        else:
+            tokens = np.concatenate([prompt, answer, ending])
+            growing.add(row, tokens[:max_length], len(prompt))
+            growing.truncated += len(tokens) > max_length
+    if not len(growing) and shortest is None:
         raise BadInput(
-            f"none of the {len(pairs)} rows of {source} has an answer; accepted: at least one "
-            "row with text in its response (data.fields)"
+            f"none of the {growing.dropped_empty} rows of {source} has an answer; accepted: at "
+            "least one row with text in its response (data.fields)"
         )
-    if not fitting:
-        shortest = min(len(pairs[index][0]) for index in answered)
+    if not len(growing):
         raise BadInput(
             f"every answer of {source} is truncated away: prompts are at least {shortest} tokens "
             f"long and data.max_length is {max_length}; accepted: more than {shortest}"
         )
-    ending = np.array(template.ending, np.int32)
-    joined = [np.concatenate([prompt, answer, ending]) for prompt, answer in fitting]
-    cut = [tokens[:max_length] for tokens in joined]
-    return Examples(
-        tokens=np.concatenate(cut),
-        starts=starts_of(cut),
+    return growing.finish()
+
+
+def _growing(tokenizer: Any, folder: Path | None, *, has_counted: bool = False) -> GrowingExamples:
+    return GrowingExamples(
+        folder,
         pad_id=tokenizer.pad_token_id,
-        prompt_lengths=np.array([len(prompt) for prompt, _ in fitting], np.int32),
-        rows=np.array(kept),
-        doubled_start=_doubled_starts(cut, tokenizer),
-        truncated=sum(len(tokens) > max_length for tokens in joined),
-        dropped_empty=len(pairs) - len(answered),
-        dropped_long=len(answered) - len(fitting),
+        bos_id=tokenizer.bos_token_id,
+        has_counted=has_counted,
     )
-
-
-def _doubled_starts(examples: Sequence[np.ndarray], tokenizer: Any) -> int:
-    """Count the examples whose template and tokenizer have both written BOS."""
-    bos = tokenizer.bos_token_id
-    return sum(len(ids) > 1 and ids[0] == ids[1] == bos for ids in examples)
 
 
 def _tokenize_pairs(
@@ -249,12 +266,27 @@ def _tokenize_pairs(
 ) -> Iterator[Pair]:
     """Yield the tokens of each prompt and answer; an answer of blanks has no tokens."""
     start = _start_tokens(tokenizer) if template.adds_special_tokens else []
-    while chunk := list(itertools.islice(texts, CHUNK)):
+
+    def tokenize_chunk(chunk: Sequence[Mapping[str, str]]) -> list[Pair]:
         responses = [text["response"] for text in chunk]
         prompts = _token_ids(tokenizer, [template.render(text) for text in chunk])
         answers = _token_ids(tokenizer, [text if text.strip() else "" for text in responses])
-        for prompt, answer in zip(prompts, answers, strict=True):
-            yield np.array(start + prompt, np.int32), np.array(answer, np.int32)
+        return [
+            (np.array(start + prompt, np.int32), np.array(answer, np.int32))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    # While the tokenizer's threads work on a chunk, the rows of the next one are read, and the
+    # examples of the one before are made.
+    with ThreadPoolExecutor(1) as ahead:
+        waiting: Future[list[Pair]] | None = None
+        while chunk := list(itertools.islice(texts, CHUNK)):
+            following = ahead.submit(tokenize_chunk, chunk)
+            if waiting is not None:
+                yield from waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield from waiting.result()
 
 
 def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import stat
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from balora_jax.data.csv_files import read_csv
 from balora_jax.data.json_files import json_rows
+from balora_jax.data.row_sequences import ChosenRows, FiledRows, JoinedRows
 from balora_jax.data.source_files import (
     JSON_SUFFIXES,
     SUFFIXES,
@@ -83,7 +85,7 @@ class Rows:
         """
         lines = None if self.lines is None else [self.lines[index] for index in indices]
         places = None if self.places is None else [self.places[index] for index in indices]
-        rows = [self.rows[index] for index in indices]
+        rows = ChosenRows(self.rows, indices)
         return Rows(self.source, self.columns, rows, lines, places)
 
     def rename(self, names: Mapping[str, str]) -> "Rows":
@@ -148,13 +150,18 @@ def join_rows(source: str, pieces: Sequence[Rows]) -> Rows:
     if len(pieces) == 1:
         return pieces[0]
     columns = dict.fromkeys(name for piece in pieces for name in piece.columns)
-    rows = [row for piece in pieces for row in piece]
+    rows = JoinedRows([piece.rows for piece in pieces])
     places = [piece.where(index) for piece in pieces for index in range(len(piece.rows))]
     return Rows(source, tuple(columns), rows, places=places)
 
 
 def load_rows(
-    source: str, *, subset: str | None = None, split: str = "train", limit: int | None = None
+    source: str,
+    *,
+    subset: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    folder: Path | None = None,
 ) -> Rows:
     """Load the rows of a data set.
 
@@ -163,6 +170,7 @@ def load_rows(
       subset: the configuration of a hub set.
       split: the split of a hub set, or of a folder with files of several.
       limit: the number of rows to load, from the first; None for all.
+      folder: where rows of json and csv files are kept while they are used; None for memory.
 
     Returns:
       The rows, at least one.
@@ -170,13 +178,40 @@ def load_rows(
     Raises:
       BadInput: the source does not exist, is of an unknown kind, cannot be read, or has no rows.
     """
-    rows = _load(source, subset, split, limit)
+    rows = _load(source, subset, split, limit, folder)
     if not len(rows.rows):
         raise BadInput(f"{source} has no rows; accepted: a data set with at least one")
     return rows
 
 
-def _load(source: str, subset: str | None, split: str, limit: int | None) -> Rows:
+def _load(
+    source: str, subset: str | None, split: str, limit: int | None, folder: Path | None
+) -> Rows:
+    files = local_files(source, split)
+    if files is None:
+        return _load_table(source, limit, path=source, name=subset, split=split)
+    with reading(source):
+        pieces: list[Rows] = []
+        left = limit
+        for file in files:
+            if left == 0:
+                break
+            pieces.append(_load_file(file, left, folder))
+            if left is not None:
+                left -= len(pieces[-1].rows)
+        return join_rows(source, pieces)
+
+
+def local_files(source: str, split: str) -> list[Path] | None:
+    """List the files of a source; None for the name of a set on the hub.
+
+    Args:
+      source: as for `load_rows`.
+      split: as for `load_rows`.
+
+    Raises:
+      BadInput: the source does not exist, or is of an unknown kind.
+    """
     try:
         path = Path(source).expanduser()
         mode = _mode(path)
@@ -188,30 +223,29 @@ def _load(source: str, subset: str | None, split: str, limit: int | None) -> Row
     if mode is None and not is_pattern(source):
         if source.endswith(SUFFIXES) or not HUB_NAME.fullmatch(source):
             raise BadInput(f"{listed([source])} does not exist; accepted: {ACCEPTED}")
-        return _load_table(source, limit, path=source, name=subset, split=split)
-    try:
+        return None
+    with reading(source):
         if mode is None:
-            return _load_files(source, matching_files(source), limit)
-        if stat.S_ISDIR(mode):
-            return _load_files(source, folder_files(path, split), limit)
-        return _load_file(path, limit)
+            return matching_files(source)
+        return folder_files(path, split) if stat.S_ISDIR(mode) else [path]
+
+
+@contextlib.contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Name the source whose files the system cannot read.
+
+    Args:
+      source: as for `load_rows`.
+
+    Raises:
+      BadInput: a file cannot be read.
+    """
+    try:
+        yield
     except OSError as error:
         raise BadInput(
             f"{source} cannot be read ({reason_of(error)}); accepted: {ACCEPTED}"
         ) from error
-
-
-def _load_files(source: str, files: Sequence[Path], limit: int | None) -> Rows:
-    """Load the first rows of several files."""
-    pieces: list[Rows] = []
-    left = limit
-    for file in files:
-        if left == 0:
-            break
-        pieces.append(_load_file(file, left))
-        if left is not None:
-            left -= len(pieces[-1].rows)
-    return join_rows(source, pieces)
 
 
 def _mode(path: Path) -> int | None:
@@ -222,18 +256,29 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def _load_file(path: Path, limit: int | None) -> Rows:
-    # A pipe waits for its writer, and a device may have no end.
+def require_regular(path: Path) -> None:
+    """Check that a file has an end.
+
+    Args:
+      path: of a source.
+
+    Raises:
+      BadInput: it is a pipe, which waits for its writer, or a device.
+      OSError: it cannot be looked up.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise BadInput(f"{path} is no regular file; accepted: {ACCEPTED}")
+
+
+def _load_file(path: Path, limit: int | None, folder: Path | None) -> Rows:
+    require_regular(path)
     if path.name.endswith(JSON_SUFFIXES):
-        numbered = list(itertools.islice(json_rows(path), limit))
         # A dict keeps the order of the fields.
-        columns = dict.fromkeys(name for _, row in numbered for name in row)
-        return _numbered_rows(path, columns, numbered)
+        columns: dict[str, None] = {}
+        return _numbered_rows(path, columns, _seen(json_rows(path), columns, limit), folder)
     if path.suffix == ".csv":
-        columns, numbered = read_csv(path, limit)
-        return _numbered_rows(path, columns, numbered)
+        fields, numbered = read_csv(path, limit)
+        return _numbered_rows(path, dict.fromkeys(fields), numbered, folder)
     if path.suffix == ".parquet":
         _check_parquet(path)
         # `datasets` takes brackets and stars in a path for patterns.
@@ -242,11 +287,30 @@ def _load_file(path: Path, limit: int | None) -> Rows:
     raise BadInput(f"{path} ends in none of the known suffixes; accepted: {ACCEPTED}")
 
 
+def _seen(
+    numbered: Iterator[tuple[int, Mapping[str, Any]]], columns: dict[str, None], limit: int | None
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Pass on the first rows, and note their fields."""
+    for line, row in itertools.islice(numbered, limit):
+        columns.update(dict.fromkeys(row))
+        yield line, row
+
+
 def _numbered_rows(
-    path: Path, columns: Iterable[str], numbered: Sequence[tuple[int, Mapping[str, Any]]]
+    path: Path,
+    columns: Mapping[str, None],
+    numbered: Iterable[tuple[int, Mapping[str, Any]]],
+    folder: Path | None,
 ) -> Rows:
-    lines = [line for line, _ in numbered]
-    rows = [row for _, row in numbered]
+    """Read rows to their end, which completes the fields, and keep them."""
+    lines = array("q")
+
+    def unnumbered() -> Iterator[Mapping[str, Any]]:
+        for line, row in numbered:
+            lines.append(line)
+            yield row
+
+    rows = list(unnumbered()) if folder is None else FiledRows(folder, unnumbered())
     return Rows(str(path), tuple(columns), rows, lines)
 
 

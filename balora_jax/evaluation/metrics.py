@@ -1,33 +1,40 @@
 """Metrics of predictions, by scikit-learn and scipy."""
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics
+
+# scipy.stats and scikit-learn are imported where they are used: they take seconds, which runs of
+# language models need not wait for.
 
 
-def _correlation(measure: Callable, predictions: np.ndarray, labels: np.ndarray) -> float:
+def _correlation(name: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     """A correlation; 0 if it is undefined, for one example or constant predictions or labels."""
+    from scipy import stats
+
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        return float(np.nan_to_num(measure(predictions, labels).statistic))
+        return float(np.nan_to_num(getattr(stats, name)(predictions, labels).statistic))
+
+
+def _of_classes(name: str, predictions: np.ndarray, labels: np.ndarray, **options: object) -> float:
+    """One of scikit-learn's measures of classes."""
+    from sklearn import metrics
+
+    return float(getattr(metrics, name)(labels, predictions, **options))
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": lambda predictions, labels: float(metrics.accuracy_score(labels, predictions)),
-    "f1": lambda predictions, labels: float(
-        metrics.f1_score(labels, predictions, zero_division=0.0)
-    ),
-    "macro_f1": lambda predictions, labels: float(
-        metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)
-    ),
-    "matthews": lambda predictions, labels: float(metrics.matthews_corrcoef(labels, predictions)),
-    "pearson": lambda predictions, labels: _correlation(stats.pearsonr, predictions, labels),
-    "spearman": lambda predictions, labels: _correlation(stats.spearmanr, predictions, labels),
+    "accuracy": functools.partial(_of_classes, "accuracy_score"),
+    "f1": functools.partial(_of_classes, "f1_score", zero_division=0.0),
+    "macro_f1": functools.partial(_of_classes, "f1_score", average="macro", zero_division=0.0),
+    "matthews": functools.partial(_of_classes, "matthews_corrcoef"),
+    "pearson": functools.partial(_correlation, "pearsonr"),
+    "spearman": functools.partial(_correlation, "spearmanr"),
 }
 
 

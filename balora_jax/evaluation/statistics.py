@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import binomtest
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -193,6 +192,9 @@ def mcnemar(after: np.ndarray, before: np.ndarray) -> float:
     gained = int(np.sum(after & ~before))
     lost = int(np.sum(before & ~after))
     count = gained + lost
+    # Imported here: it takes seconds, which runs without such tests need not wait for.
+    from scipy.stats import binomtest
+
     return float(binomtest(gained, count).pvalue) if count else 1.0
 
 

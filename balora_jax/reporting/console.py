@@ -45,6 +45,16 @@ def phase(console: Console, doing: str) -> Iterator[None]:
     yield
 
 
+def show_note(console: Console, sentence: str) -> None:
+    """Print what was noticed, which does not stop a run.
+
+    Args:
+      console: where to print.
+      sentence: what it is, and what becomes of it.
+    """
+    console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
+
+
 def show_start(
     console: Console,
     config: RunConfig,
@@ -95,7 +105,7 @@ def show_start(
         del rows["regularizers"]
     console.print(_table(rows))
     for sentence in inactive_terms(config, student.setup, steps=steps, counted=counted):
-        console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
+        show_note(console, sentence)
 
 
 def weights_in_words(config: RunConfig) -> str:
@@ -165,7 +175,7 @@ def show_end(
     changes |= {TITLES[name]: values for name, values in summary.probes.items()}
     console.print(_changes(changes))
     for sentence in negligible(history.steps):
-        console.print(f"note: {sentence}", highlight=False, soft_wrap=True)
+        show_note(console, sentence)
 
     rows = {
         "speed": _speed(summary),

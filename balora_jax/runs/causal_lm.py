@@ -21,6 +21,7 @@ from balora_jax.objective.params import Tree
 from balora_jax.regularizers.nlg import LeadingShare
 from balora_jax.regularizers.terms import make_terms
 from balora_jax.runs.asked_tasks import with_tasks
+from balora_jax.runs.prepared_sets import prepare_set
 from balora_jax.runs.setup import batch_shapes
 from balora_jax.runs.task import TrainingData
 from balora_jax.training.best import Best
@@ -43,15 +44,18 @@ class CausalLM:
           BadInput: a data set cannot be used.
         """
         self._config = config
-        sets = {"train": data.prepare(config.data, tokenizer, split="train")}
+        notices: list[str] = []
+        sets = {"train": prepare_set(config.data, tokenizer, "train", notices.append)}
         if config.data.holds_out:
-            sets["eval"] = data.prepare(config.data, tokenizer, split="eval")
+            sets["eval"] = prepare_set(config.data, tokenizer, "eval", notices.append)
         self._train = sets["train"]
         self.sets = list(sets.values())
         self.training_sets = self.sets
         self.examples = len(self._train)
         self.counts = [f"{name + ':':6} {examples}" for name, examples in sets.items()]
         self.counts[1:1] = [f"  {part}" for part in self._train.parts]
+        # The same trouble with both sets is said once.
+        self.counts += [f"note: {notice}" for notice in dict.fromkeys(notices)]
         self.length = data.padded_length(*self.sets, max_length=config.data.max_length)
         self.counted = config.data.max_length
         self._bucket_lengths = data.bucket_lengths(self.length, config.data.max_length)

@@ -18,6 +18,7 @@ from balora_jax.errors import BadInput, reason_of
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
+from balora_jax.runs.compiled_programs import compiled_programs
 from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
@@ -79,6 +80,8 @@ def finetune(
     with ends_by_signal(CLOSING), precise, contextlib.ExitStack() as closing:
         if config.mesh.distributed:
             join_processes()
+        notify = functools.partial(screen.show_note, console)
+        closing.enter_context(compiled_programs(config.output.compilation_cache, notify))
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         with ends_by_signal(LOADING):
             if config.output.push_to is not None:

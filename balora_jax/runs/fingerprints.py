@@ -1,9 +1,7 @@
 """The fingerprints of a run's inputs, which a resumed run must find unchanged."""
 
 import hashlib
-import json
 import pathlib
-from typing import Any
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
@@ -26,7 +24,7 @@ def fingerprints(run: Run) -> dict[str, str]:
         "the data sets (data.train, data.eval) or their tokens": data.fingerprint(
             run.task.training_sets
         ),
-        "the tokenizer": tokenizer_fingerprint(run.tokenizer),
+        "the tokenizer": data.tokenizer_fingerprint(run.tokenizer),
         **_probe_fingerprint(run.config),
         **weights_fingerprint(run.config),
     }
@@ -46,17 +44,3 @@ def weights_fingerprint(config: RunConfig) -> dict[str, str]:
     if config.model.from_scratch:
         return {}
     return {WEIGHTS: models.fingerprint(config.model.source, config.model.revision)}
-
-
-def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hash what decides a tokenizer's tokens."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        described = sorted(tokenizer.get_vocab().items())
-    else:
-        described = json.loads(backend.to_str())
-        # Those of the last call: every call sets them anew.
-        del described["truncation"], described["padding"]
-    template = getattr(tokenizer, "chat_template", None)
-    text = repr((described, template, tokenizer.eos_token_id, tokenizer.pad_token_id))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -7,7 +7,6 @@ from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.language_model import LanguageModel
-from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.checksums import hash_arrays
 from balora_jax.training.run_folder import RunFolder
@@ -111,5 +110,5 @@ def identity(weights: str, trained: str, tokenizer: object) -> str:
       trained: that of the trained weights; empty for none.
       tokenizer: the tokenizer.
     """
-    text = f"{weights} {trained} {tokenizer_fingerprint(tokenizer)}"
+    text = f"{weights} {trained} {data.tokenizer_fingerprint(tokenizer)}"
     return hashlib.sha256(text.encode()).hexdigest()

@@ -35,8 +35,10 @@ CHANGEABLE = frozenset(
         "output.loggers",
         "output.push_to",
         "output.push_private",
+        "output.compilation_cache",
         "training.eval_every",
         "training.profile",
+        "data.cache",
         "data.eval_ood",
         "data.predict",
         # Measured beside the training.

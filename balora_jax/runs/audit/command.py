@@ -26,7 +26,6 @@ from balora_jax.runs.audit.language_model import Findings, State, find
 from balora_jax.runs.audit.page import WRITER, audit_page
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate.classifier import check_single
-from balora_jax.runs.fingerprints import tokenizer_fingerprint
 from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
@@ -165,7 +164,7 @@ def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:
     for run, config in zip(runs, configs, strict=True):
         tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
         weights = models.fingerprint(config.model.source, config.model.revision)
-        base = (config.model.task, weights, tokenizer_fingerprint(tokenizer))
+        base = (config.model.task, weights, data.tokenizer_fingerprint(tokenizer))
         if first not in (None, base):
             raise BadInput(
                 f"--run {run} is of another base model than {runs[0]}; "
