@@ -31,7 +31,9 @@ def part(name: str) -> Iterator[None]:
     finally:
         now = (time.process_time(), time.perf_counter())
         before = PARTS.get(name, [0.0, 0.0])
-        PARTS[name] = [old + (end - start) for old, end, start in zip(before, now, began)]
+        PARTS[name] = [
+            old + (end - start) for old, end, start in zip(before, now, began, strict=True)
+        ]
 
 
 def timed(module: object, function: str, name: str) -> None:

@@ -99,7 +99,7 @@ def make_batches(options: argparse.Namespace) -> dict[str, list[Batch]]:
     section = DataConfig(train=options.data, max_length=options.length)
     examples = data.prepare(section, tokenizer, split="train")
     order = data.shuffled_order(examples, options.batch, seed=0)
-    packed = data.plan_rows(examples, order, sizes.STEPS, parts=1, multiple=1)
+    packed = data.plan_rows(examples, order, parts=1, multiple=1)
     longest = data.padded_length(examples, max_length=options.length)
     buckets = data.bucket_lengths(longest, options.length)
     numbers = [order[update] for update in range(options.updates)]

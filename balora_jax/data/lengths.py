@@ -12,7 +12,7 @@ from balora_jax.data.examples import Examples
 LENGTH_MULTIPLE = 32
 SMALLEST_BUCKET = 16
 # Examples that are looked at for the lengths of a run's batches, and updates at the least.
-SAMPLE = 2**15
+SAMPLE = 2**13
 SAMPLE_UPDATES = 64
 
 
@@ -52,7 +52,7 @@ def bucket_lengths(longest: int, max_length: int) -> tuple[int, ...]:
 
 
 def sampled_lengths(examples: Examples, order: grain.MapDataset, updates: int) -> np.ndarray:
-    """Return the tokens of the examples of a run's updates, or of a sample of many.
+    """Return the tokens of the examples of a run's updates, or of the first of many.
 
     Args:
       examples: the set.
@@ -62,9 +62,17 @@ def sampled_lengths(examples: Examples, order: grain.MapDataset, updates: int) -
     Returns:
       int64 [updates of the sample, examples of a batch].
     """
-    most = max(SAMPLE // len(order[0]), SAMPLE_UPDATES)
-    sample = np.unique(np.linspace(0, updates - 1, min(updates, most)).astype(int))
-    return np.stack([examples.lengths_of(order[int(update)]) for update in sample])
+    sample = min(updates, most_sampled(order))
+    return np.stack([examples.lengths_of(order[update]) for update in range(sample)])
+
+
+def most_sampled(order: grain.MapDataset) -> int:
+    """Return the most updates of a sample.
+
+    Args:
+      order: the examples of each batch.
+    """
+    return max(SAMPLE // len(order[0]), SAMPLE_UPDATES)
 
 
 def used_lengths(sampled: np.ndarray, lengths: Sequence[int]) -> list[int]:

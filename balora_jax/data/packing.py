@@ -15,7 +15,7 @@ import numpy as np
 
 from balora_jax.data.batch import DTYPES, Batch
 from balora_jax.data.examples import Examples
-from balora_jax.data.lengths import LENGTH_MULTIPLE, sampled_lengths
+from balora_jax.data.lengths import LENGTH_MULTIPLE, most_sampled, sampled_lengths
 
 # Rows are as short as they can be while this share of them is text.
 ENOUGH = 0.9
@@ -45,7 +45,7 @@ class PackedRows:
       parts: equal parts of a batch that share no row, such as its micro-batches.
       rows: rows of each part.
       lengths: the lengths that rows may have, in ascending order. A batch that needs more gets the
-        next multiple of 32.
+        longest and eighths of it.
       filled: the share of the rows that is text.
     """
 
@@ -80,20 +80,34 @@ class PackedRows:
             _write(batch, examples, part, index * self.rows + place.rows, place.offsets)
         return batch
 
+    def used_lengths(self, sampled: np.ndarray) -> list[int]:
+        """List the lengths that a run's batches have, the longest first.
+
+        Args:
+          sampled: from `sampled_lengths`.
+        """
+        parts = sampled.reshape(len(sampled), self.parts, -1)
+        longest = (max(_place(part, self.rows).longest for part in update) for update in parts)
+        return sorted({self._length(length) for length in longest}, reverse=True)
+
     def _length(self, needed: int) -> int:
         """The first length that holds so many tokens."""
-        return next((length for length in self.lengths if length >= needed), _rounded(needed))
+        longest = self.lengths[-1]
+        if needed > longest:
+            # Few lengths, since each is a program.
+            step = _rounded(longest // 8)
+            return longest + step * math.ceil((needed - longest) / step)
+        return next(length for length in self.lengths if length >= needed)
 
 
 def plan_rows(
-    examples: Examples, order: grain.MapDataset, updates: int, *, parts: int, multiple: int
+    examples: Examples, order: grain.MapDataset, *, parts: int, multiple: int
 ) -> PackedRows:
-    """Choose the size of a run's packed batches.
+    """Choose the size of a run's packed batches, whatever its number of updates.
 
     Args:
       examples: the set.
       order: the examples of each batch, from `shuffled_order`.
-      updates: batches of the run.
       parts: as for `PackedRows`.
       multiple: the number of rows of a part is a multiple of this; a part has at least as many
         examples.
@@ -102,10 +116,12 @@ def plan_rows(
       The size with the shortest rows of which 90 % is text, or else that with the most text. It has
       at most four lengths, so that few programs are compiled.
     """
-    sampled = sampled_lengths(examples, order, updates)
+    sampled = sampled_lengths(examples, order, most_sampled(order))
     lengths = sampled.reshape(len(sampled), parts, -1)
     best = None
     rows = lengths.shape[-1] // multiple * multiple
+    if rows == 0:
+        raise ValueError(f"{lengths.shape[-1]} examples of a part are fewer than {multiple} rows")
     while rows:
         candidate = _sized(lengths, rows)
         if best is None or candidate.filled > best.filled:
@@ -129,11 +145,8 @@ def pack_all(examples: Examples, rows: int, length: int) -> Iterator[tuple[np.nd
       reads one pad token that does not count.
     """
     length = max(length, _rounded(examples.longest))
-    batches = math.ceil(len(examples.tokens) / (rows * length))
-    places = _place(examples.lengths, batches * rows)
-    while places.longest > length:
-        batches += 1
-        places = _place(examples.lengths, batches * rows)
+    places = _fill(examples.lengths, length)
+    batches = math.ceil((places.rows.max() + 1) / rows)
     for first in range(0, batches * rows, rows):
         numbers = np.flatnonzero((places.rows >= first) & (places.rows < first + rows))
         batch = _empty(rows, length, examples.pad_id)
@@ -164,6 +177,26 @@ def _place(lengths: np.ndarray, rows: int) -> _Places:
         of_texts[text] = row
         offsets[text] = tokens
         heapq.heapreplace(used, (tokens + int(lengths[text]), row))
+    return _Places(of_texts, offsets, max(tokens for tokens, _ in used))
+
+
+def _fill(lengths: np.ndarray, length: int) -> _Places:
+    """Put texts into rows of a length, the longest first, each into the emptiest row or a new one.
+
+    Worst-fit decreasing (Johnson, 1973) needs at most 5/4 of the least number of rows.
+    """
+    of_texts = np.zeros(len(lengths), np.int64)
+    offsets = np.zeros(len(lengths), np.int64)
+    used: list[tuple[int, int]] = []
+    for text in np.argsort(-lengths, kind="stable"):
+        tokens, row = used[0] if used else (length, -1)
+        if tokens + lengths[text] <= length:
+            heapq.heapreplace(used, (tokens + int(lengths[text]), row))
+        else:
+            tokens, row = 0, len(used)
+            heapq.heappush(used, (int(lengths[text]), row))
+        of_texts[text] = row
+        offsets[text] = tokens
     return _Places(of_texts, offsets, max(tokens for tokens, _ in used))
 
 

@@ -99,7 +99,6 @@ class CausalLM:
             self._packed = data.plan_rows(
                 self._train,
                 self._order(),
-                steps,
                 parts=config.training.accumulation * config.groups,
                 multiple=shards // math.gcd(shards, config.groups),
             )
@@ -122,14 +121,14 @@ class CausalLM:
 
     def batch_kinds(self, training_data: TrainingData, steps: int) -> list[Batch]:
         """Return the shapes of the batches."""
+        sampled = data.sampled_lengths(self._train, self._order(), steps)
         if self._packed is None:
-            sampled = data.sampled_lengths(self._train, self._order(), steps)
             lengths = data.used_lengths(sampled, self._bucket_lengths)
             return [batch_shapes(self._config, None, length) for length in lengths]
         rows = self._packed.parts * self._packed.rows
         return [
             batch_shapes(self._config, None, length, packed_rows=rows)
-            for length in reversed(self._packed.lengths)
+            for length in self._packed.used_lengths(sampled)
         ]
 
     def best(self) -> Best:

@@ -76,7 +76,8 @@ class Classification(TextRun):
 
         rows = np.arange(self.examples) if fits_probe else self._seen(steps)
         dtype = PRECISIONS[self._config.training.precision].dtype
-        model = loaded.model.clone(dtype=dtype, mesh=mesh)
+        attention = models.attention_on(mesh, self._config.model.attention)
+        model = loaded.model.clone(dtype=dtype, mesh=mesh, attention=attention)
         features = self._features(model, base, mesh, rows)
         head_params = select(base, models.head_modules(model))
         if fits_probe:

@@ -23,6 +23,7 @@ from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
 from balora_jax.runs.run import Run, set_up
+from balora_jax.runs.setup import CLASSIFICATION
 from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Loop
 from balora_jax.training.metrics import read_records
@@ -285,7 +286,10 @@ def summarize(
     counted_speed = _median(
         record.tokens_per_second * record.response_tokens / record.tokens for record in counted
     )
-    teacher = any(term.needs_teacher for term in ready.student.setup.terms.values())
+    # A classifier's teacher runs once, before the first update.
+    teacher = run.config.model.task != CLASSIFICATION and any(
+        term.needs_teacher for term in ready.student.setup.terms.values()
+    )
     flops = flops_per_token(
         count(ready.student.params(state).base), method=run.config.method, teacher=teacher
     )

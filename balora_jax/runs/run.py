@@ -81,6 +81,12 @@ def set_up(config: RunConfig) -> Run:
             f"training has {steps} updates, and the run in {folder.path} has {before}; accepted: "
             "as many, or more, which extends that run"
         )
+    profiled = config.training.profiled
+    if profiled is not None and profiled[0] > steps:
+        raise BadInput(
+            f"training.profile is {config.training.profile}, and the run has {steps} updates; "
+            "accepted: updates of the run"
+        )
     extended_from = before if steps > before else None
     return Run(config, mesh, folder, resumes, tokenizer, task, steps, extended_from)
 

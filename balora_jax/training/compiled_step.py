@@ -52,10 +52,7 @@ class CompiledStep:
     @property
     def lengths(self) -> list[int]:
         """The lengths that have been compiled for, one program each."""
-        programs = self._programs.items()
-        return sorted(
-            length for length, program in programs if program.done() and not program.cancelled()
-        )
+        return sorted(length for length, program in self._programs.items() if _is_ready(program))
 
     def compile(self, batch: Batch) -> jax.stages.Compiled:
         """Compile for batches of these shapes and dtypes, and wait for it.
@@ -66,13 +63,14 @@ class CompiledStep:
         Returns:
           The program.
         """
-        program = self._begin(batch)
+        length = batch.input_ids.shape[-1]
         with self._times.spent_on("compile"):
-            # One that is waiting for others is compiled here, at once.
-            if program.cancel():
+            program = self._programs.get(length)
+            # One that still waits for others is compiled here, at once.
+            if program is None or program.cancel():
                 program = Future()
                 program.set_result(self._compile(batch))
-                self._programs[batch.input_ids.shape[-1]] = program
+                self._programs[length] = program
             return program.result()
 
     def compile_ahead(self, batches: Iterable[Batch]) -> None:
@@ -82,18 +80,13 @@ class CompiledStep:
           batches: arrays or shapes, [examples, ...].
         """
         for batch in batches:
-            self._begin(batch)
+            length = batch.input_ids.shape[-1]
+            if length not in self._programs:
+                self._programs[length] = self._compiler.submit(self._compile, batch)
 
     def close(self) -> None:
         """Compile nothing that has not been begun."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
-
-    def _begin(self, batch: Batch) -> Future[jax.stages.Compiled]:
-        """The program for these shapes, which is compiled or will be."""
-        length = batch.input_ids.shape[-1]
-        if length not in self._programs:
-            self._programs[length] = self._compiler.submit(self._compile, batch)
-        return self._programs[length]
 
     def _compile(self, batch: Batch) -> jax.stages.Compiled:
         def abstract(array: Any) -> jax.ShapeDtypeStruct:
@@ -133,3 +126,8 @@ class CompiledStep:
         """[examples, ...] -> [micro-batches, examples, ...]."""
         examples, *rest = shape
         return (self._micro_batches, examples // self._micro_batches, *rest)
+
+
+def _is_ready(program: Future) -> bool:
+    """Return True if a program has been compiled, and neither failed nor been given up."""
+    return program.done() and not program.cancelled() and program.exception() is None

@@ -108,7 +108,7 @@ class Loop:
         with self.times.spent_on("data"):
             batch = next(self.batches)
         with self.times.spent_on("step"):
-            self.profile.before(number)
+            self.profile.before(number, self._unread)
             state, metrics = self.step(state, batch)
             self.profile.after(number, metrics)
         return state, metrics

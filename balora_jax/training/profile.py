@@ -32,13 +32,18 @@ class Profile:
     ) -> None:
         self._stop()
 
-    def before(self, update: int) -> None:
-        """Begin the trace if this update is the first of it.
+    def before(self, update: int, results: Any = None) -> None:
+        """Begin the trace if this update is the first of it, or the first of a run that goes on.
 
         Args:
           update: its number, from 1.
+          results: of the update before, which are awaited before a trace begins.
         """
-        if self._updates is not None and update == self._updates[0]:
+        if self._updates is None or self._is_tracing:
+            return
+        first, last = self._updates
+        if first <= update <= last:
+            jax.block_until_ready(results)
             jax.profiler.start_trace(self._folder)
             self._is_tracing = True
 

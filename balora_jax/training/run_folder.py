@@ -22,7 +22,7 @@ CONFIG = "config.yaml"
 # What a run that was stopped while it began may leave; a folder with nothing else counts as empty.
 BEGINNINGS = frozenset({".lock", ".lock.owner"})
 # Options that a resumed run may change: they decide where and how often the run writes and
-# measures. All other options change the trained weights.
+# measures, or change the trained weights by rounding alone. All others change what is trained.
 CHANGEABLE = frozenset(
     {
         "model.attention",

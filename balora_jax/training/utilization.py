@@ -18,6 +18,9 @@ PEAKS = {
     "NVIDIA H200": 989e12,
 }
 
+# Forms of the same chips with other peaks.
+OTHER_FORMS = ("PCIe", "NVL", "TPU v4 lite")
+
 
 def peak_flops(device_kind: str) -> float | None:
     """Return the bfloat16 operations a second of a device; None if it is not in the table.
@@ -25,6 +28,8 @@ def peak_flops(device_kind: str) -> float | None:
     Args:
       device_kind: as `jax.Device.device_kind`.
     """
+    if any(name in device_kind for name in OTHER_FORMS):
+        return None
     fitting = [kind for kind in PEAKS if device_kind.startswith(kind)]
     return PEAKS[max(fitting, key=len)] if fitting else None
 
@@ -34,7 +39,8 @@ def flops_per_token(parameters: int, *, method: str, teacher: bool) -> float:
 
     A forward pass takes 2 P, and so does the gradient of the hidden states. The gradient of frozen
     weights is not computed, that of trained ones takes 2 P. The teacher is one more forward pass.
-    Attention's scores and what remat computes again are not counted.
+    Attention's scores and what remat computes again are not counted. Of a mixture of experts all
+    experts count, as they are computed.
 
     Args:
       parameters: P, the numbers of the model.

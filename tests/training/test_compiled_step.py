@@ -46,7 +46,9 @@ def test_each_length_is_compiled_once_and_beside_the_updates(compiling):
     step.close()
     assert int(state) == 4 * (8 + 16 + 8 + 32 + 64)
     assert step.lengths == [8, 16, 32, 64]
-    assert sorted({length for length, _ in traced}) == [8, 16, 32, 64]
+    assert sorted(length for length, _ in traced) == [8, 16, 32, 64], "each once"
+    main = threading.current_thread().name
+    assert dict(traced)[8] == dict(traced)[64] == main
     assert step.seconds > 0 and step.bytes > 0
 
 

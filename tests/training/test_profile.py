@@ -55,6 +55,20 @@ def test_a_run_writes_one_and_says_where_its_time_went(run_arguments, tmp_path, 
     assert not _traces(tmp_path / "run" / "tensorboard")
 
 
+def test_a_run_that_goes_on_within_the_updates_is_traced(tmp_path):
+    with Profile((1, 5), tmp_path) as profile:
+        profile.before(4, jnp.ones(3))
+        profile.after(4, jnp.ones(3))
+    assert len(_traces(tmp_path)) == 1
+
+
+def test_updates_beyond_the_run_are_refused(run_arguments, tmp_path):
+    config = read_config(run_arguments(tmp_path / "run", "--training.profile", "7:9"))
+    with pytest.raises(BadInput, match="7:9, and the run has 6 updates; accepted: updates of"):
+        finetune(config)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("text", ["3", "4:3", "0:1", "1:2:3", "a:b", "1:", "", "٤:٥"])
 def test_bad_updates_are_refused(run_arguments, tmp_path, text):
     with pytest.raises(BadInput, match=r"training\.profile .*; accepted: null, or FIRST:LAST"):

@@ -24,6 +24,9 @@ def test_operations_of_a_token(method, teacher, passes):
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("cpu", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H200 NVL", None),
+        ("TPU v4 lite", None),
         ("NVIDIA GeForce RTX 4090", None),
     ],
 )

@@ -124,13 +124,14 @@ def choose(
         if query.shape[1] < LONG or biased or dropping:
             return "plain"
         kernel = KERNELS.get(platform(options.mesh))
-        name = kernel if is_to_itself and kernel and not missing[kernel] else "chunked"
+        name = kernel if kernel and not missing[kernel] else "chunked"
     elif missing[name]:
         others = [other for other in available(options.mesh) if not missing.get(other)]
         raise BadInput(
             f"model.attention is {name}, which has no {missing[name]}, as this model needs; "
             f"accepted for it here: {', '.join(others)}"
         )
+    # The masks that fit are of texts to themselves.
     if name == "splash" and not splash_attention.fits(query, key, mask, options.mesh):
         return "chunked"
     if name == "cudnn" and not cudnn_attention.fits(mask):

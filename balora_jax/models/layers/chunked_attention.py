@@ -75,7 +75,36 @@ def attend_in_chunks(
     is_empty = _join_queries(is_empty)[:, :queries]
     mean = jnp.mean(value.astype(jnp.float32), axis=1, keepdims=True).astype(value.dtype)
     mean = jnp.repeat(mean, query.shape[2] // kv_heads, axis=2)
+    return _filled(is_empty, mean, output)
+
+
+@jax.custom_vjp
+def _filled(is_empty: jax.Array, mean: jax.Array, output: jax.Array) -> jax.Array:
+    """Put the mean of the values where a query has no key.
+
+    Of jnp.where the backward pass keeps a condition as large as the output.
+
+    Args:
+      is_empty: bool [batch, queries, heads, 1].
+      mean: [batch, 1, heads, D].
+      output: [batch, queries, heads, D].
+    """
     return jnp.where(is_empty, mean, output)
+
+
+def _filled_forward(is_empty, mean, output):
+    return _filled(is_empty, mean, output), is_empty
+
+
+def _filled_backward(is_empty, gradient):
+    mean_gradient = jnp.sum(
+        jnp.where(is_empty, gradient, 0), axis=1, keepdims=True, dtype=jnp.float32
+    )
+    output_gradient = jnp.where(is_empty, 0, gradient)
+    return None, mean_gradient.astype(gradient.dtype), output_gradient
+
+
+_filled.defvjp(_filled_forward, _filled_backward)
 
 
 def _pad(x: jax.Array, axis: int, block: int) -> jax.Array:

@@ -41,9 +41,9 @@ def missing_feature(
 
 def fits(mask: AttentionMask) -> bool:
     """Return True if the kernels cover the mask in memory that is linear in the length."""
-    in_order = mask.is_ordered if mask.is_causal else mask.window is None
     conditions = (mask.query_mask, mask.key_ends, mask.query_segment_ids)
-    return in_order and all(condition is None for condition in conditions)
+    # Only an ordered mask says that the queries are the keys' tokens.
+    return mask.is_ordered and all(condition is None for condition in conditions)
 
 
 def attend_by_cudnn(

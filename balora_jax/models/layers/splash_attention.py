@@ -14,6 +14,9 @@ from balora_jax.models.layers.mask import AttentionMask
 BLOCKS = (512, 256, 128)
 HEAD_AXIS = "tensor"
 
+# jax's names for products that are rounded to tf32, or to its like on TPUs.
+TF32 = ("tensorfloat32", "high", "bfloat16_3x")
+
 
 def missing_feature(mask: AttentionMask, *, biased: bool, dropping: bool) -> str | None:
     """Name what the model asks for and the kernel lacks; None if nothing.
@@ -41,8 +44,11 @@ def fits(query: jax.Array, key: jax.Array, mask: AttentionMask, mesh: Mesh | Non
       mask: the keys each query may attend to.
       mesh: the devices that the arrays are divided over; None for one.
     """
-    in_order = mask.is_ordered if mask.is_causal else mask.window is None
-    if not in_order or mask.query_mask is not None or mask.key_ends is not None:
+    # Only an ordered mask says that the queries are the keys' tokens.
+    if not mask.is_ordered or mask.query_mask is not None or mask.key_ends is not None:
+        return False
+    # Its products are at one of two precisions.
+    if jax.config.jax_default_matmul_precision in TF32 and query.dtype == jnp.float32:
         return False
     if mesh is None:
         return True
