@@ -25,14 +25,14 @@ PARTS: dict[str, list[float]] = {}
 @contextlib.contextmanager
 def part(name: str) -> Iterator[None]:
     """Add the processor time and the time that a part takes to those of its name."""
-    began = (time.process_time(), time.perf_counter())
+    processor = time.process_time()
+    clock = time.perf_counter()
     try:
         yield
     finally:
-        now = (time.process_time(), time.perf_counter())
-        before = PARTS.get(name, [0.0, 0.0])
         PARTS[name] = [
-            old + (end - start) for old, end, start in zip(before, now, began, strict=True)
+            PARTS.get(name, [0.0, 0.0])[0] + time.process_time() - processor,
+            PARTS.get(name, [0.0, 0.0])[1] + time.perf_counter() - clock,
         ]
 
 

@@ -1,8 +1,14 @@
-"""The start of a process: libraries that it does not need are not imported."""
+"""The start of a process: what it does not import, and caches that change no bit of a run."""
 
 import json
 import subprocess
 import sys
+
+import jax
+from safetensors.numpy import load_file
+
+from balora_jax.cli import main
+from balora_jax.runs import compiled_programs
 
 # A command, and then the libraries that are there.
 SCRIPT = """
@@ -41,3 +47,26 @@ def test_a_run_imports_no_torch(run_arguments, tmp_path):
     assert {"jax", "transformers"} <= libraries
     assert libraries & {"torch", "sklearn", "datasets"} == set()
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists()
+
+
+def test_a_run_has_the_same_bits_with_caches_off_cold_and_warm(
+    run_arguments, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BALORA_CACHE", str(tmp_path / "caches"))
+    monkeypatch.setattr(compiled_programs, "LEAST_SECONDS", 0.0)
+    programs = str(tmp_path / "programs")
+    trained = []
+    for name in ("off", "cold", "warm"):
+        options = ["--data.cache", "false", "--output.compilation_cache", "off"]
+        if name != "off":
+            options = ["--output.compilation_cache", programs]
+        # Else programs are those that this process has in memory.
+        jax.clear_caches()
+        main(["train", *run_arguments(tmp_path / name, *options)])
+        trained.append(load_file(tmp_path / name / "adapter" / "adapter_model.safetensors"))
+    assert len(list((tmp_path / "caches" / "tokens").iterdir())) == 2
+    assert list((tmp_path / "programs").rglob("jit_step-*-cache"))
+    for other in trained[1:]:
+        assert other.keys() == trained[0].keys()
+        for name, array in other.items():
+            assert array.tobytes() == trained[0][name].tobytes(), name
