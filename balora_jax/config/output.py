@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from balora_jax.config.check import require
 from balora_jax.config.repositories import require_repository
+from balora_jax.errors import BadInput
 
 LOGGERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
@@ -35,12 +36,10 @@ class OutputConfig:
     Null: JAX_COMPILATION_CACHE_DIR, else balora_jax/compiled in the user's cache folder."""
 
     def __post_init__(self) -> None:
-        require(
-            not (self.resume and self.overwrite),
-            "output.resume and output.overwrite",
-            [True, True],
-            "one of the two",
-        )
+        if self.resume and self.overwrite:
+            raise BadInput(
+                "output.resume and output.overwrite are both given; accepted: one of the two"
+            )
         at_least_one = "a whole number of at least 1"
         require(self.save_every >= 1, "output.save_every", self.save_every, at_least_one)
         require(self.keep >= 1, "output.keep", self.keep, at_least_one)

@@ -56,6 +56,16 @@ TYPES = {
 }
 
 
+# What `--help` says of the commands that take the options of a run.
+DESCRIPTIONS = {
+    "train": "Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
+    "data": "Show a run's data as the model will see it; needs no output.dir and no number of "
+    "updates.",
+    "quickstart": "Fine-tune the tiny model that comes with the package, which gives the model, "
+    "the data and output.dir; each option changes what it gives.",
+}
+
+
 def read_config(arguments: Sequence[str], command: str = "train") -> RunConfig:
     """Parse the arguments of `train` into a run's configuration.
 
@@ -75,7 +85,7 @@ def read_config(arguments: Sequence[str], command: str = "train") -> RunConfig:
     classes = {"regularizers": regularizers_config()}
     parser = ArgumentParser(
         prog=f"balora {command}",
-        description="Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
+        description=DESCRIPTIONS.get(command, DESCRIPTIONS["train"]),
         exit_on_error=False,
         allow_abbrev=False,
         parser_mode=VALUES,
@@ -117,7 +127,7 @@ def read_data_config(arguments: Sequence[str]) -> RunConfig:
     unused = [] if "output.dir" in given else ["--output.dir=."]
     if not given & {"training.steps", "training.epochs"}:
         unused.append("--training.epochs=1")
-    return read_config([*unused, *arguments])
+    return read_config([*unused, *arguments], "data")
 
 
 def add_options(

@@ -202,7 +202,7 @@ def negligible(steps: Sequence[StepRecord]) -> list[str]:
         if parts and 0 < max(parts) < NEGLIGIBLE:
             title = REGULARIZERS[name].title
             sentences.append(
-                f"the {title} term, weighted, was never more than {max(parts):.0e} of the task's "
+                f"the {title} term, weighted, was at most about {max(parts):.0e} of the task's "
                 f"loss, and hardly acted; a larger regularizers.{name}.weight, or more updates, "
                 "let it act"
             )

@@ -71,6 +71,7 @@ STARTS = {
     "one layer": {"layers_to_transform": 1},
     "layers of a stack": {"layers_to_transform": [0, 7], "layers_pattern": ["h", "lay[a-z]*s"]},
     "an expression": {"target_modules": r".*layers\.(0\..*q_proj|1\.mlp\.(up|down)_proj)"},
+    "all but some": {"target_modules": "all-linear", "exclude_modules": ["down_proj"]},
     "without some": {"exclude_modules": ["layers.0.self_attn.q_proj", "mlp"]},
     "without an expression": {"exclude_modules": r"model\.layers\.0\..*attn.*"},
     "full names": {"target_modules": ["model.layers.0.mlp.up_proj", "layers.1.mlp.down_proj"]},

@@ -85,7 +85,7 @@ def read_factors(folder: pathlib.Path, params: Mapping[str, Any]) -> Factors:
         for layer in layers:
             _check_shapes(tensors, layer, shape)
         adapted[path] = layers
-    _check_targets(folder, tensors, settings, adapted)
+    _check_targets(folder, tensors, settings, options, adapted)
     _check_saved(folder, tensors, settings)
     products = {path: [layer.product for layer in layers] for path, layers in adapted.items()}
     if settings.recomputed is not None:
@@ -179,6 +179,7 @@ def _check_targets(
     folder: pathlib.Path,
     tensors: Tensors,
     settings: Settings,
+    options: Layers,
     adapted: Mapping[Path, list[_Layer]],
 ) -> None:
     """Refuse factors of layers that the model lacks, and targets without factors."""
@@ -195,7 +196,8 @@ def _check_targets(
         return
     known = {end for name in read for end in name_ends(module_name(name))}
     for target in settings.targets:
-        if target not in known:
+        # PEFT writes the layers of all-linear by name, those that it then leaves out as well.
+        if target not in known and not options.is_left_out(target):
             raise BadInput(
                 f"{folder / CONFIG}: target_modules has {shown(target)}, and {tensors.path.name} "
                 "has no factors of such a layer; accepted: names of layers with factors"

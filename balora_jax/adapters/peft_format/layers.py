@@ -72,7 +72,7 @@ class Layers:
         Raises:
           BadInput: the patterns take too long.
         """
-        if self._is_excluded(name) or any(is_saved(name) for is_saved in self._saved):
+        if self.is_left_out(name):
             return False
         if self._is_target is not None and not self._is_target(name):
             # PEFT names the embedding alone where it adapts both sides of a tie.
@@ -83,6 +83,17 @@ class Layers:
         ):
             return False
         return None if self._is_target is None else True
+
+    def is_left_out(self, name: str) -> bool:
+        """Return True if exclude_modules or modules_to_save takes a layer out of the targets.
+
+        Args:
+          name: Hugging Face's name of the layer.
+
+        Raises:
+          BadInput: the patterns take too long.
+        """
+        return bool(self._is_excluded(name)) or any(is_saved(name) for is_saved in self._saved)
 
     def product(self, name: str) -> Product:
         """Return the rank and scale of a layer's factors.
