@@ -103,8 +103,6 @@ def compare(arguments: Sequence[str]) -> None:
     from balora_jax.config.commands import compare_options
 
     options = compare_options(arguments, COMMANDS["compare"].help)
-    if not options.run.evaluation.tasks and not options.run.plugin_files:
-        _leave_torch_out()
     from balora_jax.runs.compare import compare as compare_methods
 
     path = compare_methods(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from balora_jax.config.check import LARGEST_SEED, require
+from balora_jax.config.check import LARGEST, LARGEST_SEED, require
 from balora_jax.config.paths import FILE, FOLDER, check_new_file, check_path
 from balora_jax.errors import BadInput
 
@@ -14,7 +14,7 @@ SMALLEST_TEMPERATURE = 0.001
 LARGEST_BATCH = 65536
 LARGEST_PENALTY = 10
 LARGEST_LENGTH = 1_000_000
-DEVICES = "null, or a whole number of at least 1"
+DEVICES = f"null, or a whole number of at least 1, at most {LARGEST}"
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class GenerateOptions:
                 1 <= self.batch_size <= LARGEST_BATCH,
                 f"a whole number of at least 1, at most {LARGEST_BATCH}",
             ),
-            ("fsdp", self.fsdp is None or self.fsdp >= 1, DEVICES),
-            ("tensor", self.tensor is None or self.tensor >= 1, DEVICES),
+            ("fsdp", self.fsdp is None or 1 <= self.fsdp <= LARGEST, DEVICES),
+            ("tensor", self.tensor is None or 1 <= self.tensor <= LARGEST, DEVICES),
             (
                 "seed",
                 abs(self.seed) <= LARGEST_SEED,
