@@ -187,6 +187,12 @@ def train(run: Run, ready: Ready, console: Console, callbacks: Sequence[Callback
             eval_every=config.training.eval_every,
         )
         state, done = loop.run(ready.state, ready.start, stop)
+    if config.training.profile is not None:
+        where = "was not made: they were not run now"
+        if profile.has_traced:
+            where = f"is in {run.folder.tensorboard}"
+        note = f"the trace of updates {config.training.profile} {where}"
+        console.print(note, highlight=False, soft_wrap=True)
     stopped = done < run.steps and not ready.best.ended
     return Trained(state, done, stopped)
 

@@ -8,7 +8,11 @@ import jax
 
 
 class Profile:
-    """Traces updates FIRST to LAST of a run; a context that ends a trace which is under way."""
+    """Traces updates FIRST to LAST of a run; a context that ends a trace which is under way.
+
+    Attributes:
+      has_traced: True if a trace was begun.
+    """
 
     def __init__(self, updates: tuple[int, int] | None, folder: pathlib.Path) -> None:
         """Name the updates.
@@ -20,6 +24,7 @@ class Profile:
         self._updates = updates
         self._folder = folder
         self._is_tracing = False
+        self.has_traced = False
 
     def __enter__(self) -> Self:
         return self
@@ -46,6 +51,7 @@ class Profile:
             jax.block_until_ready(results)
             jax.profiler.start_trace(self._folder)
             self._is_tracing = True
+            self.has_traced = True
 
     def after(self, update: int, results: Any) -> None:
         """End the trace if this update is the last of it.

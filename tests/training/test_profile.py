@@ -49,7 +49,9 @@ def test_a_run_writes_one_and_says_where_its_time_went(run_arguments, tmp_path, 
     assert sum(spent.values()) < summary.seconds
     assert 0 < summary.counted_tokens_per_second < summary.tokens_per_second
     assert summary.utilization is None, "the peak of a CPU is not known"
-    assert "of which the loss counts" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of which the loss counts" in printed
+    assert f"the trace of updates 3:4 is in {tmp_path / 'run' / 'tensorboard'}" in printed
     # The folder with the trace is the run's own.
     finetune(read_config([*arguments, "--output.overwrite", "--training.profile", "null"]))
     assert not _traces(tmp_path / "run" / "tensorboard")
