@@ -16,6 +16,7 @@ class AnyMask:
     """A mask of any pattern, in place of an AttentionMask."""
 
     allowed: jax.Array
+    window = None
 
     def dense(self) -> jax.Array:
         return self.allowed
