@@ -14,6 +14,8 @@ LIBRARIES = {"chex", "flax", "grain", "jax", "jaxlib", "optax", "orbax", "transf
 # jax announces a removal by a warning when the name is read.
 WARNING_LIBRARIES = {"flax", "jax", "optax"}
 EXPERIMENTAL = {
+    # Has jax look again at the settings of its cache of programs; no stable function does.
+    "jax.experimental.compilation_cache",
     # Gathers an array that is sharded over several processes; there is no stable function for it.
     "jax.experimental.multihost_utils",
     # The kernel of attention for TPUs; there is no stable function for it.
