@@ -10,7 +10,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from balora_jax.errors import BadInput, Diverged, OutputError, reason_of, shown
+from balora_jax.errors import (
+    BadInput,
+    Diverged,
+    OutputError,
+    is_out_of_device_memory,
+    reason_of,
+    shown,
+)
 
 # The system refused to write: no space, no quota, too large, read only, or the device fails.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
@@ -18,8 +25,6 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, e
 PATH_ERRORS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
 )
-# XLA's name for memory that a device lacks, within the messages of its exceptions.
-DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
 INTERRUPTED = 130
 # As after SIGPIPE: nobody reads the output any more.
 UNREAD = 141
@@ -391,7 +396,7 @@ def _failure(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         _silence_libraries()
         return _disk_sentence(error)
-    if DEVICE_MEMORY in str(error):
+    if is_out_of_device_memory(error):
         return _memory_sentence("the device's memory")
     return _fault_sentence(error)
 

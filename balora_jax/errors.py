@@ -10,6 +10,8 @@ SYSTEM_REASONS = re.compile(
     "No space left on device|Disk quota exceeded|File too large|Read-only file system|"
     "Input/output error|Permission denied"
 )
+# XLA's name for memory that a device lacks, within the messages of its exceptions.
+DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
 # Of a longer list of names, messages show the first ones.
 MOST_NAMES = 12
 # Above it Python refuses to write a number's digits.
@@ -42,6 +44,11 @@ def system_reason(error: BaseException) -> str:
     """The operating system's own words in an exception's message, or its type and message."""
     found = SYSTEM_REASONS.search(str(error))
     return found[0] if found else reason_of(error)
+
+
+def is_out_of_device_memory(error: BaseException) -> bool:
+    """Return True for an exception of XLA about memory that a device lacks."""
+    return DEVICE_MEMORY in str(error)
 
 
 class Diverged(RuntimeError):

@@ -3,7 +3,7 @@
 from balora_jax.adapters.compress import Compressed, compress
 from balora_jax.adapters.lora import init_lora, scale_change, student_lora, teacher_lora
 from balora_jax.adapters.lora_ga import gradient_factors, init_lora_ga, kernel_gradients
-from balora_jax.adapters.merge import merge, residual
+from balora_jax.adapters.merge import add_product, merge, residual
 from balora_jax.adapters.pissa import init_pissa, principal_factors
 from balora_jax.adapters.spec import AdapterSpec
 from balora_jax.adapters.starts import STARTS, Start, find_start
@@ -23,6 +23,7 @@ __all__ = [
     "Compressed",
     "Start",
     "adapted_leaf",
+    "add_product",
     "check_rank",
     "compress",
     "dotted",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
@@ -54,8 +55,34 @@ def _add_products(params: Tree, factors: Tree, scale: float) -> Tree:
     pairs = traverse_util.flatten_dict(factors)
     for path in sorted({path[:-1] for path in pairs}):
         leaf = adapted_leaf(flat, path)
-        kernel = flat[leaf]
-        product = jnp.matmul(pairs[(*path, "a")], pairs[(*path, "b")], precision="highest")
-        merged = kernel.astype(jnp.float32) + scale * product
-        flat[leaf] = merged.astype(kernel.dtype)
+        flat[leaf] = add_product(flat[leaf], pairs[(*path, "a")], pairs[(*path, "b")], scale)
     return traverse_util.unflatten_dict(flat)
+
+
+def add_product(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float = 1.0) -> jax.Array:
+    """Return W + s A B, of a stack one layer after the other.
+
+    A stack is overwritten if it is donated to the jit that this is called in, and beside it there
+    is one layer in float32 at a time.
+
+    Args:
+      kernel: W, [in, out] or [layers, ..., in, out].
+      a: A, [in, r] or [layers, ..., in, r].
+      b: B, [r, out] or [layers, ..., r, out].
+      scale: s.
+
+    Returns:
+      An array like `kernel`. The sum is computed in float32.
+    """
+
+    def summed(kernel: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        product = jnp.matmul(a, b, precision="highest")
+        return (kernel.astype(jnp.float32) + scale * product).astype(kernel.dtype)
+
+    def replace_layer(layer: int, stack: jax.Array) -> jax.Array:
+        return stack.at[layer].set(summed(stack[layer], a[layer], b[layer]))
+
+    kernel, a, b = (jnp.asarray(array) for array in (kernel, a, b))
+    if kernel.ndim == 2:
+        return summed(kernel, a, b)
+    return jax.lax.fori_loop(0, kernel.shape[0], replace_layer, kernel)

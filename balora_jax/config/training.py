@@ -130,9 +130,9 @@ class TrainingConfig:
     a device may round before it multiplies them, to tf32 on GPUs and to two or three bfloat16
     numbers on TPUs; bfloat16. Adapters, their gradients, losses and the optimizer stay in
     float32."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """Recomputation in the backward pass: nothing, everything but matrix products, or whole
-    layers."""
+    remat: Literal["auto", "none", "dots", "full"] = "auto"
+    """Recomputation in the backward pass: none, dots (everything but products with weights), full
+    (whole layers), or auto, the first of them with which the update fits a device's memory."""
     profile: str | None = None
     """Write a trace of these updates, FIRST:LAST such as 10:13, to the run's tensorboard/ folder,
     for TensorBoard's profile plugin or Perfetto; null for none."""

@@ -95,7 +95,7 @@ def show_start(
         "regularizers": weights_in_words(config),
         "parameters": f"{trained:,} trained, {frozen:,} frozen",
         "mesh": mesh,
-        "memory": f"{compiled.bytes / 2**30:.2f} GiB a device",
+        "memory": f"{compiled.bytes / 2**30:.2f} GiB a device, remat {compiled.setup.model.remat}",
         "steps": updates,
         "batches": layout,
         "precision": f"{training.precision} products, compiled in {compiled.seconds:.1f} s",

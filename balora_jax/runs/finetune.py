@@ -240,7 +240,8 @@ def finish(
     kept = trained.steps
     if run.config.training.patience is not None:
         kept = ready.best.step
-        state, _ = ready.checkpoints.restore_named(state, str(kept))
+        exported = ready.student.setup.state.without_moments
+        state, _ = ready.checkpoints.restore_named(exported, str(kept))
     if ready.probe is not None:
         findings = ready.probe(ready.student, state)
         ready.log.write(ProbeRecord(trained.steps, findings))

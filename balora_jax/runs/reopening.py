@@ -7,7 +7,7 @@ from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.setup import build_setup
-from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.weights import load_model, materialize_frozen
 from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
@@ -27,7 +27,7 @@ def reopen(
       checkpoint: a step, latest or best.
 
     Returns:
-      The student, its state, and the step of the checkpoint.
+      The student, its state without the optimizer's moments, and the step of the checkpoint.
 
     Raises:
       BadInput: the run has no such checkpoint.
@@ -44,11 +44,13 @@ def reopen(
     head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, mesh, steps=1, head=head)
     initial = checkpoints.restore_initial(setup.frozen.initial)
-    student, state = materialize(
+    student = materialize_frozen(
         config, setup, loaded.params, initial, pretrained=loaded.pretrained
     )
+    # Under method full the weights that were loaded are no part of the student.
+    del loaded
     checkpoints.check_remade(student.frozen.initial)
-    state, position = checkpoints.restore_named(state, checkpoint)
+    state, position = checkpoints.restore_named(setup.state.without_moments, checkpoint)
     for notice in checkpoints.notices:
         print(f"note: {notice}", file=sys.stderr)
     return student, state, position.step

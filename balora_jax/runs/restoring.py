@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from rich.console import Console
 
 from balora_jax import data, models
+from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.evaluator import Evaluator
 from balora_jax.evaluation.task_probe import TaskProbe
@@ -20,6 +23,7 @@ from balora_jax.reporting.loggers.starting import NewServices, begin_services, s
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
 from balora_jax.runs.first_gradient import first_gradient, needs_gradient
+from balora_jax.runs.remat import compile_update
 from balora_jax.runs.run import Run, check_lengths
 from balora_jax.runs.setup import build_setup
 from balora_jax.runs.task import TrainingData
@@ -95,7 +99,10 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     if not config.output.overwrite:
         run.folder.check_fingerprints(inputs)
     head = trained_modules(config, loaded)
-    setup = build_setup(config, loaded.model, run.mesh, steps=run.steps, head=head)
+    build = functools.partial(
+        build_setup, model=loaded.model, mesh=run.mesh, steps=run.steps, head=head
+    )
+    setup = build(config)
     check_terms(setup)
     models.check_attention_of(setup.model, config.data.max_length)
     if setup.spec.rank != config.adapter.rank and config.method != "full":
@@ -117,14 +124,16 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
             checkpoints.restore_initial(select(loaded.params, fresh_head), "head"),
         )
         show_notices(checkpoints, console)
-    with phase(console, "preparing the adapters and what the teacher gives"):
+    with phase(console, "preparing what the teacher gives"):
         training_data = run.task.prepare(loaded, run.mesh, run.steps, beginning.head)
+    with phase(console, "compiling the update"):
+        compiled = compile_step(run, setup, build, training_data, times, console)
+    closing.callback(compiled.close)
+    setup = compiled.setup
+    with phase(console, "preparing the adapters"):
         # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, fresh_head))
         student, state = start_student(run, setup, training_data, beginning.adapters)
-    with phase(console, "compiling the update"):
-        compiled = compile_step(run, student, training_data, times)
-    closing.callback(compiled.close)
     if checkpoints:
         check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
@@ -147,7 +156,10 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
 
     batches = run.task.batches(training_data, run.steps)
     start = 0
-    restored = checkpoints.restore_latest(state)
+    if checkpoints.latest() is not None:
+        # Never two states at once.
+        del state
+    restored = checkpoints.restore_latest(setup.state)
     show_notices(checkpoints, console)
     if restored is not None:
         state, position = restored
@@ -387,22 +399,28 @@ def record_start(
 
 
 def compile_step(
-    run: Run, student: Student, training_data: TrainingData, times: Times
+    run: Run,
+    setup: TrainSetup,
+    build: Callable[[RunConfig], TrainSetup],
+    training_data: TrainingData,
+    times: Times,
+    console: Console,
 ) -> CompiledStep:
     """Compile the update for the longest batches of the run, and begin with the others.
 
     Args:
       run: from `set_up`.
-      student: the model and its frozen weights.
+      setup: the run's setup, under training.remat auto with the first policy.
+      build: makes the setup of a configuration.
       training_data: from the task.
       times: counts the time in which a program was waited for.
+      console: where to print what was noticed.
 
     Returns:
-      The compiled update.
+      The compiled update, with its setup.
     """
-    compiled = CompiledStep(student.setup, run.config.training.accumulation, times)
     longest, *others = run.task.batch_kinds(training_data, run.steps)
-    compiled.compile(longest)
+    compiled = compile_update(run.config, setup, build, longest, times, console)
     compiled.compile_ahead(others)
     return compiled
 

@@ -109,7 +109,8 @@ def build_setup(
 
     model = model.clone(
         dtype=PRECISIONS[config.training.precision].dtype,
-        remat=config.training.remat,
+        # Where nothing chooses by the memory of the devices.
+        remat="none" if config.training.remat == "auto" else config.training.remat,
         lora_dropout=config.adapter.dropout,
         attention=models.attention_on(mesh, config.model.attention),
         mesh=mesh,

@@ -124,7 +124,8 @@ def materialize(
     Args:
       config: the run.
       setup: from `build_setup`.
-      base: the parameters of the model on the mesh; donated in the residual form.
+      base: the parameters of the model on the mesh; donated in the residual form and under method
+        full.
       initial: the adapters of step 0 of a resumed run; None to initialize them.
       gradient: from `first_gradient`, for the starts that need it.
       pretrained: the modules of the base that are trained whole, as pre-trained; those of `base` if
@@ -136,13 +137,51 @@ def materialize(
     Raises:
       BadInput: the start needs a gradient and there is none.
     """
-    mesh = setup.mesh
-    rules = setup.model.sharding_rules
     lora = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
+    trainable, frozen = partition(_params(setup, base, lora, pretrained), setup.mask)
+    make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
+    # Of the whole model there is no room for a copy; adapters may also be those of step 0.
+    donated = 0 if config.method == "full" else None
+    make_state = jax.jit(make_state, out_shardings=shardings, donate_argnums=donated)
+    return Student(setup, _placed(setup, frozen)), make_state(trainable)
+
+
+def materialize_frozen(
+    config: RunConfig,
+    setup: TrainSetup,
+    base: Tree,
+    initial: Tree | None = None,
+    pretrained: Tree | None = None,
+) -> Student:
+    """Add the frozen weights alone to a setup, for a state that is read from a checkpoint.
+
+    Args:
+      config: the run.
+      setup: as for `materialize`.
+      base: likewise.
+      initial: likewise.
+      pretrained: likewise.
+
+    Returns:
+      The student.
+
+    Raises:
+      BadInput: as `materialize`.
+    """
+    lora = setup.state.trainable.adapters
+    if setup.frozen.initial is not None:
+        lora = _init_adapters(config, setup, without(base, setup.head), initial, None)
+    _, frozen = partition(_params(setup, base, lora, pretrained), setup.mask)
+    return Student(setup, _placed(setup, frozen))
+
+
+def _params(setup: TrainSetup, base: Tree, lora: Tree, pretrained: Tree | None) -> Params:
+    """All parameters at step 0; the residual form overwrites the base."""
     start = None if setup.frozen.initial is None else lora
     if start is not None and setup.spec.form == "residual":
         residual = functools.partial(adapters.residual, spec=setup.spec)
-        shardings = base_shardings(mesh, base, rules)
+        shardings = base_shardings(setup.mesh, base, setup.model.sharding_rules)
         base = jax.jit(residual, donate_argnums=0, out_shardings=shardings)(base, start)
     before = None
     if setup.frozen.pretrained is not None:
@@ -151,16 +190,14 @@ def materialize(
     factor = None
     if setup.frozen.head_factor is not None:
         factor = jax.jit(head_factor)(models.head(setup.model, base))
-    params = Params(adapters=lora, base=base, head_factor=factor, initial=start, pretrained=before)
-    trainable, frozen = partition(params, setup.mask)
+    return Params(adapters=lora, base=base, head_factor=factor, initial=start, pretrained=before)
 
-    make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
-    state = jax.jit(make_state, out_shardings=shardings)(trainable)
-    frozen = jax.tree.map(
+
+def _placed(setup: TrainSetup, frozen: Params) -> Params:
+    """The frozen parameters with the shardings of the setup."""
+    return jax.tree.map(
         lambda leaf, shape: jax.device_put(leaf, shape.sharding), frozen, setup.frozen
     )
-    return Student(setup, frozen), state
 
 
 def _init_adapters(

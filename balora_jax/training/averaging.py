@@ -67,13 +67,31 @@ def evaluated(trainable: Any, opt_state: optax.OptState) -> Any:
     Returns:
       A tree like `trainable`, in its element types.
     """
-
-    def is_average(part: Any) -> bool:
-        return isinstance(part, Average | ScheduleFreeState)
-
-    for part in jax.tree.leaves(opt_state, is_leaf=is_average):
+    for part in jax.tree.leaves(opt_state, is_leaf=_is_average):
         if isinstance(part, Average):
             return jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), part.mean, trainable)
         if isinstance(part, ScheduleFreeState):
             return schedule_free_eval_params(part, trainable)
     return trainable
+
+
+def without_moments(opt_state: Any) -> Any:
+    """Return an optimizer's state with `...` in place of what `evaluated` does not read.
+
+    Args:
+      opt_state: arrays or shapes.
+    """
+
+    def keep(part: Any) -> Any:
+        if isinstance(part, Average):
+            return part
+        if isinstance(part, ScheduleFreeState):
+            moments = jax.tree.map(lambda _: ..., part.base_optimizer_state)
+            return part._replace(base_optimizer_state=moments)
+        return ...
+
+    return jax.tree.map(keep, opt_state, is_leaf=_is_average)
+
+
+def _is_average(part: Any) -> bool:
+    return isinstance(part, Average | ScheduleFreeState)

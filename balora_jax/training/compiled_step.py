@@ -23,6 +23,7 @@ class CompiledStep:
     beside the updates of lengths that are compiled already; what an update needs is not queued.
 
     Attributes:
+      setup: the run's setup.
       seconds: time that compiling took so far.
       bytes: memory that a device needs at most, arguments and temporaries.
     """
@@ -40,7 +41,7 @@ class CompiledStep:
         self._times = times or Times()
         shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
         self._step = jax.jit(setup.step, donate_argnums=0, out_shardings=(shardings, None))
-        self._setup = setup
+        self.setup = setup
         self._sharding = batch_sharding(setup.mesh)
         self._micro_batches = micro_batches
         self._programs: dict[int, Future[jax.stages.Compiled]] = {}
@@ -95,7 +96,7 @@ class CompiledStep:
 
         began = time.monotonic()
         shapes = jax.tree.map(abstract, batch)
-        program = self._step.lower(self._setup.state, self._setup.frozen, shapes).compile()
+        program = self._step.lower(self.setup.state, self.setup.frozen, shapes).compile()
         took = time.monotonic() - began
 
         memory = program.memory_analysis()

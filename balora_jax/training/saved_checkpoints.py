@@ -109,7 +109,8 @@ class SavedCheckpoints:
         """Read the state of a step.
 
         Args:
-          like: a state of arrays or shapes, with the shardings to restore to.
+          like: a state of arrays or shapes, with the shardings to restore to; what `...` stands
+            for is not read.
           step: the checkpoint's step.
 
         Returns:
@@ -121,14 +122,20 @@ class SavedCheckpoints:
         check = self.check(step)
         if check.fault is not None:
             raise DamagedCheckpoint(check.fault)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(_abstract, named_arrays(like))),
-            data=ocp.args.JsonRestore(),
+        named = named_arrays(like)
+        wanted = {name: _abstract(leaf) for name, leaf in named.items() if leaf is not ...}
+        state = ocp.args.PyTreeRestore(
+            wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
         )
+        items = ocp.args.Composite(state=state, data=ocp.args.JsonRestore())
         try:
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
                 restored = checkpointer.restore(self._folder / str(step), args=items)
-            leaves = [restored["state"][name] for name in named_arrays(like)]
+            leaves = [
+                ... if leaf is ... else restored["state"][name] for name, leaf in named.items()
+            ]
         except Exception as error:  # orbax and its storage raise anything for a damaged file
             if check.checked and self.check(step).fault is None:
                 # The files are as they were written: the fault is another, such as full memory.

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from balora_jax.objective.params import Params
-from balora_jax.training.averaging import evaluated
+from balora_jax.training import averaging
 
 Tree = Any
 Path = tuple[str, ...]
@@ -33,7 +33,12 @@ class TrainState(struct.PyTreeNode):
     @property
     def evaluated(self) -> Params:
         """The parameters to evaluate and export: the average, if the optimizer has one."""
-        return evaluated(self.trainable, self.opt_state)
+        return averaging.evaluated(self.trainable, self.opt_state)
+
+    @property
+    def without_moments(self) -> "TrainState":
+        """The state with `...` in place of what `evaluated` does not read."""
+        return self.replace(opt_state=averaging.without_moments(self.opt_state))
 
 
 def trainable_mask(params: Params, *, method: str, head: Collection[Path] = ()) -> Params:
