@@ -11,8 +11,10 @@ from balora_jax.data.examples import Examples
 # One length for all batches is a multiple of this: matrix tiles stay whole, and little is padding.
 LENGTH_MULTIPLE = 32
 SMALLEST_BUCKET = 16
-# Examples that are looked at for the lengths of a run's batches, and updates at the least.
+# What is looked at for the lengths of a run's batches: so many examples or epochs, whichever are
+# fewer, and so many updates at the least.
 SAMPLE = 2**13
+SAMPLE_EPOCHS = 4
 SAMPLE_UPDATES = 64
 
 
@@ -62,17 +64,18 @@ def sampled_lengths(examples: Examples, order: grain.MapDataset, updates: int) -
     Returns:
       int64 [updates of the sample, examples of a batch].
     """
-    sample = min(updates, most_sampled(order))
+    sample = min(updates, most_sampled(examples, order))
     return np.stack([examples.lengths_of(order[update]) for update in range(sample)])
 
 
-def most_sampled(order: grain.MapDataset) -> int:
+def most_sampled(examples: Examples, order: grain.MapDataset) -> int:
     """Return the most updates of a sample.
 
     Args:
+      examples: the set.
       order: the examples of each batch.
     """
-    return max(SAMPLE // len(order[0]), SAMPLE_UPDATES)
+    return max(min(SAMPLE, SAMPLE_EPOCHS * len(examples)) // len(order[0]), SAMPLE_UPDATES)
 
 
 def used_lengths(sampled: np.ndarray, lengths: Sequence[int]) -> list[int]:

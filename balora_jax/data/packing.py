@@ -116,7 +116,7 @@ def plan_rows(
       The size with the shortest rows of which 90 % is text, or else that with the most text. It has
       at most four lengths, so that few programs are compiled.
     """
-    sampled = sampled_lengths(examples, order, most_sampled(order))
+    sampled = sampled_lengths(examples, order, most_sampled(examples, order))
     lengths = sampled.reshape(len(sampled), parts, -1)
     best = None
     rows = lengths.shape[-1] // multiple * multiple

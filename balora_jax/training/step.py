@@ -40,7 +40,8 @@ def token_weighted(loss_fn: LossFn) -> Gradient:
             report = {"loss": share * loss} | {name: share * part for name, part in parts.items()}
             return share * loss, report
 
-        one = jax.grad(loss_of, has_aux=True)
+        # Traced once, for its shapes and for the loop.
+        one = jax.jit(jax.grad(loss_of, has_aux=True))
 
         def accumulate(total, inputs):
             return jax.tree.map(jnp.add, total, one(trainable, *inputs)), None
