@@ -62,7 +62,8 @@ class DataConfig:
     """Language models: put several examples into each row, none of which sees another, so that
     little is padding; losses and gradients are those of one example a row. False: one example a
     row, padded to one of a few lengths. Null: true, unless a registered term reads the logits of
-    a whole batch, in which it might tell rows apart."""
+    a whole batch, in which it might tell rows apart, or model.attention is cudnn, which attends to
+    whole rows."""
     cache: bool = True
     """Language models: keep tokenized sets in balora_jax/tokens in the user's cache folder, where
     later starts with the same files, tokenizer and options find them. False: tokenize anew."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,6 +80,12 @@ class RunConfig:
         self._check_data()
         self._check_method()
         self._check_evaluation()
+        require(
+            self.data.packing is not True or self.model.attention != "cudnn",
+            "model.attention",
+            self.model.attention,
+            "auto, plain, chunked or splash with data.packing true; cuDNN attends to whole rows",
+        )
         micro_batch = self.training.batch_size // self.training.accumulation
         groups = self.regularizers.svd.groups
         require(
@@ -98,9 +105,8 @@ class RunConfig:
                 section = functools.reduce(getattr, sections, self)
                 value = getattr(section, option)
                 default = _default_of(section, option)
-                require(
-                    value == default, name, value, f"nothing under model.task {self.model.task}"
-                )
+                accepted = f"{json.dumps(default)} under model.task {self.model.task}"
+                require(value == default, name, value, accepted)
 
     def _check_evaluation(self) -> None:
         """Check that there is what `evaluation.tasks` and `evaluation.probe_text` need."""

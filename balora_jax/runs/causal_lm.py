@@ -146,6 +146,8 @@ def _packs(config: RunConfig) -> bool:
     """Return True if batches are packed: data.packing, or its default."""
     if config.data.packing is not None:
         return config.data.packing
+    if config.model.attention == "cudnn":
+        return False
     # Of a batch's logits, the project's own term does not depend on the order of the tokens.
     terms = make_terms(config.acting_terms, "nlg").values()
     return all(term.per == "token" or isinstance(term.function, LeadingShare) for term in terms)

@@ -85,3 +85,22 @@ def test_a_file_is_overridden(tmp_path):
 def test_bad_options(options, match):
     with pytest.raises(BadInput, match=match):
         read_options({"model.source": "m", "data.train": "r", "training.steps": 1} | options)
+
+
+def test_cudnn_takes_no_packed_rows():
+    options = {
+        "model": {"source": "m", "attention": "cudnn"},
+        "data.train": "rows.jsonl",
+        "training.steps": 1,
+        "output.dir": "run",
+    }
+    assert read_options(options).data.packing is None
+    with pytest.raises(BadInput, match=r"model.attention is 'cudnn'; accepted: auto, plain"):
+        read_options(options | {"data.packing": True})
+
+
+def test_the_default_is_what_other_tasks_accept():
+    options = {"model.source": "m", "data.train": "rows.jsonl", "output.dir": "run"}
+    options |= {"training.steps": 1, "model.task": "sequence-classification", "data.packing": True}
+    with pytest.raises(BadInput, match="accepted: null under model.task sequence-classification"):
+        read_options(options)
