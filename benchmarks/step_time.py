@@ -53,13 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="small", choices=sizes.CONFIGS)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--rank", type=int, default=32)
+    add_sizes(parser)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--remat", default="none", choices=("none", "dots", "full"))
     parser.add_argument(
         "--forms", nargs="+", default=list(FORMS), choices=FORMS, help="ba-lora is always timed"
     )
@@ -93,6 +88,16 @@ def main() -> None:
         "product_gflops": rates,
     }
     measure.write(f"step_time_{options.model}", result)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the model and its batch."""
+    parser.add_argument("--model", default="small", choices=sizes.CONFIGS)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--remat", default="none", choices=("none", "dots", "full"))
 
 
 def show(table: dict[str, dict[str, float]], tokens: int) -> None:

@@ -1,12 +1,13 @@
-"""The benchmarks' setups share their weights, whatever their terms."""
+"""What the benchmarks share, and how they read a compiled program."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from balora_jax.config import MeshConfig
 from balora_jax.runs.setup import batch_shapes, build_setup
 from balora_jax.training.sharding import make_mesh
-from benchmarks import sizes
+from benchmarks import profile, sizes
 
 
 @pytest.mark.parametrize("name", ["small", "minilm"])
@@ -27,3 +28,17 @@ def test_every_form_takes_the_same_weights(name):
         expected = (setup.state, setup.frozen)
         assert jax.tree.structure(shared) == jax.tree.structure(expected)
         assert shared[1].base is frozen.base
+
+
+def test_a_program_is_read_by_kind_and_place():
+    def loss(x, w):
+        y, _ = jax.lax.scan(lambda y, w: (jnp.tanh(y @ w), None), x, w)
+        return jnp.sum(y.T**2)
+
+    program = jax.jit(jax.grad(loss)).lower(jnp.ones((64, 64)), jnp.ones((3, 64, 64))).compile()
+    instructions = profile.instructions_of(program.as_text())
+    kinds = {instruction.kind for instruction in instructions.values()}
+    assert {"products", "arithmetic"} <= kinds
+    products = {i.place.split()[0] for i in instructions.values() if i.kind == "products"}
+    assert products == {"forward", "backward"}
+    assert not any(name.startswith("while") for name in instructions)

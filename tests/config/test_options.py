@@ -102,5 +102,5 @@ def test_cudnn_takes_no_packed_rows():
 def test_the_default_is_what_other_tasks_accept():
     options = {"model.source": "m", "data.train": "rows.jsonl", "output.dir": "run"}
     options |= {"training.steps": 1, "model.task": "sequence-classification", "data.packing": True}
-    with pytest.raises(BadInput, match="accepted: null under model.task sequence-classification"):
+    with pytest.raises(BadInput, match=r"accepted: null under model\.task sequence-classification"):
         read_options(options)
