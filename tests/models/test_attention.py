@@ -45,7 +45,9 @@ def test_so_do_those_of_models_with_biases(tmp_path, small_blocks, model_type):
 def compare(tmp_path, model_type, remat):
     """Compare logits, and the gradients of all weights, of which those of adapters are products."""
     plain = make(tmp_path, model_type, "plain", remat=remat)
-    params = jax.tree.map(lambda x: 5 * x, init_params(plain, jax.random.key(0)))
+    # T5 does not scale its scores: softmaxes would saturate, and rounding would hide gradients.
+    factor = 1 if model_type == "t5" else 5
+    params = jax.tree.map(lambda x: factor * x, init_params(plain, jax.random.key(0)))
     ids = np.random.default_rng(0).integers(3, 19, (2, LENGTH))
     # What a decoder says at padding means nothing.
     counted = first_task(model_type) == "causal-lm"
