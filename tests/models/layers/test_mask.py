@@ -120,6 +120,7 @@ def test_packed_texts_attend_as_each_one_alone(is_causal, window):
     *inputs, cotangent = packed_inputs()
     attention = partial(attend, scale=0.4)
 
+    @jax.jit
     def output_and_gradients(mask, inputs, cotangent):
         output, backward = jax.vjp(lambda *arrays: attention(*arrays, mask), *inputs)
         return (output, *backward(cotangent))
