@@ -177,6 +177,16 @@ def show_data(arguments: Sequence[str]) -> None:
     show_examples(config)
 
 
+def plan(arguments: Sequence[str]) -> None:
+    """Run `balora plan`."""
+    from balora_jax.config.commands import plan_options
+
+    options = plan_options(arguments, COMMANDS["plan"].help)
+    from balora_jax.runs.plan.command import plan as plan_run
+
+    plan_run(options)
+
+
 def predict(arguments: Sequence[str]) -> None:
     """Run `balora predict`."""
     from balora_jax.config.commands import predict_options
@@ -233,6 +243,11 @@ COMMANDS = {
         show_data,
         "show a run's data as the model will see it: counts, lengths, ten examples "
         "(train's options)",
+    ),
+    "plan": Command(
+        plan,
+        "show what a run needs on devices that need not be here: memory, time, communication "
+        "([--topology v5e:4x4 | --devices N] [--json], and train's)",
     ),
     "compare": Command(
         compare,

@@ -1,4 +1,4 @@
-"""Where the time of one training step goes: by kind of operation, and by place in the model.
+"""The time of one training step: by kind of operation, and by place in the model.
 
     python -m benchmarks.profile [--form lora] [--model small] [--batch 4] [--length 256]
         [--rank 32]

@@ -22,7 +22,8 @@ from balora_jax.config import check, training
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests compile the same functions repeatedly, also in subprocesses: each is compiled once.
-# The workers of pytest-xdist inherit the folder, and a limit on its size makes them lock it.
+# The workers of pytest-xdist inherit the folder. It has no limit: with one jax looks at every file
+# whenever it adds one, which takes longer than compiling once there are thousands.
 if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     CACHE_FOLDER = os.environ["JAX_COMPILATION_CACHE_DIR"]
 else:
@@ -30,7 +31,7 @@ else:
     CACHE_FOLDER = TEMPORARY_CACHE.name
 for name, value in {
     "jax_compilation_cache_dir": CACHE_FOLDER,
-    "jax_compilation_cache_max_size": 8 * 2**30,
+    "jax_compilation_cache_max_size": -1,
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": 0,
 }.items():

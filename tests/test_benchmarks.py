@@ -1,4 +1,4 @@
-"""What the benchmarks share, and how they read a compiled program."""
+"""The benchmarks share their weights, and read compiled programs by kind and place."""
 
 import jax
 import jax.numpy as jnp

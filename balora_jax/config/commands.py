@@ -12,8 +12,17 @@ from balora_jax.config.check import require
 from balora_jax.config.convert import ConvertOptions
 from balora_jax.config.evaluate import EvaluateOptions
 from balora_jax.config.generate import GenerateOptions
-from balora_jax.config.parse import VALUES, add_options, build, parse, read_config, split
+from balora_jax.config.parse import (
+    VALUES,
+    add_options,
+    build,
+    parse,
+    read_config,
+    read_data_config,
+    split,
+)
 from balora_jax.config.paths import FOLDER, check_output, check_path
+from balora_jax.config.plan import OWN, PlanOptions
 from balora_jax.config.predict import PredictOptions
 from balora_jax.config.push import PushOptions
 from balora_jax.config.training import OptimizerConfig, TrainingConfig
@@ -155,6 +164,25 @@ def predict_options(arguments: Sequence[str], description: str) -> PredictOption
       BadInput: an option is missing or cannot be used.
     """
     return _parsed("predict", PredictOptions, _with_underscores(arguments), description)
+
+
+def plan_options(arguments: Sequence[str], description: str) -> PlanOptions:
+    """Parse the arguments of `balora plan`: its own options, and those of a run.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option cannot be used.
+    """
+    own, run = split(arguments, OWN)
+    parser = make_parser("plan", f"{description}; further options are those of balora train")
+    parser.add_argument("--topology", type=str, help="such as v5e:4x4, v5p:4x4x4 or h100:8")
+    parser.add_argument("--devices", type=int, help="so many CPU devices, without --topology")
+    parser.add_argument("--json", type=bool, default=False, help="print one JSON object")
+    given = parse(parser, own)
+    return PlanOptions(run=read_data_config(run, "plan"), **vars(given))
 
 
 def push_options(arguments: Sequence[str], description: str) -> PushOptions:

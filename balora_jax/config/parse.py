@@ -61,6 +61,7 @@ DESCRIPTIONS = {
     "train": "Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
     "data": "Show a run's data as the model will see it; needs no output.dir and no number of "
     "updates.",
+    "plan": "Show what a run needs; needs no output.dir.",
     "quickstart": "Fine-tune the tiny model that comes with the package, which gives the model, "
     "the data and output.dir; each option changes what it gives.",
 }
@@ -109,11 +110,12 @@ def read_config(arguments: Sequence[str], command: str = "train") -> RunConfig:
     return _with_moved_assets(config)
 
 
-def read_data_config(arguments: Sequence[str]) -> RunConfig:
-    """Parse the arguments of `data`, which needs no output and no number of updates.
+def read_data_config(arguments: Sequence[str], command: str = "data") -> RunConfig:
+    """Parse the arguments of `data` or `plan`, which need no output and no number of updates.
 
     Args:
       arguments: as for `read_config`.
+      command: as for `read_config`.
 
     Returns:
       The configuration; what is not given there is of no use.
@@ -127,7 +129,7 @@ def read_data_config(arguments: Sequence[str]) -> RunConfig:
     unused = [] if "output.dir" in given else ["--output.dir=."]
     if not given & {"training.steps", "training.epochs"}:
         unused.append("--training.epochs=1")
-    return read_config([*unused, *arguments], "data")
+    return read_config([*unused, *arguments], command)
 
 
 def add_options(

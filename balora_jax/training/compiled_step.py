@@ -89,14 +89,30 @@ class CompiledStep:
         """Compile nothing that has not been begun."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
 
-    def _compile(self, batch: Batch) -> jax.stages.Compiled:
+    def shapes(self, batch: Batch) -> Batch:
+        """Return the shapes that the program takes, on the mesh.
+
+        Args:
+          batch: arrays or shapes, [examples, ...].
+        """
+
         def abstract(array: Any) -> jax.ShapeDtypeStruct:
             shape = self._split(array.shape)
             return jax.ShapeDtypeStruct(shape, array.dtype, sharding=self._sharding)
 
+        return jax.tree.map(abstract, batch)
+
+    def trace(self, shapes: Batch) -> jax.stages.Traced:
+        """Trace the update, to count its operations or to compile it.
+
+        Args:
+          shapes: from `shapes`.
+        """
+        return self._step.trace(self.setup.state, self.setup.frozen, shapes)
+
+    def _compile(self, batch: Batch) -> jax.stages.Compiled:
         began = time.monotonic()
-        shapes = jax.tree.map(abstract, batch)
-        program = self._step.lower(self.setup.state, self.setup.frozen, shapes).compile()
+        program = self.trace(self.shapes(batch)).lower().compile()
         took = time.monotonic() - began
 
         memory = program.memory_analysis()

@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from balora_jax.training.utilization import flops_per_token, peak_flops, utilization
+from balora_jax.training.chips import chip_of
+from balora_jax.training.utilization import flops_per_token, utilization
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,8 @@ def test_operations_of_a_token(method, teacher, passes):
     ],
 )
 def test_peaks(kind, peak):
-    assert peak_flops(kind) == peak
+    chip = chip_of(kind)
+    assert (chip and chip.flops) == peak
 
 
 def test_the_share_is_of_all_devices():

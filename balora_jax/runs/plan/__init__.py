@@ -1,0 +1,1 @@
+"""Plans of a run for devices that need not be there: memory, operations, communication, time."""

@@ -1,0 +1,149 @@
+"""The bytes that devices send each other in a compiled program, loops included."""
+
+import collections
+import dataclasses
+import math
+import re
+
+KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+BITS = {"pred": 8, "bf16": 16}
+COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
+INSTRUCTION = re.compile(
+    r"^\s+(?:ROOT )?%?(?P<result>[\w.-]+) = (?P<shape>.*?) (?P<name>[a-z][\w-]*)\((?P<inputs>.*)"
+)
+ARRAY = re.compile(r"(?P<dtype>[a-z]+\d*)\[(?P<sizes>[\d,]*)\]")
+CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.-]+)")
+BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+CONDITION = re.compile(r"condition=%?([\w.-]+)")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+CONSTANT = re.compile(r"%?(?P<name>[\w.-]+) = s32\[\]\S* constant\((?P<number>\d+)\)")
+LESS = re.compile(r"compare\(\S+ %?(?P<name>[\w.-]+)\), direction=LT")
+CHANNEL = re.compile(r"channel_id=(\d+)")
+# The devices of a group: {{0,1},{2,3}}, or [groups,devices], or the axes of a mesh.
+LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+OF_MESH = re.compile(r"replica_groups=mesh\[(?P<sizes>[^\]]*)\] \{(?P<axes>[^}]*)\}")
+
+
+@dataclasses.dataclass
+class _Computation:
+    """A computation of a program.
+
+    Attributes:
+      sent: (channel, kind, bytes) of each collective; the channel is None where there is none.
+      called: (computation, how often) of those that it runs.
+      loops: (body, condition, how often) of its loops; None where the program does not say.
+      limit: of a loop's condition, the number that its counter stays below.
+    """
+
+    sent: list[tuple[str | None, str, float]] = dataclasses.field(default_factory=list)
+    called: list[str] = dataclasses.field(default_factory=list)
+    loops: list[tuple[str, str, int | None]] = dataclasses.field(default_factory=list)
+    limit: int | None = None
+
+
+def bytes_sent(program: str) -> dict[str, float]:
+    """Add up the bytes that each device sends in a compiled program, by kind of collective.
+
+    As rings send them: of n devices an all-gather or a reduce-scatter sends (n - 1) / n of the
+    whole array, and an all-reduce twice that. A loop counts as often as its counter says, and once
+    where that is not known; of branches all count. A collective that is spread over several
+    instructions, so that others run beside it, has one channel, and counts once.
+
+    Args:
+      program: from `jax.stages.Compiled.as_text`, partitioned over devices.
+
+    Returns:
+      The bytes of one device by kind; kinds that do not occur are left out.
+    """
+    computations, entry = _read(program)
+    sums: collections.Counter[str] = collections.Counter()
+    seen: set[str] = set()
+
+    def add(name: str, times: int) -> None:
+        computation = computations[name]
+        for channel, kind, size in computation.sent:
+            if channel not in seen:
+                sums[kind] += times * size
+        seen.update(channel for channel, _, _ in computation.sent if channel is not None)
+        for called in computation.called:
+            add(called, times)
+        for body, condition, trips in computation.loops:
+            add(body, times * (trips or computations[condition].limit or 1))
+
+    add(entry, 1)
+    return dict(sums)
+
+
+def _read(program: str) -> tuple[dict[str, _Computation], str]:
+    """Read the computations of a program, and the name of its first one."""
+    computations: dict[str, _Computation] = collections.defaultdict(_Computation)
+    constants: dict[str, int] = {}
+    entry = name = ""
+    for line in program.splitlines():
+        if found := COMPUTATION.match(line):
+            name = found["name"]
+            entry = name if found["entry"] else entry
+            continue
+        if found := CONSTANT.search(line):
+            constants[found["name"]] = int(found["number"])
+        instruction = INSTRUCTION.match(line)
+        if instruction is None:
+            continue
+        computation = computations[name]
+        kind = instruction["name"].removesuffix("-start")
+        if kind in KINDS:
+            channel = CHANNEL.search(line)
+            size = _bytes_of(kind, instruction["shape"], line)
+            computation.sent.append((channel and channel[1], kind, size))
+        elif kind == "while":
+            body = CALLED.search(line)[1]
+            trips = TRIPS.search(line)
+            condition = CONDITION.search(line)[1]
+            computation.loops.append((body, condition, int(trips[1]) if trips else None))
+        else:
+            computation.called += _called(line)
+        if (found := LESS.search(line)) and "ROOT" in line:
+            computation.limit = constants.get(found["name"])
+    return computations, entry
+
+
+def _called(line: str) -> list[str]:
+    called = CALLED.findall(line)
+    for branches in BRANCHES.findall(line):
+        called += [branch.strip().lstrip("%") for branch in branches.split(",")]
+    return called
+
+
+def _bytes_of(kind: str, shape: str, line: str) -> float:
+    arrays = [_size(found["dtype"], found["sizes"]) for found in ARRAY.finditer(shape)]
+    starts = f"{kind}-start(" in line
+    # What starts a collective names its input, too.
+    size = max(arrays, default=0.0) if starts or kind == "all-gather" else sum(arrays)
+    devices = _devices(line)
+    share = (devices - 1) / devices
+    if kind == "reduce-scatter":
+        return share * (size if starts else size * devices)
+    if kind == "all-reduce":
+        return 2 * share * size
+    return size if kind == "collective-permute" else share * size
+
+
+def _devices(line: str) -> int:
+    """The devices of a group that exchange something."""
+    if found := LISTED.search(line):
+        return len(found[1].split(","))
+    if found := COUNTED.search(line):
+        return int(found[1])
+    if found := OF_MESH.search(line):
+        sizes = dict(part.split("=") for part in found["sizes"].replace("'", "").split(","))
+        axes = found["axes"].replace("'", "").split(",")
+        return math.prod(int(sizes[axis.strip()]) for axis in axes)
+    return 2
+
+
+def _size(dtype: str, sizes: str) -> float:
+    """The bytes of an array, by the digits in the name of its element type."""
+    digits = re.search(r"\d+", dtype)
+    bits = BITS.get(dtype) or int(digits[0] if digits else 8)
+    return bits / 8 * math.prod(int(size) for size in sizes.split(",") if size)
