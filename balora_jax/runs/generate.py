@@ -203,6 +203,8 @@ def _with_devices(config: RunConfig, options: GenerateOptions) -> RunConfig:
     asked = {axis: size for axis, size in asked.items() if size is not None}
     if asked:
         mesh = dataclasses.replace(config.mesh, **{"data": 1, **asked})
+        # Refuses what the devices lack; a run's own mesh would give way.
+        make_mesh(mesh)
         config = dataclasses.replace(config, mesh=mesh)
     return config
 

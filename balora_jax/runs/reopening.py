@@ -12,7 +12,7 @@ from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 from balora_jax.training.setup import Student
-from balora_jax.training.sharding import make_mesh
+from balora_jax.training.sharding import mesh_here
 from balora_jax.training.state import TrainState
 
 
@@ -39,7 +39,7 @@ def reopen(
     folder.check_fingerprints(weights_fingerprint(config))
     checkpoints = SavedCheckpoints(folder.checkpoints)
     checkpoints.find(checkpoint)
-    mesh = make_mesh(config.mesh)
+    mesh = mesh_here(config.mesh)
     loaded = load_model(config, mesh)
     head = trained_modules(config, loaded)
     setup = build_setup(config, loaded.model, mesh, steps=1, head=head)

@@ -26,6 +26,11 @@ BEGINNINGS = frozenset({".lock", ".lock.owner"})
 CHANGEABLE = frozenset(
     {
         "model.attention",
+        "mesh.data",
+        "mesh.fsdp",
+        "mesh.tensor",
+        "mesh.distributed",
+        "training.remat",
         "output.dir",
         "output.save_every",
         "output.keep",

@@ -33,19 +33,42 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       BadInput: the sizes do not fit the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [getattr(config, axis) for axis in AXES]
-    given = math.prod(size for size in sizes if size > 0)
-    sizes = [len(devices) // given if size == -1 else size for size in sizes]
-    used = math.prod(sizes)
-    if used not in range(1, len(devices) + 1) or (
-        -1 in vars(config).values() and used < len(devices)
-    ):
+    sizes = _sizes(config, len(devices))
+    if sizes is None:
         raise BadInput(
             f"mesh data {config.data} x fsdp {config.fsdp} x tensor {config.tensor} "
             f"does not fit the {len(devices)} devices here; accepted: sizes whose product is "
             "at most that, with -1 on one axis for all that are left"
         )
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:used])
+    used = devices[: math.prod(sizes)]
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=used)
+
+
+def mesh_here(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Make a run's mesh; where its sizes do not fit the devices, one that divides weights over all.
+
+    Args:
+      config: of the run, which may have been trained on other devices.
+      devices: as for `make_mesh`.
+
+    Returns:
+      The mesh.
+    """
+    devices = jax.devices() if devices is None else devices
+    fits = _sizes(config, len(devices)) is not None
+    return make_mesh(config if fits else MeshConfig(data=1, fsdp=-1), devices)
+
+
+def _sizes(config: MeshConfig, devices: int) -> list[int] | None:
+    """The sizes of the axes; None if they do not fit so many devices."""
+    sizes = [getattr(config, axis) for axis in AXES]
+    given = math.prod(size for size in sizes if size > 0)
+    takes_all = -1 in sizes
+    sizes = [devices // given if size == -1 else size for size in sizes]
+    used = math.prod(sizes)
+    if used not in range(1, devices + 1) or (takes_all and used < devices):
+        return None
+    return sizes
 
 
 def leaf_sharding(mesh: Mesh, path: str, shape: tuple[int, ...], rules: Rules) -> NamedSharding:

@@ -163,11 +163,17 @@ def test_both_forms_of_pissa_agree(run_arguments, tmp_path):
     )
 
 
-def test_eight_devices_give_the_losses_of_one(run_arguments, tmp_path):
-    mesh = ["--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2"]
-    finetune(read_config(run_arguments(tmp_path / "one")))
-    finetune(read_config(run_arguments(tmp_path / "eight", *mesh)))
-    np.testing.assert_allclose(_losses(tmp_path / "eight"), _losses(tmp_path / "one"), rtol=1e-5)
+def test_eight_devices_give_the_losses_of_one(finished, run_arguments, tmp_path):
+    """And a run that is stopped there goes on on one, or on four."""
+    folder, _ = finished
+    eight = ["--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2"]
+    config = read_config(run_arguments(tmp_path / "run", *eight))
+    assert finetune(config, callbacks=[lambda record: record.step == 4]) is None
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for name, mesh in {"run": [], "copy": ["--mesh.data", "1", "--mesh.fsdp", "4"]}.items():
+        arguments = run_arguments(tmp_path / name, *mesh, "--output.resume", "true")
+        finetune(read_config(arguments))
+        np.testing.assert_allclose(_losses(tmp_path / name), _losses(folder), rtol=1e-5)
 
 
 def test_training_continues_from_a_peft_adapter(finished, run_arguments, tmp_path):

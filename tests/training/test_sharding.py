@@ -8,7 +8,14 @@ from jax.sharding import PartitionSpec as P
 from balora_jax.config import MeshConfig
 from balora_jax.errors import BadInput
 from balora_jax.models.decoder.sharding import DECODER_RULES
-from balora_jax.training.sharding import check_batch, leaf_sharding, make_mesh, put, tree_shardings
+from balora_jax.training.sharding import (
+    check_batch,
+    leaf_sharding,
+    make_mesh,
+    mesh_here,
+    put,
+    tree_shardings,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,21 @@ def test_mesh_shapes(sizes, shape):
 def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(BadInput, match="the 8 devices"):
         make_mesh(MeshConfig(*sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "devices", "shape"),
+    [
+        ((2, 2, 2), 8, (2, 2, 2)),
+        ((2, 2, 2), 4, (1, 4, 1)),
+        ((1, 16, 1), 1, (1, 1, 1)),
+        ((-1, 16, 1), 8, (1, 8, 1)),
+        ((-1, 1, 1), 2, (2, 1, 1)),
+    ],
+)
+def test_a_run_is_read_on_other_devices(sizes, devices, shape):
+    mesh = mesh_here(MeshConfig(*sizes), jax.devices()[:devices])
+    assert tuple(mesh.shape.values()) == shape
 
 
 @pytest.mark.parametrize(
