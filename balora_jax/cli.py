@@ -370,7 +370,17 @@ def _end(code: int, sentence: str) -> None:
     # Half of a character in UTF-16, from a file's name or a JSON text, cannot be printed.
     printable = line.encode("utf-8", "backslashreplace").decode("utf-8")
     print(f"balora: {printable}", file=sys.stderr)
+    if _is_one_of_several():
+        # An orderly end would wait for the others, which may wait for this one.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def _is_one_of_several() -> bool:
+    """Return True in a process that has joined those of other hosts."""
+    processes = sys.modules.get("balora_jax.training.processes")
+    return processes is not None and processes.are_joined()
 
 
 def _flush() -> None:
@@ -413,6 +423,11 @@ def _failure(error: Exception) -> str:
         return _disk_sentence(error)
     if is_out_of_device_memory(error):
         return _memory_sentence("the device's memory")
+    if _is_one_of_several() and type(error).__name__ == "JaxRuntimeError":
+        return (
+            "another process of the run has ended, or does not answer, and what it printed says "
+            f"why ({reason_of(error)}); --output.resume goes on from the last checkpoint"
+        )
     return _fault_sentence(error)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from balora_jax.config.check import require
@@ -10,6 +10,8 @@ from balora_jax.errors import BadInput
 
 # Far above any rate that trains.
 LARGEST_RATE = 100
+
+MOST_PROCESSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,14 @@ class MeshConfig:
     tensor: int = 1
     """Devices that divide each matrix."""
     distributed: bool = False
-    """Join the other hosts of a pod or cluster first (jax.distributed.initialize)."""
+    """Join the other hosts of a TPU pod slice, SLURM or Open MPI job first, which says who they
+    are (jax.distributed.initialize). The same command runs on every host."""
+    coordinator: str | None = None
+    """Where nothing says it: HOST:PORT of process 0, the same in every process."""
+    processes: int | None = None
+    """With coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With coordinator: which of them this is, from 0; the only option that differs."""
 
     def __post_init__(self) -> None:
         for axis in ("data", "fsdp", "tensor"):
@@ -210,3 +219,33 @@ class MeshConfig:
             require(size_ok, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
         left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
         require(len(left) <= 1, "mesh", left, "-1 on one axis at most")
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        """Check that the processes are described as a whole, or not at all."""
+        given = [self.coordinator, self.processes, self.process_id]
+        if given == [None] * 3:
+            return
+        if None in given:
+            raise BadInput(
+                "of mesh.coordinator, mesh.processes and mesh.process_id only some are given; "
+                "accepted: all three, or none"
+            )
+        address_ok = re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", self.coordinator)
+        accepted = "HOST:PORT, such as 10.0.0.2:8476"
+        require(bool(address_ok), "mesh.coordinator", self.coordinator, accepted)
+        count_ok = 1 <= self.processes <= MOST_PROCESSES
+        require(count_ok, "mesh.processes", self.processes, f"1 to {MOST_PROCESSES}")
+        id_ok = 0 <= self.process_id < self.processes
+        accepted = f"0 to {self.processes - 1}, as mesh.processes is {self.processes}"
+        require(id_ok, "mesh.process_id", self.process_id, accepted)
+
+    @property
+    def shared(self) -> "MeshConfig":
+        """The options that are the same in every process of a run."""
+        return self if self.process_id is None else replace(self, process_id=0)
+
+    @property
+    def joins(self) -> bool:
+        """True if there are other processes to join."""
+        return self.distributed or self.coordinator is not None

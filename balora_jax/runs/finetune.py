@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 from rich.console import Console
 
 from balora_jax.config import RunConfig
 from balora_jax.config.options import read_options
-from balora_jax.errors import BadInput, reason_of
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import export
@@ -24,9 +22,9 @@ from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
 from balora_jax.runs.run import Run, set_up
 from balora_jax.runs.setup import CLASSIFICATION
+from balora_jax.training import processes
 from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Loop
-from balora_jax.training.metrics import read_records
 from balora_jax.training.precision import product_precision
 from balora_jax.training.profile import Profile
 from balora_jax.training.records import ProbeRecord, Record
@@ -79,8 +77,10 @@ def finetune(
     start_time = time.monotonic()
     precise = product_precision(config.training.precision)
     with ends_by_signal(CLOSING), precise, contextlib.ExitStack() as closing:
-        if config.mesh.distributed:
-            join_processes()
+        if config.mesh.joins:
+            processes.join(config.mesh)
+        if not processes.is_first():
+            console = Console(quiet=True)
         notify = functools.partial(screen.show_note, console)
         closing.enter_context(compiled_programs(config.output.compilation_cache, notify))
         lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
@@ -101,21 +101,6 @@ def finetune(
             if config.output.push_to is not None:
                 push_run(config, run.folder, console)
     return result_of(config, ready.student, state, summary.step_kept, summary)
-
-
-def join_processes() -> None:
-    """Join the other processes of the run; nothing may ask for the process's number before.
-
-    Raises:
-      BadInput: jax finds no cluster that says who they are.
-    """
-    try:
-        jax.distributed.initialize()
-    except (ValueError, RuntimeError) as error:
-        raise BadInput(
-            f"mesh.distributed is true, and the other processes cannot be found "
-            f"({reason_of(error)}); accepted: a TPU pod slice, SLURM or Open MPI, or false"
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +233,7 @@ def finish(
     with ready.times.spent_on("evaluation"):
         metrics_ood = run.task.finish(ready.student, state, run.folder.predictions)
 
-    history = History.of(read_records(run.folder.metrics))
+    history = History.of(ready.log.records())
     seconds = time.monotonic() - start_time
     summary = summarize(run, ready, state, history, trained.steps, kept, metrics_ood, seconds)
     export.write_all(run, ready.student, state, history, summary)

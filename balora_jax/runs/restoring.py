@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import NamedTuple
 
 import jax
@@ -34,6 +35,7 @@ from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.loop import Batches
 from balora_jax.training.metrics import Logger, MetricsLog, read_records
+from balora_jax.training.processes import is_first, require_same, wait_for_all
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.setup import Student, TrainSetup
@@ -96,6 +98,13 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     probe = make_probe_evaluator(config.data, run.tokenizer)
     loaded = load_checked(run, console)
     inputs = fingerprints(run)
+    require_same(
+        {
+            "configuration": dataclasses.replace(config, mesh=config.mesh.shared),
+            "version of balora_jax": version("balora-jax"),
+            "data, tokenizer or weights": inputs,
+        }
+    )
     if not config.output.overwrite:
         run.folder.check_fingerprints(inputs)
     head = trained_modules(config, loaded)
@@ -146,7 +155,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
             soft_wrap=True,
         )
     services = None
-    if config.output.overwrite and jax.process_index() == 0:
+    if config.output.overwrite and is_first():
         services = begin_services(config, run.folder)
     # All checks are done; from here on the run writes.
     begin_writing(run, lock, inputs)
@@ -191,14 +200,14 @@ def open_log(run: Run, start: int, services: NewServices | None = None) -> Metri
       BadInput: a logger cannot be started.
     """
     loggers: list[Logger] = []
-    if jax.process_index() == 0:
+    if is_first():
         loggers = start_loggers(run.config, run.folder, start, services)
     with contextlib.ExitStack() as failing:
         for logger in loggers:
             failing.callback(logger.close, "failed", None)
         # A run that resumes before its first checkpoint drops all records, also those of step 0,
         # which are made again.
-        log = MetricsLog(run.folder.metrics, after=start or -1, loggers=loggers)
+        log = MetricsLog(run.folder.metrics, after=start or -1, loggers=loggers, writes=is_first())
         failing.pop_all()
     return log
 
@@ -252,8 +261,9 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
     Raises:
       BadInput: another process writes in the folder, or has begun a run there.
     """
+    wait_for_all("the checks of a run")
     lock.acquire()
-    if jax.process_index() == 0:
+    if is_first():
         if run.config.output.overwrite:
             run.folder.clear()
         elif not run.resumes:
@@ -261,6 +271,7 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
         if run.extended_from is not None:
             run.folder.begin_extension(run.extended_from)
     run.folder.create(run.config, inputs)
+    wait_for_all("the folder of a run")
 
 
 def save_beginning(checkpoints: Checkpoints, saved: Beginning, made: Beginning) -> None:

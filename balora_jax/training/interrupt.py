@@ -43,6 +43,30 @@ class StopRequest:
         REQUESTED.append(number)
         self._replaced[number].close()
 
+    def signal(self) -> int:
+        """Return the number of the signal that asked for a stop, and 0 if nothing did.
+
+        A stop that no signal asked for has that of SIGPIPE.
+        """
+        if not self.given:
+            return 0
+        return REQUESTED[0] if REQUESTED else signal.SIGPIPE
+
+    def agree(self, number: int) -> bool:
+        """Take the signal that asked any process of the run for a stop.
+
+        Args:
+          number: as `signal` returns it.
+
+        Returns:
+          True if the run is to stop.
+        """
+        if number:
+            self.given = True
+            if not REQUESTED and number != signal.SIGPIPE:
+                REQUESTED.append(number)
+        return bool(number)
+
     def __exit__(self, *_: object) -> None:
         """Restore the handlers."""
         for replaced in self._replaced.values():

@@ -13,6 +13,7 @@ from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.interrupt import StopRequest
 from balora_jax.training.memory import device_peak_bytes, host_bytes
 from balora_jax.training.metrics import MetricsLog
+from balora_jax.training.processes import Agreement
 from balora_jax.training.profile import Profile
 from balora_jax.training.records import HeldOutRecord, Record, StepRecord, check_finite
 from balora_jax.training.state import TrainState
@@ -81,9 +82,11 @@ class Loop:
           Diverged: a loss that is not finite; nothing is saved after it.
         """
         done = start
+        asked = Agreement(stop.signal)
+        stopped = stop.agree(asked.next())
         self._unread: tuple[int, dict[str, jax.Array]] | None = None
         self._clock = time.monotonic()
-        while done < self.steps and not self.best.ended and not stop.given:
+        while done < self.steps and not self.best.ended and not stopped:
             state, metrics = self._update(state, done + 1)
             done += 1
             self._record_step()
@@ -99,6 +102,7 @@ class Loop:
                 score = self.best.score(record) if self.best.update(record) else None
             if self._due(done, self.save_every) or score is not None:
                 self._save(done, state, score)
+            stopped = stop.agree(asked.next())
         if done > start:
             self._save(done, state, None)
         return state, done

@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TextIO
 
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.training.records import Record, parse_record
@@ -29,7 +29,12 @@ class MetricsLog:
     """A context that appends records to metrics.jsonl and passes them to loggers."""
 
     def __init__(
-        self, path: pathlib.Path, *, after: int = 0, loggers: Sequence[Logger] = ()
+        self,
+        path: pathlib.Path,
+        *,
+        after: int = 0,
+        loggers: Sequence[Logger] = (),
+        writes: bool = True,
     ) -> None:
         """Open the log; a resumed run drops the records that came after its checkpoint.
 
@@ -38,11 +43,15 @@ class MetricsLog:
           after: the step that the run resumes from. Records of later steps are dropped; -1 drops
             all.
           loggers: get every record, and are closed with the log.
+          writes: False in the processes of other hosts, which keep records and write none.
         """
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= after]
-        write_whole(path, "".join(kept))
+        self._records = [parse_record(json.loads(line)) for line in kept]
         self._path = path
-        self._file = path.open("a", buffering=1)
+        self._file: TextIO | None = None
+        if writes:
+            write_whole(path, "".join(kept))
+            self._file = path.open("a", buffering=1)
         self._loggers = loggers
         self._summary: Mapping[str, Any] | None = None
 
@@ -59,17 +68,20 @@ class MetricsLog:
         with contextlib.ExitStack() as closing:
             for logger in self._loggers:
                 closing.callback(logger.close, outcome, self._summary)
-            closing.callback(self._file.close)
+            if self._file is not None:
+                closing.callback(self._file.close)
 
     def records(self) -> list[Record]:
         """Read all records, including those from before a resumed run was stopped."""
-        return read_records(self._path)
+        return list(self._records)
 
     def write(self, record: Record) -> None:
         """Write one record."""
         values = record.to_json()
+        self._records.append(parse_record(values))
         try:
-            self._file.write(json.dumps(values) + "\n")
+            if self._file is not None:
+                self._file.write(json.dumps(values) + "\n")
         except OSError as error:
             # Python names no file where a write fails.
             raise OSError(error.errno, error.strerror, str(self._path)) from error

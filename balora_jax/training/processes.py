@@ -1,0 +1,147 @@
+"""The processes of a run on several hosts: joining, waiting for each other, agreeing on a stop."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from balora_jax.config.training import MeshConfig
+from balora_jax.errors import BadInput, reason_of
+
+# Seconds until a process that does not come, or does not answer any more, is given up.
+JOINING = 60
+SILENT = 30
+LEAVING = 20
+ACCEPTED = (
+    "accepted: a TPU pod slice, SLURM or Open MPI, false, or mesh.coordinator (the address of "
+    "process 0, which all hosts reach), mesh.processes (as many as are started) and "
+    "mesh.process_id (another one in each)"
+)
+
+
+def join(config: MeshConfig) -> None:
+    """Join the other processes of a run; nothing may have asked jax for its devices before.
+
+    Args:
+      config: says where process 0 is, how many there are and which one this is, or nothing, where a
+        cluster says it.
+
+    Raises:
+      BadInput: they are not found.
+    """
+    waiting = threading.Timer(JOINING, _give_up, [config])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        jax.distributed.initialize(
+            config.coordinator,
+            config.processes,
+            config.process_id,
+            # jax ends the process with a trace of its own, which comes too late.
+            initialization_timeout=2 * JOINING,
+            heartbeat_timeout_seconds=SILENT,
+            shutdown_timeout_seconds=LEAVING,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(f"{_not_found(config)} ({reason_of(error)}); {ACCEPTED}") from error
+    finally:
+        waiting.cancel()
+
+
+def are_joined() -> bool:
+    """Return True if this process is one of several."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _not_found(config: MeshConfig) -> str:
+    if config.coordinator is None:
+        return "mesh.distributed is true, and the other processes cannot be found"
+    return f"the {config.processes} processes of the run did not meet at {config.coordinator}"
+
+
+def _give_up(config: MeshConfig) -> None:
+    """End the process with a sentence: jax would end it, with none."""
+    sentence = f"balora: {_not_found(config)} within {JOINING} seconds; {ACCEPTED}\n"
+    os.write(2, sentence.encode())
+    os._exit(2)
+
+
+def is_first() -> bool:
+    """Return True in the process that writes, which is the only one on one host."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(reason: str) -> None:
+    """Wait until every process of the run is here.
+
+    Args:
+      reason: what for; the same in every process.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(reason)
+
+
+def require_same(parts: Mapping[str, Any]) -> None:
+    """Check that every process of the run has the same inputs.
+
+    Args:
+      parts: what must be the same, by its name; the same names in every process.
+
+    Raises:
+      BadInput: in every process, if one differs.
+    """
+    if jax.process_count() == 1:
+        return
+    digests = [hashlib.sha256(repr(part).encode()).digest() for part in parts.values()]
+    own = np.frombuffer(b"".join(digests), np.uint8).reshape(len(parts), -1)
+    of_all = multihost_utils.process_allgather(own)
+    for number, name in enumerate(parts):
+        differs = (of_all[:, number] != of_all[0, number]).any(axis=-1)
+        if differs.any():
+            raise BadInput(
+                f"the processes of the run have not the same {name}: process "
+                f"{np.flatnonzero(differs)[0]} differs from process 0; accepted: the same command, "
+                "package and files on every host"
+            )
+
+
+class Agreement:
+    """A number that the processes of a run agree on: the largest that any of them has.
+
+    They agree on the devices, beside the updates, so that no host waits: what was asked in one
+    update is read in the next.
+    """
+
+    def __init__(self, number: Callable[[], int]) -> None:
+        """Agree on nothing yet.
+
+        Args:
+          number: of this process, at least 0.
+        """
+        self._number = number
+        self._asked: jax.Array | None = None
+        if jax.process_count() > 1:
+            devices = jax.devices()
+            mesh = jax.make_mesh(
+                (len(devices),), ("all",), axis_types=(AxisType.Auto,), devices=devices
+            )
+            self._divided = NamedSharding(mesh, P("all"))
+            self._largest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, P()))
+
+    def next(self) -> int:
+        """Return the largest number of the call before, of all processes; each must call it."""
+        if jax.process_count() == 1:
+            return self._number()
+        before = self._asked
+        own = np.full(jax.device_count(), self._number(), np.int32)
+        numbers = jax.make_array_from_callback(own.shape, self._divided, lambda index: own[index])
+        self._asked = self._largest(numbers)
+        return 0 if before is None else int(before)

@@ -1,0 +1,135 @@
+"""A run in several processes on one machine, which talk to each other as hosts do."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from balora_jax.cli import main
+from balora_jax.config import MeshConfig
+from balora_jax.errors import BadInput
+
+ROOT = pathlib.Path(__file__).parents[2]
+MESH = ["--mesh.data", "2", "--mesh.fsdp", "2"]
+RUN = [*MESH, "--training.eval_every", "3", "--training.steps", "8"]
+
+
+def losses(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [record.get("loss", record.get("eval_loss")) for record in records]
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return listening.getsockname()[1]
+
+
+class Processes:
+    """Two processes of one run, with two devices each."""
+
+    def __init__(self, arguments, log, differing=()):
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "2",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.errors = [log.with_suffix(f".{number}") for number in range(2)]
+        together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
+        self.running = []
+        for number, path in enumerate(self.errors):
+            command = [sys.executable, "-m", "balora_jax", "train", *arguments, *together]
+            command += ["--mesh.process_id", str(number), *(differing if number else ())]
+            with path.open("w") as errors:
+                process = subprocess.Popen(
+                    command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                )
+            self.running.append(process)
+
+    def wait_for(self, path, lines):
+        """Wait until a file has so many lines."""
+        end = time.monotonic() + 240
+        while not path.exists() or path.read_text().count("\n") < lines:
+            codes = [process.poll() for process in self.running]
+            assert codes == [None, None] and time.monotonic() < end, self.said()
+            time.sleep(0.05)
+
+    def codes(self):
+        """The exit codes, and what process 1 printed on its output."""
+        printed = [process.communicate(timeout=300)[0] for process in self.running]
+        return [process.returncode for process in self.running], printed[1]
+
+    def said(self):
+        return "\n".join(path.read_text()[-2000:] for path in self.errors)
+
+
+def test_two_processes_train_as_one(run_arguments, tmp_path):
+    """One gets SIGTERM: both stop with one checkpoint, and go on to the same numbers."""
+    expected = tmp_path / "one"
+    main(["train", *run_arguments(expected, *RUN)])
+    folder = tmp_path / "two"
+    arguments = run_arguments(folder, *RUN)
+    processes = Processes(arguments, tmp_path / "first")
+    processes.wait_for(folder / "metrics.jsonl", 3)
+    processes.running[1].send_signal(signal.SIGTERM)
+    codes, printed = processes.codes()
+    assert codes == [143, 143], processes.said()
+    assert "step" not in printed
+    assert len(losses(folder)) < len(losses(expected))
+
+    codes, _ = Processes([*arguments, "--output.resume"], tmp_path / "second").codes()
+    assert codes == [0, 0]
+    np.testing.assert_allclose(losses(folder), losses(expected), rtol=1e-5)
+    ours, theirs = (
+        load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, expected)
+    )
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        if "lora_A" in name:
+            left, right = name.replace("lora_A", "lora_B"), name
+            product = theirs[left] @ theirs[right]
+            np.testing.assert_allclose(
+                ours[left] @ ours[right], product, atol=1e-5 * np.abs(product).max()
+            )
+    names = [sorted(path.name for path in run.iterdir()) for run in (folder, expected)]
+    assert names[0] == names[1]
+
+
+def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
+    arguments = run_arguments(tmp_path / "run", *MESH)
+    processes = Processes(arguments, tmp_path / "log", ["--optimizer.learning_rate", "0.5"])
+    codes, _ = processes.codes()
+    assert codes == [2, 2]
+    sentence = "have not the same configuration: process 1 differs from process 0"
+    assert all(sentence in path.read_text() for path in processes.errors)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"coordinator": "here:1"}, "only some are given; accepted: all three, or none"),
+        ({"coordinator": "here", "processes": 2, "process_id": 0}, "accepted: HOST:PORT"),
+        ({"coordinator": "here:1", "processes": 2, "process_id": 2}, "accepted: 0 to 1"),
+        ({"coordinator": "here:1", "processes": 0, "process_id": 0}, "mesh.processes is 0"),
+    ],
+)
+def test_processes_that_are_not_described(options, sentence):
+    with pytest.raises(BadInput) as raised:
+        MeshConfig(**options)
+    assert sentence in str(raised.value)
+
+
+def test_processes_are_no_part_of_a_run():
+    described = {"coordinator": "here:1", "processes": 2}
+    first, second = (MeshConfig(**described, process_id=number) for number in range(2))
+    assert first.shared == second.shared and first.joins and not MeshConfig().joins
