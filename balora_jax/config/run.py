@@ -105,7 +105,8 @@ class RunConfig:
                 section = functools.reduce(getattr, sections, self)
                 value = getattr(section, option)
                 default = _default_of(section, option)
-                accepted = f"{json.dumps(default)} under model.task {self.model.task}"
+                written = default if isinstance(default, str) else json.dumps(default)
+                accepted = f"{written} under model.task {self.model.task}"
                 require(value == default, name, value, accepted)
 
     def _check_evaluation(self) -> None:

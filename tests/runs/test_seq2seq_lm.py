@@ -237,13 +237,13 @@ def _error_message(arguments, capsys):
         (["--data.labels", "[nobody, few]"], "makes '' of data.labels's class 'nobody'"),
         (
             ["--data.template", "chat"],
-            r"data\.template is 'chat'; accepted: nothing under model\.task seq2seq-lm",
+            r"data\.template is 'chat'; accepted: alpaca under model\.task seq2seq-lm",
         ),
         (
             ["--regularizers.consistency.teacher_head", "probe"],
-            r"teacher_head is 'probe'; accepted: nothing under",
+            r"teacher_head is 'probe'; accepted: initial under",
         ),
-        (["--model.replace_head"], r"model\.replace_head is True; accepted: nothing under"),
+        (["--model.replace_head"], r"model\.replace_head is True; accepted: false under"),
         (["--data.max_length", "1"], r"data\.max_length is 1"),
     ],
 )
