@@ -18,3 +18,21 @@ DEFAULT_RULES: ShardingRules = (
     (r"/a$", ("fsdp", None)),
     (r"/b$", (None, TENSOR_AND_FSDP)),
 )
+
+
+def row_parallel(layers: str) -> ShardingRules:
+    """Return the rules of a model some of whose layers read what others have divided.
+
+    The columns of most kernels are divided over the tensor axis, and so are the rows of those that
+    read their outputs: one sum over devices for each attention and each MLP (Megatron, Shoeybi et
+    al., arXiv 1909.08053).
+
+    Args:
+      layers: a regular expression of the ends of the paths of the layers that read.
+    """
+    return (
+        (rf"{layers}/kernel$", ("tensor", "fsdp")),
+        (rf"{layers}/a$", (TENSOR_AND_FSDP, None)),
+        (rf"{layers}/b$", (None, "fsdp")),
+        *DEFAULT_RULES,
+    )

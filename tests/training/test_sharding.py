@@ -7,7 +7,11 @@ from jax.sharding import PartitionSpec as P
 
 from balora_jax.config import MeshConfig
 from balora_jax.errors import BadInput
+from balora_jax.models.bert.sharding import BERT_RULES
+from balora_jax.models.deberta.sharding import DEBERTA_RULES
 from balora_jax.models.decoder.sharding import DECODER_RULES
+from balora_jax.models.gpt2.sharding import GPT2_RULES
+from balora_jax.models.t5.sharding import T5_RULES
 from balora_jax.training.sharding import (
     check_batch,
     leaf_sharding,
@@ -16,6 +20,16 @@ from balora_jax.training.sharding import (
     put,
     tree_shardings,
 )
+
+BERT = "base/bert/encoder/layer"
+DEBERTA = "base/deberta/encoder/layer"
+# By a part of the path.
+RULES = {
+    "transformer/": GPT2_RULES,
+    "/bert/": BERT_RULES,
+    "deberta/": DEBERTA_RULES,
+    "block/": T5_RULES,
+}
 
 
 @pytest.mark.parametrize(
@@ -77,12 +91,26 @@ def test_a_run_is_read_on_other_devices(sizes, devices, shape):
         ("base/lm_head/kernel", (8, 10), P("fsdp", "tensor")),
         ("base/model/layers/self_attn/q_proj/kernel", (3, 7, 4), P(None, None, "tensor")),
         ("base/model/norm/scale", (8,), P(None)),
+        ("base/transformer/h/attn/c_attn/kernel", (3, 8, 12), P(None, "fsdp", "tensor")),
+        ("base/transformer/h/attn/c_proj/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        ("base/transformer/h/mlp/c_proj/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        (f"{BERT}/attention/self/query/kernel", (3, 8, 4), P(None, "fsdp", "tensor")),
+        (f"{BERT}/attention/output/dense/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        (f"{BERT}/intermediate/dense/kernel", (3, 8, 4), P(None, "fsdp", "tensor")),
+        (f"{BERT}/output/dense/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        (f"{DEBERTA}/attention/output/dense/kernel", (3, 8, 4), P(None, "tensor", "fsdp")),
+        ("adapters/deberta/encoder/layer/output/dense/b", (3, 5, 8), P(None, None, "fsdp")),
+        ("base/encoder/block/layer/0/SelfAttention/q/kernel", (3, 8, 4), P(None, "fsdp", "tensor")),
+        ("base/decoder/block/layer/1/EncDecAttention/o/kernel", (8, 4), P("tensor", "fsdp")),
+        ("base/encoder/block/layer/1/DenseReluDense/wi/kernel", (8, 4), P("fsdp", "tensor")),
+        ("base/encoder/block/layer/1/DenseReluDense/wo/kernel", (8, 4), P("tensor", "fsdp")),
         ("step", (), P()),
     ],
 )
 def test_sharding_rules(path, shape, spec):
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    actual = leaf_sharding(mesh, path, shape, DECODER_RULES).spec
+    rules = next((rules for start, rules in RULES.items() if start in path), DECODER_RULES)
+    actual = leaf_sharding(mesh, path, shape, rules).spec
     replicated = not any(spec) and not any(actual)
     assert actual == spec or replicated
 

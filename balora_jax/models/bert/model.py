@@ -1,5 +1,7 @@
 """BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692)."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,6 +9,7 @@ from flax import linen as nn
 from balora_jax.models.base import Classifier, TanhHead, full_attention_mask
 from balora_jax.models.bert.config import EncoderConfig
 from balora_jax.models.bert.encoder import EncoderLayer, TokenEmbeddings
+from balora_jax.models.bert.sharding import BERT_RULES
 from balora_jax.models.layers.dense import Dense
 from balora_jax.models.layers.dropout import dropout
 from balora_jax.models.layers.mask import AttentionMask
@@ -85,6 +88,8 @@ class Backbone(nn.Module):
 class BertClassifier(Classifier):
     """BERT with a linear head on the pooled first token."""
 
+    sharding_rules: ClassVar = BERT_RULES
+
     def setup(self) -> None:
         self.bert = Backbone(self.config, self.remat)
 
@@ -131,6 +136,8 @@ class BertClassifier(Classifier):
 
 class RobertaClassifier(Classifier):
     """RoBERTa with a head of two layers on the first token."""
+
+    sharding_rules: ClassVar = BERT_RULES
 
     def setup(self) -> None:
         self.roberta = Backbone(self.config, self.remat)

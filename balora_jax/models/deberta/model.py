@@ -1,5 +1,7 @@
 """DeBERTa v2 and v3 (He et al., arXiv 2006.03654 and 2111.09543) as classifiers."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from balora_jax.models.deberta.attention import (
 )
 from balora_jax.models.deberta.config import DebertaConfig
 from balora_jax.models.deberta.convolution import Convolution, ConvolvedLayer
+from balora_jax.models.deberta.sharding import DEBERTA_RULES
 from balora_jax.models.layers.activations import ACTIVATIONS
 from balora_jax.models.layers.dense import Dense, embed
 from balora_jax.models.layers.dropout import dropout
@@ -146,6 +149,8 @@ class Pooler(nn.Module):
 
 class DebertaClassifier(Classifier):
     """DeBERTa with a head of two layers on the first token."""
+
+    sharding_rules: ClassVar = DEBERTA_RULES
 
     def setup(self) -> None:
         self.deberta = Backbone(self.config, self.remat)

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from balora_jax.models.base import CausalLM, LastTokenClassifier
 from balora_jax.models.gpt2.config import Gpt2Config
+from balora_jax.models.gpt2.sharding import GPT2_RULES
 from balora_jax.models.layers.activations import ACTIVATIONS
 from balora_jax.models.layers.attention import attend, merge_heads, split_heads
 from balora_jax.models.layers.cache import Cache, insert, place_tokens, store
@@ -171,6 +172,7 @@ class Gpt2(CausalLM):
     """GPT-2 as a language model."""
 
     embedding_path: ClassVar = ("transformer", "wte", "embedding")
+    sharding_rules: ClassVar = GPT2_RULES
 
     def setup(self) -> None:
         self.transformer = Backbone(self.config, self._options(deterministic=True), self.remat)
@@ -184,6 +186,8 @@ class Gpt2(CausalLM):
 
 class Gpt2Classifier(LastTokenClassifier):
     """GPT-2 as a classifier."""
+
+    sharding_rules: ClassVar = GPT2_RULES
 
     def setup(self) -> None:
         self.transformer = Backbone(self.config, self._options(deterministic=True), self.remat)

@@ -18,6 +18,7 @@ from balora_jax.models.layers.options import LayerOptions
 from balora_jax.models.layers.stack import stack
 from balora_jax.models.t5.config import T5Config
 from balora_jax.models.t5.layers import Block, position_buckets
+from balora_jax.models.t5.sharding import T5_RULES
 
 
 class Stack(nn.Module):
@@ -132,6 +133,7 @@ class T5(Model):
     """
 
     embedding_path: ClassVar = ("shared", "embedding")
+    sharding_rules: ClassVar = T5_RULES
 
     def setup(self) -> None:
         self.transformer = Backbone(self.config, self._options(deterministic=True), self.remat)
@@ -234,6 +236,8 @@ class T5(Model):
 
 class T5Classifier(Classifier):
     """T5 with a head of two layers on the last token of the decoder, which repeats the text."""
+
+    sharding_rules: ClassVar = T5_RULES
 
     def setup(self) -> None:
         self.transformer = Backbone(self.config, self._options(deterministic=True), self.remat)
