@@ -286,7 +286,8 @@ BAD = {
     ),
     "no questions": (["--run", "{run}", "--tasks", "mt_bench"], "question.jsonl; accepted: --data"),
     "a measure of classifiers": (
-        ["--run", "{run}", "--tasks", "classes"], "has classes; accepted: for the run of a classif"
+        ["--run", "{run}", "--tasks", "classes"],
+        "classes is a measure of classifiers; accepted: for the run of a classif",
     ),
     "examples for nothing": (
         ["--run", "{run}", "--tasks", "stereoset", "--data-dir", "{files}", "--fewshot", "2"],
