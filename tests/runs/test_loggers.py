@@ -223,5 +223,5 @@ def test_a_service_that_cannot_start_costs_no_run(run_arguments, tmp_path, monke
     with pytest.raises(SystemExit) as stopped:
         main(["train", *run_arguments(folder, *more)])
     assert stopped.value.code == 2
-    assert "wandb, which could not be started (no route" in capsys.readouterr().err
+    assert "wandb, which could not be started (ConnectionError: no route" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
