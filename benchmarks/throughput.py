@@ -82,7 +82,9 @@ def main() -> None:
     for form, peak in peaks.items():
         table[form]["peak_bytes"] = peak
     show(table)
-    result = {"options": vars(options), "table": table, "ratios": compare(table)}
+    # Names without the folders of this machine.
+    names = {name: pathlib.Path(getattr(options, name)).name for name in ("data", "tokenizer")}
+    result = {"options": vars(options) | names, "table": table, "ratios": compare(table)}
     measure.write(f"throughput_{options.model}", result)
 
 
