@@ -310,10 +310,10 @@ def test_a_folder_without_permission_is_one_sentence(run, capsys, monkeypatch):
     """Tests may run as root, whom nothing is refused."""
     folder, _ = run
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(folder / "adapter"))
 
-    monkeypatch.setattr("balora_jax.runs.export.replacing", refuse)
+    monkeypatch.setattr("balora_jax.runs.export.replacing_folder", refuse)
     sentence = _refusal(["export", "--run", str(folder)], capsys)
     assert "adapter' cannot be read or written (Permission denied); accepted" in sentence
 
