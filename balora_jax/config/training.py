@@ -223,14 +223,13 @@ class MeshConfig:
 
     def _check_processes(self) -> None:
         """Check that the processes are described as a whole, or not at all."""
-        given = [self.coordinator, self.processes, self.process_id]
-        if given == [None] * 3:
+        names = ("coordinator", "processes", "process_id")
+        given = [name for name in names if getattr(self, name) is not None]
+        if not given:
             return
-        if None in given:
-            raise BadInput(
-                "of mesh.coordinator, mesh.processes and mesh.process_id only some are given; "
-                "accepted: all three, or none"
-            )
+        complete = len(given) == len(names)
+        accepted = "null, or with all of mesh.coordinator, mesh.processes and mesh.process_id"
+        require(complete, f"mesh.{given[0]}", getattr(self, given[0]), accepted)
         address_ok = re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", self.coordinator)
         accepted = "HOST:PORT, such as 10.0.0.2:8476"
         require(bool(address_ok), "mesh.coordinator", self.coordinator, accepted)
