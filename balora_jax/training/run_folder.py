@@ -278,9 +278,11 @@ class RunFolder:
         """
         if jax.process_index() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
-            # How this command used the folder is nothing for the next one that reads the file.
+            # How this command used the folder, and where it ran, is nothing for the next one.
             output = dataclasses.replace(config.output, resume=False, overwrite=False)
-            kept = dataclasses.replace(config, output=output)
+            nobody = {"coordinator": None, "processes": None, "process_id": None}
+            mesh = dataclasses.replace(config.mesh, **nobody)
+            kept = dataclasses.replace(config, output=output, mesh=mesh)
             write_whole(self.config, with_own_hash(_as_yaml(kept)))
             write_whole(self.fingerprints, json.dumps(fingerprints, indent=2) + "\n")
 
