@@ -1,5 +1,6 @@
 """Programs that reach outside: files, the environment, the network, other processes."""
 
+import json
 import os
 import pathlib
 import re
@@ -260,6 +261,15 @@ def test_programs_end_with_the_command(level, number, left_behind, open_folder):
     command.wait(timeout=15)
     _wait_until(lambda: not left_behind())
     assert list(open_folder.iterdir()) == []
+
+
+def test_a_supervisor_that_starts_after_the_command_ended_leaves_no_folder(tmp_path):
+    folder = tmp_path / "program"
+    folder.mkdir()
+    request = {"parent": 0, "folder": str(folder)}
+    command = [sys.executable, "-c", one_program.SUPERVISOR, one_program.PACKAGES]
+    subprocess.run([*command, json.dumps(request)], check=True)
+    assert not folder.exists()
 
 
 def _wait_until(condition):

@@ -19,17 +19,19 @@ PAUSE = 0.01
 def main() -> None:
     """Supervise the program that the command line describes; print status and detail as JSON."""
     request = json.loads(sys.argv[-1])
-    signal.signal(signal.SIGTERM, _stop)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
-    # Set too late if the parent has ended since.
-    if os.getppid() != request["parent"]:
-        return
-    # Nothing of this process in /proc is open to programs of the same user.
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER)
     try:
+        signal.signal(signal.SIGTERM, _stop)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
+        # Set too late if the parent has ended since.
+        if os.getppid() != request["parent"]:
+            return
+        # Nothing of this process in /proc is open to programs of the same user.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER)
         status, detail = supervise(request)
     finally:
+        # From here on nothing is left half done.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         processes.kill_all()
         folder.delete(request["folder"])
     print(json.dumps({"status": status, "detail": detail}))
