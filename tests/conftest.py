@@ -49,6 +49,11 @@ os.environ["BALORA_CACHE"] = OWN_CACHES.name
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# A compiled program takes some ten mappings of memory, and Linux ends a process that asks for more
+# than 65,530.
+MANY_MAPPINGS = 20_000
+MAPPINGS = pathlib.Path("/proc/self/maps")
+
 SHARED = pathlib.Path(__file__).parents[2] / "shared"
 MODELS = pathlib.Path.home() / ".cache" / "balora-models"
 
@@ -56,6 +61,13 @@ MODELS = pathlib.Path.home() / ".cache" / "balora-models"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest test, the site, so that no worker waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_site.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Forget the compiled programs of earlier files once there are many."""
+    if MAPPINGS.exists() and MAPPINGS.read_text().count("\n") > MANY_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from balora_jax.adapters.compress import Compressed, compress
 from balora_jax.adapters.lora import init_lora, scale_change, student_lora, teacher_lora
 from balora_jax.adapters.lora_ga import gradient_factors, init_lora_ga, kernel_gradients
-from balora_jax.adapters.merge import add_product, merge, residual
+from balora_jax.adapters.merge import MergedKernel, merge, merged_when_read, residual
 from balora_jax.adapters.pissa import init_pissa, principal_factors
 from balora_jax.adapters.spec import AdapterSpec
 from balora_jax.adapters.starts import STARTS, Start, find_start
@@ -21,9 +21,9 @@ __all__ = [
     "STARTS",
     "AdapterSpec",
     "Compressed",
+    "MergedKernel",
     "Start",
     "adapted_leaf",
-    "add_product",
     "check_rank",
     "compress",
     "dotted",
@@ -38,6 +38,7 @@ __all__ = [
     "layers_matching",
     "match_targets",
     "merge",
+    "merged_when_read",
     "principal_factors",
     "residual",
     "scale_change",

@@ -7,12 +7,13 @@ zero then (LoRA).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from balora_jax.adapters.spec import AdapterSpec
 from balora_jax.adapters.targets import Path, adapted_leaf
@@ -27,7 +28,7 @@ def init_lora(
     key: jax.Array,
     *,
     scale: float = 1.0,
-    gather: Callable[[jax.Array], jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> Tree:
     """LoRA adapters for the layers at `paths`: A random and B zero.
 
@@ -40,12 +41,12 @@ def init_lora(
       rank: columns of A.
       key: random key.
       scale: unused; A and B do not depend on the scale.
-      gather: unused; no kernel is read.
+      mesh: unused; no kernel is read.
 
     Returns:
       {a, b} at every path, float32.
     """
-    del scale, gather
+    del scale, mesh
     flat = traverse_util.flatten_dict(params)
     adapters = {}
     for path, path_key in zip(paths, jax.random.split(key, len(paths)), strict=True):

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from balora_jax.adapters.layerwise import factorize_layers
 from balora_jax.adapters.targets import Path, adapted_leaf
@@ -101,7 +102,7 @@ def init_lora_ga(
     scale: float = 1.0,
     niter: int | None = None,
     key: jax.Array,
-    gather: Callable[[jax.Array], jax.Array] = lambda matrix: matrix,
+    mesh: Mesh | None = None,
 ) -> Mapping[str, Any]:
     """LoRA-GA adapters for the layers at `paths`.
 
@@ -117,7 +118,7 @@ def init_lora_ga(
       scale: unused; algorithm 1's factors do not depend on the scale.
       niter: as in `gradient_factors`.
       key: random key.
-      gather: applied to each gradient [in, out] first, as in `init_pissa`.
+      mesh: as in `init_pissa`.
 
     Returns:
       {a, b} at every path: a [..., in, rank] and b [..., rank, out], float32.
@@ -126,6 +127,6 @@ def init_lora_ga(
     gradients = {path: gradient[path] for path in paths}
 
     def factorize(matrix: jax.Array, matrix_key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return gradient_factors(gather(matrix), rank, niter=niter, key=matrix_key)
+        return gradient_factors(matrix, rank, niter=niter, key=matrix_key)
 
-    return factorize_layers(gradients, factorize, key)
+    return factorize_layers(gradients, factorize, key, mesh)

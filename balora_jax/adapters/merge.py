@@ -1,5 +1,6 @@
 """Adapters added to, or taken out of, the kernels that they adapt."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,59 @@ def _add_products(params: Tree, factors: Tree, scale: float) -> Tree:
     return traverse_util.unflatten_dict(flat)
 
 
+@dataclasses.dataclass(frozen=True)
+class MergedKernel:
+    """A kernel with its adapter added, W + A B, of which one layer is computed when it is read.
+
+    Attributes:
+      kernel: W, [in, out] or [layers, ..., in, out].
+      a: A, [in, r] or [layers, ..., in, r].
+      b: B with the scale folded in, [r, out] or [layers, ..., r, out].
+    """
+
+    kernel: jax.Array
+    a: jax.Array
+    b: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the kernel."""
+        return self.kernel.shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements of the kernel."""
+        return self.kernel.size
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The element type of the kernel."""
+        return self.kernel.dtype
+
+    def __getitem__(self, layer: tuple[int, ...]) -> jax.Array:
+        """Return one merged layer, [in, out]."""
+        return _merge_layer(self.kernel[layer], self.a[layer], self.b[layer])
+
+
+def merged_when_read(params: Tree, lora: Tree) -> Tree:
+    """The parameters with a `MergedKernel` in place of every adapted kernel; computes nothing.
+
+        params  {"q": {"kernel": W, "bias": c}, "o": {"kernel": V}}
+        lora    {"q": {"a": A, "b": B}}
+        result  {"q": {"kernel": MergedKernel(W, A, B), "bias": c}, "o": {"kernel": V}}
+
+    Args:
+      params: as for `merge`.
+      lora: as for `merge`.
+    """
+    flat = dict(traverse_util.flatten_dict(params))
+    factors = traverse_util.flatten_dict(lora)
+    for path in {path[:-1] for path in factors}:
+        leaf = adapted_leaf(flat, path)
+        flat[leaf] = MergedKernel(flat[leaf], factors[(*path, "a")], factors[(*path, "b")])
+    return traverse_util.unflatten_dict(flat)
+
+
 def add_product(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float = 1.0) -> jax.Array:
     """Return W + s A B, of a stack one layer after the other.
 
@@ -86,3 +140,6 @@ def add_product(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float = 1.
     if kernel.ndim == 2:
         return summed(kernel, a, b)
     return jax.lax.fori_loop(0, kernel.shape[0], replace_layer, kernel)
+
+
+_merge_layer = jax.jit(add_product)

@@ -1,11 +1,12 @@
 """PiSSA: adapters initialized to the kernels' principal parts (Meng et al., arXiv 2404.02948)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from balora_jax.adapters.layerwise import factorize_layers
 from balora_jax.adapters.targets import Path, adapted_leaf
@@ -51,7 +52,7 @@ def init_pissa(
     scale: float = 1.0,
     niter: int | None = None,
     key: jax.Array,
-    gather: Callable[[jax.Array], jax.Array] = lambda kernel: kernel,
+    mesh: Mesh | None = None,
 ) -> Mapping[str, Any]:
     """PiSSA adapters for the layers at `paths`: scale * a b is each kernel's principal part.
 
@@ -62,8 +63,7 @@ def init_pissa(
       scale: the model's factor of a b; both factors are divided by its root, as in PEFT.
       niter: as in `principal_factors`.
       key: random key.
-      gather: applied to each kernel [in, out] first. On a mesh it replicates the kernel, so that
-        every mesh shape gives the same factors.
+      mesh: the devices over which the layers are divided; see `factorize_layers`.
 
     Returns:
       {a, b} at every path: a [..., in, rank] and b [..., rank, out], float32.
@@ -72,7 +72,7 @@ def init_pissa(
     kernels = {path: flat[adapted_leaf(flat, path)] for path in paths}
 
     def factorize(kernel: jax.Array, kernel_key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        a, b = principal_factors(gather(kernel), rank, niter=niter, key=kernel_key)
+        a, b = principal_factors(kernel, rank, niter=niter, key=kernel_key)
         return a / jnp.sqrt(scale), b / jnp.sqrt(scale)
 
-    return factorize_layers(kernels, factorize, key)
+    return factorize_layers(kernels, factorize, key, mesh)

@@ -19,7 +19,7 @@ class Start:
     """One way to initialize adapters.
 
     Attributes:
-      init: (params, paths, rank, *, scale, key, gather, **settings) -> {a, b} at every path.
+      init: (params, paths, rank, *, scale, key, mesh, **settings) -> {a, b} at every path.
         Where `needs` is gradient, it also takes gradient={path: gradient of the kernel}.
       zero: True if A B is zero at step 0, so that no initial adapters need to be kept.
       needs: input beyond the parameters: nothing, or the task loss's gradient with respect to

@@ -202,6 +202,8 @@ class MeshConfig:
     """Devices that divide the batch, the weights and the optimizer's state."""
     tensor: int = 1
     """Devices that divide each matrix."""
+    auto: bool = False
+    """Choose the sizes of the axes by the devices, the model and the batch, and say why."""
     distributed: bool = False
     """Join the other hosts of a TPU pod slice, SLURM or Open MPI job first, which says who they
     are (jax.distributed.initialize). The same command runs on every host."""
@@ -219,6 +221,9 @@ class MeshConfig:
             require(size_ok, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
         left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
         require(len(left) <= 1, "mesh", left, "-1 on one axis at most")
+        is_default = (self.data, self.fsdp, self.tensor) == (-1, 1, 1)
+        accepted = "false, or true without mesh.data, mesh.fsdp and mesh.tensor"
+        require(is_default or not self.auto, "mesh.auto", self.auto, accepted)
         self._check_processes()
 
     def _check_processes(self) -> None:

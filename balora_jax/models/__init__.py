@@ -12,13 +12,14 @@ from balora_jax.models.hf.classifier_head import (
 )
 from balora_jax.models.hf.config_file import CONFIG_FILE
 from balora_jax.models.hf.files import copied_files, is_model_file, read_json, regular_file
-from balora_jax.models.hf.fingerprint import fingerprint
+from balora_jax.models.hf.fingerprint import fingerprint, hash_files
 from balora_jax.models.hf.pretrained import (
     Loaded,
     abstract_params,
     check_attention_of,
     copy_tokenizer,
     end_ids,
+    gather_tensors,
     init_params,
     load_checkpoint,
     load_model,
@@ -47,6 +48,8 @@ __all__ = [
     "embedding_of",
     "end_ids",
     "fingerprint",
+    "gather_tensors",
+    "hash_files",
     "head",
     "head_modules",
     "head_params",

@@ -7,7 +7,6 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
-from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from balora_jax import adapters, data, models
@@ -152,9 +151,10 @@ def write_merged(
         lora = student.lora(state)
         # Not multiplied by 1 either: the residual form's is no change of the base.
         lora = lora if scale == 1 else adapters.scale_change(lora, scale)
-        base = _merged(base, lora)
-    base = _on_host(base)
+        base = adapters.merged_when_read(base, lora)
     if jax.process_index() != 0:
+        # Process 0 writes, and needs the parts that are here.
+        models.gather_tensors(student.model, base)
         return
     labels = label_count(config)
     with replacing_folder(path, new=new) as beside:
@@ -168,18 +168,6 @@ def write_merged(
             label_names=() if labels is None else data.text_task(config.data).labels,
             pad_token_id=missing_pad_id(config, student),
         )
-
-
-def _merged(base: Tree, lora: Tree) -> Tree:
-    """The merged weights, on the host; on the devices there is one merged kernel at a time."""
-    flat = dict(traverse_util.flatten_dict(base))
-    factors = traverse_util.flatten_dict(lora)
-    merge_one = jax.jit(adapters.add_product)
-    for path in sorted({path[:-1] for path in factors}):
-        leaf = adapters.adapted_leaf(flat, path)
-        merged = merge_one(flat[leaf], factors[(*path, "a")], factors[(*path, "b")])
-        flat[leaf] = _on_host(merged)
-    return traverse_util.unflatten_dict(flat)
 
 
 def missing_pad_id(config: RunConfig, student: Student) -> int | None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import pathlib
+from collections.abc import Sequence
 
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.runs.run import Run
+from balora_jax.training.processes import require_same, share_out
 
 # The name of the base weights' fingerprint, in messages too.
 WEIGHTS = "model.source's weights"
@@ -43,4 +45,15 @@ def weights_fingerprint(config: RunConfig) -> dict[str, str]:
     """Hash the base weights of a run: {WEIGHTS: hash}; {} for a run that starts from scratch."""
     if config.model.from_scratch:
         return {}
-    return {WEIGHTS: models.fingerprint(config.model.source, config.model.revision)}
+    source, revision = config.model.source, config.model.revision
+    return {WEIGHTS: models.fingerprint(source, revision, _shared_hashes)}
+
+
+def _shared_hashes(paths: Sequence[pathlib.Path]) -> list[bytes]:
+    """Hash files, each in one of the processes of the run.
+
+    Raises:
+      BadInput: the processes have not the same files.
+    """
+    require_same({"weights": [(path.name, path.stat().st_size) for path in paths]})
+    return share_out(paths, models.hash_files)

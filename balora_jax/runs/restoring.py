@@ -19,7 +19,7 @@ from balora_jax.evaluation.task_probe import TaskProbe
 from balora_jax.evaluation.tiny_world.evaluator import make_probe_evaluator
 from balora_jax.objective.params import Tree
 from balora_jax.regularizers.registration import check_registered
-from balora_jax.reporting.console import phase
+from balora_jax.reporting.console import phase, show_note
 from balora_jax.reporting.loggers.starting import NewServices, begin_services, start_loggers
 from balora_jax.runs import export
 from balora_jax.runs.fingerprints import fingerprints
@@ -237,6 +237,8 @@ def load_checked(run: Run, console: Console) -> models.Loaded:
     Raises:
       BadInput: the model cannot be used for this data.
     """
+    if run.mesh_note is not None:
+        show_note(console, run.mesh_note)
     for line in run.task.counts:
         console.print(line, highlight=False)
     with phase(console, f"loading {run.config.model.source}"):

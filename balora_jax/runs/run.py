@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 from jax.sharding import Mesh
 
 from balora_jax import data, models
@@ -10,10 +11,11 @@ from balora_jax.errors import BadInput
 from balora_jax.reporting.loggers.starting import check_loggers, read_identities
 from balora_jax.runs.causal_lm import CausalLM
 from balora_jax.runs.classification import Classification
+from balora_jax.runs.mesh import run_mesh
 from balora_jax.runs.seq2seq_lm import Seq2SeqLM
 from balora_jax.runs.task import Task
+from balora_jax.training.memory import device_bytes
 from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.sharding import check_batch, make_mesh
 
 # The kinds of run by model.task: each makes a Task of (config, tokenizer).
 TASKS = {
@@ -30,6 +32,7 @@ class Run:
     Attributes:
       config: the resolved configuration.
       mesh: the devices.
+      mesh_note: why the mesh was chosen; None where it was not.
       folder: the run folder.
       resumes: True if the folder holds a run of this configuration, which is resumed.
       tokenizer: the tokenizer of the model.
@@ -40,6 +43,7 @@ class Run:
 
     config: RunConfig
     mesh: Mesh
+    mesh_note: str | None
     folder: RunFolder
     resumes: bool
     tokenizer: object
@@ -64,9 +68,9 @@ def set_up(config: RunConfig) -> Run:
         used.
     """
     check_loggers(config.output.loggers)
-    mesh = make_mesh(config.mesh)
+    devices = jax.devices()
+    mesh, mesh_note = run_mesh(config, devices, device_bytes(jax.local_devices()[0]))
     models.check_attention(config.model.attention, mesh)
-    check_batch(mesh, config.training.batch_size, config.training.accumulation)
     folder = RunFolder(config.output.dir)
     resumes = folder.check(config)
     if resumes:
@@ -88,7 +92,7 @@ def set_up(config: RunConfig) -> Run:
             "accepted: updates of the run"
         )
     extended_from = before if steps > before else None
-    return Run(config, mesh, folder, resumes, tokenizer, task, steps, extended_from)
+    return Run(config, mesh, mesh_note, folder, resumes, tokenizer, task, steps, extended_from)
 
 
 def _steps(config: RunConfig, task: Task) -> int:

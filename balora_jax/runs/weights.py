@@ -1,12 +1,12 @@
 """The weights that a run starts from: the model's, the adapters, the state before step 1."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from balora_jax import adapters, models
 from balora_jax.adapters import peft_format
@@ -36,12 +36,8 @@ def load_base(source: str, dtype: str, mesh: Mesh) -> models.Loaded:
     Raises:
       BadInput: the checkpoint cannot be used.
     """
-    rules = models.load_model(source).sharding_rules
-
-    def place(path: Path, array: Any) -> jax.Array:
-        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
-
-    return models.load_checkpoint(source, dtype=jnp.dtype(dtype), place=place)
+    sharding_of = base_sharding(mesh, models.load_model(source).sharding_rules)
+    return models.load_checkpoint(source, dtype=jnp.dtype(dtype), sharding_of=sharding_of)
 
 
 def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
@@ -70,20 +66,18 @@ def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:
     }
 
     model = models.load_model(section.source, **options)
-    rules = model.sharding_rules
+    sharding_of = base_sharding(mesh, model.sharding_rules)
 
     def place(path: Path, array: Any) -> jax.Array:
-        return put(array, leaf_sharding(mesh, "/".join(("base", *path)), array.shape, rules))
+        return put(array, sharding_of(path, array.shape))
 
     def place_on_mesh(path: Path, array: jax.Array) -> jax.Array:
-        name = "/".join(("base", *path))
-        return jax.device_put(array, leaf_sharding(mesh, name, array.shape, rules))
+        return jax.device_put(array, sharding_of(path, array.shape))
 
     if section.from_scratch:
-        shardings = base_shardings(mesh, models.abstract_params(model), rules)
-        params = jax.tree.map(jax.device_put, models.init_params(model, key), shardings)
+        params = models.init_params(model, key, sharding_of)
         return _from_adapter(config, models.Loaded(model, params, []), place)
-    loaded = models.load_checkpoint(section.source, **options, place=place, key=key)
+    loaded = models.load_checkpoint(section.source, **options, sharding_of=sharding_of, key=key)
     if loaded.stored_labels is not None and not section.replace_head:
         raise BadInput(
             f"{section.source} has a head for {loaded.stored_labels} labels and the data has "
@@ -225,17 +219,25 @@ def _init_adapters(
                 "batch; accepted: a run that trains"
             )
         settings = settings | {"gradient": gradient}
-    replicated = NamedSharding(setup.mesh, P())
     lora = start.init(
         base,
         adapters.match_targets(config.adapter.targets, base),
         setup.spec.rank,
         scale=setup.spec.scale,
         key=jax.random.key(config.training.seed),
-        gather=functools.partial(jax.lax.with_sharding_constraint, shardings=replicated),
+        mesh=setup.mesh,
         **settings,
     )
     return _on_mesh(setup, lora)
+
+
+def base_sharding(mesh: Mesh, rules: Rules) -> Callable[[Path, tuple[int, ...]], NamedSharding]:
+    """Return a function of a base parameter's path and shape that gives its sharding."""
+
+    def sharding_of(path: Path, shape: tuple[int, ...]) -> NamedSharding:
+        return leaf_sharding(mesh, "/".join(("base", *path)), shape, rules)
+
+    return sharding_of
 
 
 def base_shardings(mesh: Mesh, base: Tree, rules: Rules) -> Tree:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -111,6 +111,28 @@ def require_same(parts: Mapping[str, Any]) -> None:
                 f"{np.flatnonzero(differs)[0]} differs from process 0; accepted: the same command, "
                 "package and files on every host"
             )
+
+
+def share_out(
+    items: Sequence[Any], digest_all: Callable[[Sequence[Any]], list[bytes]]
+) -> list[bytes]:
+    """Digest every item in one of the processes, and give the digests to all of them.
+
+    Args:
+      items: the same in every process.
+      digest_all: computes a digest of 32 bytes of each of some items.
+
+    Returns:
+      The digests, in order.
+    """
+    count, index = jax.process_count(), jax.process_index()
+    if count == 1:
+        return digest_all(items)
+    own = np.zeros((len(items), 32), np.uint8)
+    for number, digest in enumerate(digest_all(items[index::count])):
+        own[index + number * count] = np.frombuffer(digest, np.uint8)
+    of_all = multihost_utils.process_allgather(own)
+    return [of_all[number % count, number].tobytes() for number in range(len(items))]
 
 
 class Agreement:

@@ -29,6 +29,7 @@ CHANGEABLE = frozenset(
         "mesh.data",
         "mesh.fsdp",
         "mesh.tensor",
+        "mesh.auto",
         "mesh.distributed",
         "mesh.coordinator",
         "mesh.processes",

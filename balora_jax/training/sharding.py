@@ -47,6 +47,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 def mesh_here(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Make a run's mesh; where its sizes do not fit the devices, one that divides weights over all.
 
+    So it does where they were chosen for the devices that the run had.
+
     Args:
       config: of the run, which may have been trained on other devices.
       devices: as for `make_mesh`.
@@ -55,7 +57,7 @@ def mesh_here(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       The mesh.
     """
     devices = jax.devices() if devices is None else devices
-    fits = _sizes(config, len(devices)) is not None
+    fits = not config.auto and _sizes(config, len(devices)) is not None
     return make_mesh(config if fits else MeshConfig(data=1, fsdp=-1), devices)
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from balora_jax.adapters import add_product, merge
+from balora_jax.adapters import merge, merged_when_read
+from balora_jax.adapters.merge import add_product
 
 
 def test_stacked_kernels_are_merged_a_layer_at_a_time():
@@ -48,3 +49,32 @@ def test_kernels_of_any_rank_against_numpy(shape):
     b = draw((*shape[:-2], 2, shape[-1])).astype(np.float32)
     expected = kernel.astype(np.float64) - 0.5 * a.astype(np.float64) @ b
     np.testing.assert_allclose(add_product(kernel, a, b, -0.5), expected, atol=1e-6)
+
+
+def test_a_kernel_merged_when_it_is_read():
+    draw = np.random.default_rng(0).standard_normal
+    params = {
+        "layers": {"kernel": jnp.asarray(draw((3, 5, 4)), jnp.float32), "bias": jnp.ones((3, 4))},
+        "head": {"kernel": jnp.asarray(draw((5, 4)), jnp.bfloat16)},
+        "table": {"embedding": jnp.asarray(draw((7, 5)), jnp.float32)},
+    }
+    lora = {
+        "layers": {"a": jnp.asarray(draw((3, 5, 2))), "b": jnp.asarray(draw((3, 2, 4)))},
+        "head": {"a": jnp.asarray(draw((5, 2))), "b": jnp.asarray(draw((2, 4)))},
+        "table": {"a": jnp.asarray(draw((7, 2))), "b": jnp.asarray(draw((2, 5)))},
+    }
+    merged = merge(params, lora)
+    read = merged_when_read(params, lora)
+    assert read["layers"]["bias"] is params["layers"]["bias"]
+    for layer in range(3):
+        part = read["layers"]["kernel"][(layer,)]
+        np.testing.assert_allclose(part, merged["layers"]["kernel"][layer], atol=1e-6)
+    for module, leaf in (("head", "kernel"), ("table", "embedding")):
+        whole = read[module][leaf]
+        assert (whole.shape, whole.dtype) == (
+            params[module][leaf].shape,
+            params[module][leaf].dtype,
+        )
+        np.testing.assert_allclose(
+            whole[()].astype(jnp.float32), merged[module][leaf].astype(jnp.float32), atol=1e-6
+        )

@@ -148,16 +148,20 @@ class Checkpoint:
                 f"accepted: {accepted}"
             )
 
-    def read(self, name: str) -> np.ndarray:
-        """Read one tensor as it is stored.
+    def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Read one tensor, or some rows of it, as it is stored.
 
         Args:
           name: the tensor's name, of a floating-point type.
+          rows: along its first axis; no other part of the file is read.
 
         Returns:
-          The tensor.
+          The tensor or the part.
         """
-        return self._open_files[self.headers[name].file].get_tensor(name)
+        file = self._open_files[self.headers[name].file]
+        if rows == slice(None):
+            return file.get_tensor(name)
+        return file.get_slice(name)[rows]
 
     def _read_headers(self, file: Path) -> dict[str, Header]:
         try:

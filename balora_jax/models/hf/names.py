@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
 
 from balora_jax.errors import MOST_NAMES, BadInput, listed
 from balora_jax.models.hf.checkpoint import FLOATS, Checkpoint, DeferredTensor
-from balora_jax.models.hf.finite import all_finite
 
 Path = tuple[str, ...]
-Place = Callable[[Path, np.ndarray], jax.Array]
 
 # Our leaf's name -> (Hugging Face's name, True if its axes are reversed there).
 LEAF_NAMES = {
@@ -224,78 +223,15 @@ def _problems(
     return problems
 
 
-def read_leaf(
-    entry: TableEntry, match: Match, checkpoint: Checkpoint, dtype: np.dtype
-) -> np.ndarray:
-    """Read one parameter.
-
-    Args:
-      entry: the parameter.
-      match: the checkpoint's tensors, as `match_checkpoint` found them.
-      checkpoint: the folder's tensors.
-      dtype: the element type to convert to.
-
-    Returns:
-      The parameter's value, its layers stacked, its axes in our order.
-
-    Raises:
-      BadInput: a tensor has numbers that are not finite; the message names it.
-    """
-    value = np.empty(entry.shape, dtype)
-    targets = value.reshape(len(entry.names), *entry.shape[entry.stacked :])
-    for target, name in zip(targets, entry.names, strict=True):
-        tensor = checkpoint.read(match.stored_names[name])
-        if entry.transposed:
-            tensor = tensor.T
-        with np.errstate(over="ignore"):
-            np.copyto(target, tensor, casting="unsafe")
-        if not all_finite(target):
-            raise _not_finite(checkpoint, match.stored_names[name], tensor, dtype)
-    return value
-
-
-def _not_finite(checkpoint: Checkpoint, name: str, tensor: np.ndarray, dtype: np.dtype) -> BadInput:
-    reason = "has NaN or infinite numbers"
-    if all_finite(np.ascontiguousarray(tensor)):
-        reason = f"has numbers beyond the range of {dtype}"
-    return BadInput(
-        f"{listed([name])} in {checkpoint.headers[name].file} {reason}; accepted: finite weights"
-    )
-
-
-def read_params(
-    match: Match,
-    checkpoint: Checkpoint,
-    dtype: np.dtype,
-    place: Place,
-    initialize: Callable[[TableEntry], np.ndarray],
-) -> dict:
-    """Read all parameters; each is placed before the next one is read.
-
-    Args:
-      match: as `match_checkpoint` returned it.
-      checkpoint: the folder's tensors.
-      dtype: the element type to convert to.
-      place: puts one parameter, given its path and value, on its devices.
-      initialize: returns the value of a parameter that starts fresh.
-
-    Returns:
-      The parameters; a nested dict.
-    """
-    flat = {}
-    for entry in match.loaded:
-        flat[entry.path] = place(entry.path, read_leaf(entry, match, checkpoint, dtype))
-    for entry in match.fresh:
-        flat[entry.path] = place(entry.path, initialize(entry).astype(dtype))
-    return unflatten_dict(flat)
-
-
 def tensors_of(naming: Naming, params: dict) -> list[DeferredTensor]:
     """List Hugging Face's tensors; the array of each is made only when it is needed.
 
+    Where several processes share the parameters, all of them make the arrays, in the same order.
+
     Args:
       naming: the family's.
-      params: the parameters.
+      params: the parameters; a leaf may be any object that has a shape and a dtype and gives the
+        layer at an index.
 
     Returns:
       One tensor per name, in the order of the table.
@@ -316,7 +252,10 @@ def _tensor_maker(
     entry: TableEntry, leaf: jax.Array, place: tuple[int, ...]
 ) -> Callable[[], np.ndarray]:
     def make() -> np.ndarray:
-        value = np.asarray(leaf[place])
+        value = leaf[place]
+        if isinstance(value, jax.Array) and not value.is_fully_addressable:
+            value = multihost_utils.process_allgather(value, tiled=True)
+        value = np.asarray(value)
         if entry.transposed:
             value = value.T
         return np.ascontiguousarray(value)

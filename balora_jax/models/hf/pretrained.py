@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
 from balora_jax.errors import BadInput
@@ -28,13 +29,12 @@ from balora_jax.models.hf.config_file import CONFIG_FILE, read_config
 from balora_jax.models.hf.files import copied_files, has_file, read_json
 from balora_jax.models.hf.names import (
     Match,
-    Place,
     TableEntry,
     beside_kept,
     match_checkpoint,
-    read_params,
     tensors_of,
 )
+from balora_jax.models.hf.reading import ShardingOf, read_params
 from balora_jax.models.hf.registry import CAUSAL_LM, MODEL_TYPES, Task
 
 GENERATION = "generation_config.json"
@@ -70,7 +70,7 @@ def load_pretrained(
     dtype: DTypeLike = "float32",
     num_labels: int | None = None,
     revision: str | None = None,
-    place: Place | None = None,
+    sharding_of: ShardingOf | None = None,
     key: jax.Array | None = None,
 ) -> tuple[Model, dict]:
     """Load a pre-trained model; notes such as a fresh head become warnings.
@@ -82,8 +82,8 @@ def load_pretrained(
         changes the latter.
       num_labels: outputs of the classification head; those of the checkpoint if None.
       revision: the hub's branch, tag or commit.
-      place: puts one parameter, given its path and numpy value, on its devices; jnp.asarray if
-        None.
+      sharding_of: gives the sharding of a parameter, by its path and its shape; the default device
+        if None.
       key: random key of a head that the checkpoint lacks; jax.random.key(0) if None.
 
     Returns:
@@ -99,7 +99,7 @@ def load_pretrained(
         dtype=dtype,
         num_labels=num_labels,
         revision=revision,
-        place=place,
+        sharding_of=sharding_of,
         key=key,
     )
     for note in loaded.notes:
@@ -114,7 +114,7 @@ def load_checkpoint(
     dtype: DTypeLike = "float32",
     num_labels: int | None = None,
     revision: str | None = None,
-    place: Place | None = None,
+    sharding_of: ShardingOf | None = None,
     key: jax.Array | None = None,
 ) -> Loaded:
     """Load a pre-trained model together with notes on how it was loaded.
@@ -125,7 +125,7 @@ def load_checkpoint(
       dtype: element type of the parameters and of the computation.
       num_labels: outputs of the classification head.
       revision: the hub's branch, tag or commit.
-      place: puts one parameter on its devices.
+      sharding_of: gives the sharding of a parameter.
       key: random key of a head that the checkpoint lacks.
 
     Returns:
@@ -145,13 +145,11 @@ def load_checkpoint(
 
     if key is None:
         key = jax.random.key(0)
-    if place is None:
-        place = _place_by_default
 
     def initialize(entry: TableEntry) -> np.ndarray:
         return _initial_value(entry, key, model.config.init_std)
 
-    params = read_params(match, checkpoint, jnp.dtype(dtype), place, initialize)
+    params = read_params(match, checkpoint, jnp.dtype(dtype), sharding_of, initialize)
     return Loaded(
         model=model,
         params=params,
@@ -199,10 +197,6 @@ def end_ids(source: str | Path, revision: str | None = None) -> tuple[int, ...]:
             "of them"
         )
     return tuple(found)
-
-
-def _place_by_default(path: tuple[str, ...], value: np.ndarray) -> jax.Array:
-    return jnp.asarray(value)
 
 
 def _notes(folder: Path, model: Model, match: Match) -> list[str]:
@@ -262,12 +256,13 @@ def load_model(
     return module(config, dtype=dtype, param_dtype=dtype)
 
 
-def init_params(model: Model, key: jax.Array) -> dict:
-    """Create random parameters.
+def init_params(model: Model, key: jax.Array, sharding_of: ShardingOf | None = None) -> dict:
+    """Create random parameters, each part on its device.
 
     Args:
       model: the module.
       key: a random key.
+      sharding_of: as for `load_pretrained`.
 
     Returns:
       The parameters, of the model's param_dtype; a nested dict, as `load_pretrained` returns it.
@@ -275,26 +270,36 @@ def init_params(model: Model, key: jax.Array) -> dict:
     Raises:
       BadInput: they would not fit into the memory of a device.
     """
-    _check_memory(model)
-    return _random_params(model, key)
+    shapes = abstract_params(model)
+    if sharding_of is None:
+        _check_memory(model, [leaf.shape for leaf in jax.tree.leaves(shapes)])
+        return _random_params(model, key)
+    flat = flatten_dict(shapes)
+    shardings = {path: sharding_of(path, leaf.shape) for path, leaf in flat.items()}
+    _check_memory(model, [shardings[path].shard_shape(leaf.shape) for path, leaf in flat.items()])
+    return _random_params(model, key, unflatten_dict(shardings))
 
 
-def _random_params(model: Model, key: jax.Array) -> dict:
+def _random_params(model: Model, key: jax.Array, shardings: dict | None = None) -> dict:
     input_ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.jit(model.init)(key, input_ids)["params"]
+
+    def init(key: jax.Array) -> dict:
+        return model.init(key, input_ids)["params"]
+
+    return jax.jit(init, out_shardings=shardings)(key)
 
 
-def _check_memory(model: Model) -> None:
-    """Raise BadInput if a model's parameters are larger than the memory of a device."""
-    shapes = jax.tree.leaves(abstract_params(model))
-    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+def _check_memory(model: Model, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise BadInput if a device's part of the parameters is larger than its memory."""
+    size = jnp.dtype(model.param_dtype).itemsize
+    needed = sum(math.prod(shape) * size for shape in shapes)
     limits = jax.local_devices()[0].memory_stats() or {}
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory = limits.get("bytes_limit", machine)
     if needed > memory:
         raise BadInput(
             f"config.json describes a {model.config.model_type} model of {needed / 2**30:,.1f} GiB "
-            f"and there are {memory / 2**30:,.1f} GiB of memory; accepted: smaller sizes"
+            f"a device and there are {memory / 2**30:,.1f} GiB of memory; accepted: smaller sizes"
         )
 
 
@@ -336,7 +341,7 @@ def save_pretrained(
     label_names: Sequence[str] = (),
     pad_token_id: int | None = None,
     revision: str | None = None,
-    max_bytes: int = 5 * 10**9,
+    max_bytes: int = 5 * 10**8,
 ) -> Path:
     """Write a Hugging Face folder: config.json, safetensors, and the tokenizer of the source.
 
@@ -351,7 +356,8 @@ def save_pretrained(
       pad_token_id: the token of padding, for config.json if the source has none: without it,
         Hugging Face's decoders classify one text at a time.
       revision: the hub's branch, tag or commit.
-      max_bytes: the size above which the weights are split over several files with an index.
+      max_bytes: the size above which the weights are split over several files with an index. Those
+        of one file are on the host at a time.
 
     Returns:
       The folder.
@@ -391,6 +397,17 @@ def save_pretrained(
         config["pad_token_id"] = pad_token_id
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def gather_tensors(model: Model, params: dict) -> None:
+    """Take part in another process's `save_pretrained`, which needs the parts that are here.
+
+    Args:
+      model: the module.
+      params: as for `save_pretrained`.
+    """
+    for tensor in tensors_of(MODEL_TYPES[model.config.model_type].naming, params):
+        tensor.make()
 
 
 def copy_tokenizer(source: str | Path, folder: Path, revision: str | None = None) -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 from balora_jax import models
 from balora_jax.config import RunConfig
 from balora_jax.config.plan import PlanOptions
-from balora_jax.reporting.console import phase, plain_console
+from balora_jax.reporting.console import phase, plain_console, show_note
+from balora_jax.runs.mesh import run_mesh
 from balora_jax.runs.plan.attempt import Attempt, attempt
 from balora_jax.runs.plan.estimate import Estimate, estimate, gibibytes
 from balora_jax.runs.plan.remedies import changes, remedies, without_auto
@@ -18,7 +19,9 @@ from balora_jax.runs.plan.report import show
 from balora_jax.runs.plan.topology import planned_devices
 from balora_jax.runs.run import check_lengths
 from balora_jax.runs.setup import label_count
-from balora_jax.training.sharding import check_batch, make_mesh
+from balora_jax.training.chips import CHIPS
+from balora_jax.training.memory import device_bytes
+from balora_jax.training.sharding import make_mesh
 
 
 def plan(options: PlanOptions, console: Console | None = None) -> None:
@@ -35,9 +38,10 @@ def plan(options: PlanOptions, console: Console | None = None) -> None:
     # What is read by programs must be alone on standard output.
     progress = Console(file=sys.stderr) if options.json else console
     tried = _try_until_one_fits(options, progress)
-    asked = tried[0]
+    first = tried[0]
+    asked = first
     last = tried[-1]
-    change = changes(options.run, last.attempt.config)
+    change = changes(options.run, asked.attempt.config, last.attempt.config)
     if not change:
         # The run takes by itself what fits.
         asked = last
@@ -52,9 +56,7 @@ def plan(options: PlanOptions, console: Console | None = None) -> None:
     if asked.estimate.fits is not False:
         return
     if last.estimate.fits is False:
-        sizes = [
-            f"{_named(options, one)} ({gibibytes(one.estimate.memory_total)})" for one in tried
-        ]
+        sizes = [f"{_named(first, one)} ({gibibytes(one.estimate.memory_total)})" for one in tried]
         console.print(f"\nNothing that was tried fits: {'; '.join(sizes)}", highlight=False)
         console.print("A shorter data.max_length, a lower rank or more devices would take less.")
         return
@@ -72,10 +74,12 @@ class Tried(NamedTuple):
 
 def _try_until_one_fits(options: PlanOptions, progress: Console) -> list[Tried]:
     """Compile the update as it is asked for, and with one remedy after the other until it fits."""
-    config = without_auto(options.run)
     devices = planned_devices(options)
-    mesh = make_mesh(config.mesh, devices)
-    check_batch(mesh, config.training.batch_size, config.training.accumulation)
+    limit = CHIPS[options.chip].bytes if options.chip else device_bytes(devices[0])
+    mesh, note = run_mesh(options.run, devices, limit)
+    if note is not None:
+        show_note(progress, note)
+    config = without_auto(options.run, mesh)
     models.check_attention(config.model.attention, mesh)
     model = models.load_model(
         config.model.source,
@@ -99,14 +103,14 @@ def _try_until_one_fits(options: PlanOptions, progress: Console) -> list[Tried]:
     return tried
 
 
-def _named(options: PlanOptions, tried: Tried) -> str:
+def _named(first: Tried, tried: Tried) -> str:
     """The changes that were made for an update, in words."""
-    return ", ".join(_words(without_auto(options.run), tried.attempt.config)) or "as it is"
+    return ", ".join(_words(first.attempt.config, tried.attempt.config)) or "as it is"
 
 
 def _words(before: RunConfig, after: RunConfig) -> list[str]:
     return [
         f"{section}.{name} {value}"
-        for section, listed in changes(before, after).items()
+        for section, listed in changes(before, before, after).items()
         for name, value in listed.items()
     ]

@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from balora_jax.config import RunConfig
 from balora_jax.runs.remat import AUTO, POLICIES
+from balora_jax.training.sharding import AXES
 
 
 def remedies(config: RunConfig, mesh: Mesh, devices: int) -> Iterator[RunConfig]:
@@ -48,29 +49,37 @@ def with_training(config: RunConfig, **changes: object) -> RunConfig:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, **changes))
 
 
-def without_auto(config: RunConfig) -> RunConfig:
-    """Take the first remat policy in place of auto.
+def without_auto(config: RunConfig, mesh: Mesh) -> RunConfig:
+    """Take the first remat policy in place of auto, and the sizes of the mesh that auto chose.
 
     Args:
       config: the run.
+      mesh: its mesh.
     """
+    if config.mesh.auto:
+        sizes = dataclasses.replace(config.mesh, auto=False, **mesh.shape)
+        config = dataclasses.replace(config, mesh=sizes)
     return with_training(config, remat=POLICIES[0]) if config.training.remat == AUTO else config
 
 
-def changes(before: RunConfig, after: RunConfig) -> dict[str, dict[str, object]]:
-    """List the options that differ, by section; not a remat policy that auto takes by itself.
+def changes(asked: RunConfig, first: RunConfig, last: RunConfig) -> dict[str, dict[str, object]]:
+    """List the options to change, by section; not a remat policy that auto takes by itself.
 
     Args:
-      before: a run.
-      after: another.
+      asked: the run as it is configured.
+      first: the same, `without_auto`.
+      last: the run that fits.
     """
-    if before.training.remat == AUTO:
-        before = with_training(before, remat=after.training.remat)
+    if asked.training.remat == AUTO:
+        first = with_training(first, remat=last.training.remat)
     listed: dict[str, dict[str, object]] = {}
     for section in ("training", "mesh"):
-        old = vars(getattr(before, section))
-        new = vars(getattr(after, section))
+        old = vars(getattr(first, section))
+        new = vars(getattr(last, section))
         differing = {name: value for name, value in new.items() if value != old[name]}
         if differing:
             listed[section] = differing
+    if "mesh" in listed and asked.mesh.auto:
+        sizes = {axis: getattr(last.mesh, axis) for axis in AXES}
+        listed["mesh"] = {"auto": False} | sizes
     return listed

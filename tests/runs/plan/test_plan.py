@@ -105,14 +105,23 @@ def test_auto_takes_what_fits(options, capsys, small_devices, monkeypatch):
 
 def test_remedies_keep_each_change(options):
     given = options("--training.batch_size", "32", "--devices", "8", "--training.remat", "dots")
-    config = without_auto(given.run)
-    tried = list(remedies(config, make_mesh(config.mesh), 8))
-    assert [changes(given.run, candidate) for candidate in tried] == [
+    mesh = make_mesh(given.run.mesh)
+    config = without_auto(given.run, mesh)
+    tried = list(remedies(config, mesh, 8))
+    assert [changes(given.run, config, candidate) for candidate in tried] == [
         {"training": {"remat": "full"}},
         {"training": {"remat": "full"}, "mesh": {"data": 1, "fsdp": 8}},
         {"training": {"remat": "full", "accumulation": 2}, "mesh": {"data": 1, "fsdp": 8}},
         {"training": {"remat": "full", "accumulation": 4}, "mesh": {"data": 1, "fsdp": 8}},
     ]
+
+
+def test_a_mesh_is_chosen_for_the_planned_devices(options, capsys):
+    arguments = ["--training.batch_size", "4", "--devices", "8", "--mesh.auto", "true", "--json"]
+    command.plan(options(*arguments))
+    printed = capsys.readouterr()
+    assert "mesh.auto takes data 4 x fsdp 1 x tensor 2" in " ".join(printed.err.split())
+    assert json.loads(printed.out)["plan"]["mesh"] == {"data": 4, "fsdp": 1, "tensor": 2}
 
 
 @pytest.mark.parametrize(
