@@ -1,5 +1,6 @@
 """The command line. Bad input ends with one sentence on the error stream and exit code 2."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -164,7 +165,8 @@ def generate(arguments: Sequence[str]) -> None:
     options = generate_options(arguments, "Continue prompts.")
     from balora_jax.runs.generate import generate_texts
 
-    generate_texts(options)
+    with _kept_programs():
+        generate_texts(options)
 
 
 def show_data(arguments: Sequence[str]) -> None:
@@ -194,7 +196,8 @@ def predict(arguments: Sequence[str]) -> None:
     options = predict_options(arguments, COMMANDS["predict"].help)
     from balora_jax.runs.predict import predict as predict_rows
 
-    print(predict_rows(options))
+    with _kept_programs():
+        print(predict_rows(options))
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -206,7 +209,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     from balora_jax.runs.evaluate.command import evaluate as evaluate_tasks
 
-    print(evaluate_tasks(options))
+    with _kept_programs():
+        print(evaluate_tasks(options))
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -216,7 +220,15 @@ def audit(arguments: Sequence[str]) -> None:
     options = audit_options(arguments, COMMANDS["audit"].help)
     from balora_jax.runs.audit.command import audit as audit_runs
 
-    print(audit_runs(options))
+    with _kept_programs():
+        print(audit_runs(options))
+
+
+def _kept_programs() -> contextlib.AbstractContextManager[None]:
+    """Read the programs that earlier commands compiled, and keep new ones, as a run does."""
+    from balora_jax.runs.compiled_programs import compiled_programs
+
+    return compiled_programs(None, lambda sentence: print(f"note: {sentence}", file=sys.stderr))
 
 
 def doctor(arguments: Sequence[str]) -> None:

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from balora_jax.cli import main
 from balora_jax.runs import caches
+from balora_jax.runs import compiled_programs as programs
 from balora_jax.runs.compiled_programs import compiled_programs
 
 # Compiles a program under the folder named, and prints where its result comes from and its bits.
@@ -145,3 +147,16 @@ def test_the_entries_used_last_stay(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"old", "new"}
     caches.discard_oldest(tmp_path, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"new"}
+
+
+def test_commands_keep_programs_too(own_place, monkeypatch, tiny_llama, capsys):
+    monkeypatch.setattr(programs, "LEAST_SECONDS", 0.0)
+    jax.clear_caches()
+    main(["generate", "--model", str(tiny_llama), "--prompt", "1+2=", "--max_new_tokens", "3"])
+    first = capsys.readouterr().out
+    kept = {path.name: path.read_bytes() for path in own_place.rglob("*-cache")}
+    assert kept
+    jax.clear_caches()
+    main(["generate", "--model", str(tiny_llama), "--prompt", "1+2=", "--max_new_tokens", "3"])
+    assert capsys.readouterr().out == first
+    assert {path.name for path in own_place.rglob("*-cache")} == set(kept)
