@@ -22,6 +22,8 @@ from balora_jax.runs.labeled_texts import TextRun
 from balora_jax.runs.task import TrainingData
 from balora_jax.runs.weights import base_shardings
 from balora_jax.training.precision import PRECISIONS
+from balora_jax.training.processes import on_host
+from balora_jax.training.sharding import put
 from balora_jax.training.subtrees import select, update
 
 
@@ -79,11 +81,12 @@ class Classification(TextRun):
         attention = models.attention_on(mesh, self._config.model.attention)
         model = loaded.model.clone(dtype=dtype, mesh=mesh, attention=attention)
         features = self._features(model, base, mesh, rows)
-        head_params = select(base, models.head_modules(model))
+        # Each host computes with the whole head, of which its devices may hold a part.
+        head_params = on_host(select(base, models.head_modules(model)))
         if fits_probe:
             head_params = self._fit_probe(loaded.model, head_params, features)
             shardings = base_shardings(mesh, head_params, model.sharding_rules)
-            base = update(base, jax.tree.map(jax.device_put, head_params, shardings))
+            base = update(base, jax.tree.map(put, jax.device_get(head_params), shardings))
 
         examples = self._train
         if needs_teacher:
@@ -121,5 +124,5 @@ class Classification(TextRun):
 def _head_logits(model: Any, head_params: Tree, features: np.ndarray) -> np.ndarray:
     """The logits [examples, D] of a head on features."""
     classify = jax.jit(lambda head, rows: model.apply({"params": head}, rows, method="classify"))
-    logits = classify(jax.device_get(head_params), jnp.asarray(features))
+    logits = classify(head_params, jnp.asarray(features))
     return np.asarray(logits, np.float32)

@@ -7,7 +7,6 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
-from jax.experimental import multihost_utils
 
 from balora_jax import adapters, data, models
 from balora_jax.adapters import peft_format
@@ -21,6 +20,7 @@ from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import label_count
 from balora_jax.training.metrics import read_records
+from balora_jax.training.processes import on_host
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
@@ -123,8 +123,8 @@ def learned_change(student: Student, state: TrainState, scale: float = 1.0) -> C
       scale: the part of the change.
     """
     base = student.params(state).base
-    lora = _on_host(adapters.scale_change(student.delta_lora(state), scale))
-    return Change(lora, base, _on_host(select(base, student.setup.head)))
+    lora = on_host(adapters.scale_change(student.delta_lora(state), scale))
+    return Change(lora, base, on_host(select(base, student.setup.head)))
 
 
 def write_merged(
@@ -375,10 +375,3 @@ def _is_of_adapter(path: pathlib.Path) -> bool:
     if path.name == CARD_FILE and path.is_file():
         return PACKAGE in path.read_bytes()
     return path.name == "adapter_config.json" and path.is_file()
-
-
-def _on_host(tree: Tree) -> Tree:
-    """The whole arrays of a tree, on every host."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)

@@ -113,6 +113,21 @@ def require_same(parts: Mapping[str, Any]) -> None:
             )
 
 
+def on_host(tree: Any) -> Any:
+    """Return the whole arrays of a tree, on every host.
+
+    Args:
+      tree: of arrays, which may be divided over devices; the same in every process.
+    """
+
+    def whole(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_get(leaf)
+
+    return jax.tree.map(whole, tree)
+
+
 def share_out(
     items: Sequence[Any], digest_all: Callable[[Sequence[Any]], list[bytes]]
 ) -> list[bytes]:
