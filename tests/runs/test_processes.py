@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from classification_cases import letter_arguments, letter_rows, save_model, write_rows
 from safetensors.numpy import load_file
 
 from balora_jax.cli import main
@@ -102,6 +103,27 @@ def test_two_processes_train_as_one(run_arguments, tmp_path):
             )
     names = [sorted(path.name for path in run.iterdir()) for run in (folder, expected)]
     assert names[0] == names[1]
+
+
+def test_two_processes_train_a_classifier_as_one(tmp_path):
+    """Its teacher's outputs come from a head that no host has whole; patience ends both."""
+    for name, (number, seed) in {"train": (200, 0), "eval": (60, 1)}.items():
+        write_rows(tmp_path / f"{name}.jsonl", letter_rows(number, seed))
+    save_model("bert", tmp_path / "bert")
+    more = ["--mesh.fsdp", "4", "--training.steps", "12", "--training.eval_every", "3"]
+    more += ["--training.patience", "2", "--output.merge", "true"]
+    folders = [tmp_path / "one", tmp_path / "two"]
+    one, two = (letter_arguments(tmp_path, folder, *more) for folder in folders)
+    main(["train", *one])
+    processes = Processes(two, tmp_path / "log")
+    codes, _ = processes.codes()
+    assert codes == [0, 0], processes.said()
+    assert len(losses(folders[0])) == len(losses(folders[1])) < 12 + 5
+    np.testing.assert_allclose(losses(folders[1]), losses(folders[0]), rtol=1e-5)
+    theirs, ours = (load_file(folder / "merged" / "model.safetensors") for folder in folders)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        np.testing.assert_allclose(ours[name], tensor, atol=1e-5 * np.abs(tensor).max())
 
 
 def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
