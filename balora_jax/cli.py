@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -25,6 +26,11 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, e
 # A path leads where nothing can be read or written: no permission, a folder for a file, and so on.
 PATH_ERRORS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+)
+# jax's exceptions where another process of a run has ended or does not answer.
+LOST = re.compile(
+    r"JaxRuntimeError.*(connection|connect|peer|closed|timed out|timeout|deadline|unavailable)",
+    re.IGNORECASE | re.DOTALL,
 )
 INTERRUPTED = 130
 # As after SIGPIPE: nobody reads the output any more.
@@ -435,10 +441,11 @@ def _failure(error: Exception) -> str:
         return _disk_sentence(error)
     if is_out_of_device_memory(error):
         return _memory_sentence("the device's memory")
-    if _is_one_of_several() and type(error).__name__ == "JaxRuntimeError":
+    if _is_one_of_several() and LOST.search(f"{type(error).__name__} {error}"):
         return (
             "another process of the run has ended, or does not answer, and what it printed says "
-            f"why ({reason_of(error)}); --output.resume goes on from the last checkpoint"
+            f"why ({reason_of(error)}); --output.resume goes on from the last checkpoint, if there "
+            "is one"
         )
     return _fault_sentence(error)
 

@@ -61,7 +61,6 @@ DESCRIPTIONS = {
     "train": "Fine-tune a model. Regularizers of your own: --plugin FILE.py (repeatable).",
     "data": "Show a run's data as the model will see it; needs no output.dir and no number of "
     "updates.",
-    "plan": "Show what a run needs; needs no output.dir.",
     "quickstart": "Fine-tune the tiny model that comes with the package, which gives the model, "
     "the data and output.dir; each option changes what it gives.",
 }

@@ -42,6 +42,8 @@ class PlanOptions:
         require(bool(topology_ok), "--topology", self.topology, accepted)
         devices_ok = self.devices is None or 1 <= self.devices <= MOST_DEVICES
         require(devices_ok, "--devices", self.devices, f"1 to {MOST_DEVICES}")
+        accepted = f"at most {MOST_DEVICES} GPUs"
+        require(self.host_devices <= MOST_DEVICES, "--topology", self.topology, accepted)
         if self.topology is not None and self.devices is not None:
             raise BadInput("--topology and --devices are both given; accepted: one of the two")
 

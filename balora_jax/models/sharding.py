@@ -10,6 +10,9 @@ optimizer's state in full.
 MeshAxes = str | tuple[str, ...] | None
 ShardingRules = tuple[tuple[str, tuple[MeshAxes, ...]], ...]
 
+# The axes of a mesh that divide texts; the second one divides weights, too.
+DATA = "data"
+FSDP = "fsdp"
 TENSOR_AND_FSDP = ("tensor", "fsdp")
 
 DEFAULT_RULES: ShardingRules = (

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
 from balora_jax.runs.run import Run, set_up
-from balora_jax.runs.setup import CLASSIFICATION
+from balora_jax.runs.setup import teacher_passes
 from balora_jax.training import processes
 from balora_jax.training.interrupt import StopRequest, ends_by_signal
 from balora_jax.training.loop import Loop
@@ -32,7 +33,7 @@ from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.summary import History, Summary
-from balora_jax.training.utilization import flops_per_token, utilization
+from balora_jax.training.utilization import flops_per_token, multiplied_parameters, utilization
 
 # What a signal that ends the command at once means, in each part of a run: the ends of the sentence
 # `stopped by SIGTERM ...`.
@@ -79,6 +80,9 @@ def finetune(
     with ends_by_signal(CLOSING), precise, contextlib.ExitStack() as closing:
         if config.mesh.joins:
             processes.join(config.mesh)
+            shared = dataclasses.replace(config, mesh=config.mesh.shared)
+            versions = {"version of balora_jax": version("balora-jax")}
+            processes.require_same({"configuration": shared} | versions)
         if not processes.is_first():
             console = Console(quiet=True)
         notify = functools.partial(screen.show_note, console)
@@ -278,12 +282,11 @@ def summarize(
     counted_speed = _median(
         record.tokens_per_second * record.response_tokens / record.tokens for record in counted
     )
-    # A classifier's teacher runs once, before the first update.
-    teacher = run.config.model.task != CLASSIFICATION and any(
-        term.needs_teacher for term in ready.student.setup.terms.values()
-    )
+    setup = ready.student.setup
     flops = flops_per_token(
-        count(ready.student.params(state).base), method=run.config.method, teacher=teacher
+        multiplied_parameters(setup.model, ready.student.params(state).base),
+        method=run.config.method,
+        teacher=teacher_passes(run.config, setup.terms),
     )
     probes = {}
     if history.probes:

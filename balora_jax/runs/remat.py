@@ -10,8 +10,10 @@ from balora_jax.config import RunConfig
 from balora_jax.data import Batch
 from balora_jax.errors import is_out_of_device_memory
 from balora_jax.reporting.console import show_note
+from balora_jax.training.chips import GIB
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.memory import device_bytes
+from balora_jax.training.processes import least
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.times import Times
 
@@ -20,7 +22,6 @@ AUTO = "auto"
 POLICIES = ("none", "dots", "full")
 # The part of a device's memory that an update may take; evaluation and programs need some too.
 SHARE = 0.9
-GIB = 2**30
 
 
 def compile_update(
@@ -48,7 +49,7 @@ def compile_update(
       The compiled update, with its setup.
     """
     policies = POLICIES if config.training.remat == AUTO else (config.training.remat,)
-    limit = device_bytes(jax.local_devices()[0])
+    limit = least(device_bytes(jax.local_devices()[0]))
     for policy in policies:
         if policy != setup.model.remat:
             training = dataclasses.replace(config.training, remat=policy)

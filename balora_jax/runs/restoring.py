@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import NamedTuple
 
 import jax
@@ -98,13 +97,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
     probe = make_probe_evaluator(config.data, run.tokenizer)
     loaded = load_checked(run, console)
     inputs = fingerprints(run)
-    require_same(
-        {
-            "configuration": dataclasses.replace(config, mesh=config.mesh.shared),
-            "version of balora_jax": version("balora-jax"),
-            "data, tokenizer or weights": inputs,
-        }
-    )
+    require_same({"data, tokenizer or weights": inputs})
     if not config.output.overwrite:
         run.folder.check_fingerprints(inputs)
     head = trained_modules(config, loaded)

@@ -15,6 +15,7 @@ from balora_jax.runs.mesh import run_mesh
 from balora_jax.runs.seq2seq_lm import Seq2SeqLM
 from balora_jax.runs.task import Task
 from balora_jax.training.memory import device_bytes
+from balora_jax.training.processes import least
 from balora_jax.training.run_folder import RunFolder
 
 # The kinds of run by model.task: each makes a Task of (config, tokenizer).
@@ -69,7 +70,8 @@ def set_up(config: RunConfig) -> Run:
     """
     check_loggers(config.output.loggers)
     devices = jax.devices()
-    mesh, mesh_note = run_mesh(config, devices, device_bytes(jax.local_devices()[0]))
+    limit = least(device_bytes(jax.local_devices()[0]))
+    mesh, mesh_note = run_mesh(config, devices, limit)
     models.check_attention(config.model.attention, mesh)
     folder = RunFolder(config.output.dir)
     resumes = folder.check(config)

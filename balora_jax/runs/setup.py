@@ -197,6 +197,18 @@ def _needs_teacher_column(config: RunConfig) -> bool:
     return any(term.needs_teacher for term in terms.values())
 
 
+def teacher_passes(config: RunConfig, terms: Terms) -> bool:
+    """Return True if a teacher runs in every update; a classifier's runs before the first one.
+
+    Args:
+      config: the run.
+      terms: those that act.
+    """
+    if config.model.task == CLASSIFICATION:
+        return False
+    return any(term.needs_teacher for term in terms.values())
+
+
 def is_regression(config: RunConfig) -> bool:
     """Return True if the run predicts scores."""
     if config.model.task != CLASSIFICATION:

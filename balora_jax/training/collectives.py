@@ -6,7 +6,6 @@ import math
 import re
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
-BITS = {"pred": 8, "bf16": 16}
 COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
 INSTRUCTION = re.compile(
     r"^\s+(?:ROOT )?%?(?P<result>[\w.-]+) = (?P<shape>.*?) (?P<name>[a-z][\w-]*)\((?P<inputs>.*)"
@@ -116,14 +115,14 @@ def _called(line: str) -> list[str]:
 
 
 def _bytes_of(kind: str, shape: str, line: str) -> float:
-    arrays = [_size(found["dtype"], found["sizes"]) for found in ARRAY.finditer(shape)]
-    starts = f"{kind}-start(" in line
-    # What starts a collective names its input, too.
-    size = max(arrays, default=0.0) if starts or kind == "all-gather" else sum(arrays)
+    size = sum(_size(found["dtype"], found["sizes"]) for found in ARRAY.finditer(shape))
     devices = _devices(line)
+    if f"{kind}-start(" in line:
+        # What starts one of these names its inputs, too.
+        size *= {"all-gather": devices / (devices + 1), "collective-permute": 1 / 2}.get(kind, 1)
     share = (devices - 1) / devices
     if kind == "reduce-scatter":
-        return share * (size if starts else size * devices)
+        return share * size * devices
     if kind == "all-reduce":
         return 2 * share * size
     return size if kind == "collective-permute" else share * size
@@ -145,5 +144,5 @@ def _devices(line: str) -> int:
 def _size(dtype: str, sizes: str) -> float:
     """The bytes of an array, by the digits in the name of its element type."""
     digits = re.search(r"\d+", dtype)
-    bits = BITS.get(dtype) or int(digits[0] if digits else 8)
+    bits = int(digits[0]) if digits else 8
     return bits / 8 * math.prod(int(size) for size in sizes.split(",") if size)

@@ -63,8 +63,9 @@ class StopRequest:
         """
         if number:
             self.given = True
-            if not REQUESTED and number != signal.SIGPIPE:
-                REQUESTED.append(number)
+            if number != signal.SIGPIPE:
+                # The exit code is that of the first one.
+                REQUESTED.insert(0, number)
         return bool(number)
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ import jax
 
 
 def operations(jaxpr: Any) -> float:
-    """Add up the operations of the matrix products in a traced function.
+    """Add up the operations of the matrix products in a traced function, not of convolutions.
 
     A loop counts as often as it runs where that is known when it is traced, else once; of branches
     the largest counts.

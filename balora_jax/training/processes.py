@@ -19,7 +19,8 @@ from balora_jax.errors import BadInput, reason_of
 # Seconds until a process that does not come, or does not answer any more, is given up.
 JOINING = 60
 SILENT = 30
-LEAVING = 20
+# Process 0 writes the outputs while the others wait for it, and a process that dies is noticed.
+LEAVING = 24 * 3600
 ACCEPTED = (
     "accepted: a TPU pod slice, SLURM or Open MPI, false, or mesh.coordinator (the address of "
     "process 0, which all hosts reach), mesh.processes (as many as are started) and "
@@ -32,11 +33,13 @@ def join(config: MeshConfig) -> None:
 
     Args:
       config: says where process 0 is, how many there are and which one this is, or nothing, where a
-        cluster says it.
+        cluster says it. A process that has joined them stays with them.
 
     Raises:
       BadInput: they are not found.
     """
+    if jax.distributed.is_initialized():
+        return
     waiting = threading.Timer(JOINING, _give_up, [config])
     waiting.daemon = True
     waiting.start()
@@ -148,6 +151,22 @@ def share_out(
         own[index + number * count] = np.frombuffer(digest, np.uint8)
     of_all = multihost_utils.process_allgather(own)
     return [of_all[number % count, number].tobytes() for number in range(len(items))]
+
+
+def least(number: int | None) -> int | None:
+    """Return the smallest number that any process of the run has.
+
+    Args:
+      number: of this process; None where it is not known.
+
+    Returns:
+      The smallest of those that are known; None if none is.
+    """
+    if jax.process_count() == 1:
+        return number
+    own = np.float32(np.inf if number is None else number)
+    smallest = multihost_utils.process_allgather(own).min()
+    return int(smallest) if np.isfinite(smallest) else None
 
 
 class Agreement:

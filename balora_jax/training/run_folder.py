@@ -281,8 +281,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             # How this command used the folder, and where it ran, is nothing for the next one.
             output = dataclasses.replace(config.output, resume=False, overwrite=False)
-            nobody = {"coordinator": None, "processes": None, "process_id": None}
-            mesh = dataclasses.replace(config.mesh, **nobody)
+            alone = {"coordinator": None, "processes": None, "process_id": None}
+            mesh = dataclasses.replace(config.mesh, distributed=False, **alone)
             kept = dataclasses.replace(config, output=output, mesh=mesh)
             write_whole(self.config, with_own_hash(_as_yaml(kept)))
             write_whole(self.fingerprints, json.dumps(fingerprints, indent=2) + "\n")

@@ -1,5 +1,8 @@
 """Model FLOPs utilization: a run's floating-point operations beside the most of its devices."""
 
+import math
+from typing import Any
+
 import jax
 
 from balora_jax.training.chips import chip_of
@@ -14,7 +17,7 @@ def flops_per_token(parameters: int, *, method: str, teacher: bool) -> float:
     experts count, as they are computed.
 
     Args:
-      parameters: P, the numbers of the model.
+      parameters: P, from `multiplied_parameters`.
       method: ba-lora, pissa, lora or full.
       teacher: True if a teacher runs.
 
@@ -23,6 +26,24 @@ def flops_per_token(parameters: int, *, method: str, teacher: bool) -> float:
     """
     passes = (6 if method == "full" else 4) + (2 if teacher else 0)
     return float(passes * parameters)
+
+
+def multiplied_parameters(model: Any, params: Any) -> int:
+    """Count the numbers of a model that an update multiplies.
+
+    Of an embedding rows are looked up; where it is the head too, it is multiplied there.
+
+    Args:
+      model: the Linen module.
+      params: its parameters or their shapes.
+    """
+    is_head = getattr(model.config, "tied", False) and not hasattr(model, "labels")
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(
+        math.prod(leaf.shape)
+        for path, leaf in leaves
+        if is_head or jax.tree_util.keystr(path[-1:], simple=True) != "embedding"
+    )
 
 
 def utilization(flops_a_second: float, devices: list[jax.Device]) -> float | None:

@@ -89,6 +89,24 @@ def test_a_collective_that_is_spread_counts_once():
 
 
 @pytest.mark.parametrize(
+    ("result", "name", "kind", "size"),
+    [
+        ("(f32[8,8]{1,0}, f32[8,8]{1,0})", "all-gather", "all-gather", 3 / 4 * 512),
+        ("(f32[2,8]{1,0}, f32[8,8]{1,0})", "all-gather-start", "all-gather", 3 / 4 * 256),
+        ("(f32[8,8]{1,0}, f32[8,8]{1,0})", "all-reduce-start", "all-reduce", 2 * 3 / 4 * 512),
+        ("(f32[8]{0}, f32[8]{0})", "collective-permute-start", "collective-permute", 32),
+        ("f32[2,8]{1,0}", "reduce-scatter", "reduce-scatter", 3 / 4 * 256),
+    ],
+)
+def test_results_of_several_arrays(result, name, kind, size):
+    program = (
+        "ENTRY %main (p: f32[8]) -> f32[8] {\n"
+        f"  ROOT %r = {result} {name}(%p), channel_id=1, replica_groups={{{{0,1,2,3}}}}\n}}\n"
+    )
+    assert bytes_sent(program) == {kind: pytest.approx(size)}
+
+
+@pytest.mark.parametrize(
     ("groups", "devices"),
     [("{{0,1,2,3},{4,5,6,7}}", 4), ("[4,2]<=[8]", 2), ("mesh['a'=2,'b'=4] {'a','b'}", 8)],
 )

@@ -10,10 +10,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from balora_jax.models.layers.dropout import dropout
 from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.sharding import DATA, FSDP, MeshAxes
 
 
 class Dense(nn.Module):
@@ -102,16 +105,46 @@ class Embedding(nn.Embed):
 
     As PEFT adapts embeddings: a tied head reads the table without the adapter, and nothing is
     dropped.
+
+    Attributes:
+      mesh: the devices that ids and table are divided over; None for the default one.
     """
+
+    mesh: Mesh | None = None
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map int32 ids [...] to [..., size]."""
-        embedded = super().__call__(inputs)
+        if _exchanges(self.mesh, inputs, self.features):
+            embedded = self._exchanged(inputs)
+        else:
+            embedded = super().__call__(inputs)
         if not self.has_variable("lora", "a"):
             return embedded
         a = jnp.take(self.get_variable("lora", "a"), inputs, axis=0).astype(embedded.dtype)
         b = self.get_variable("lora", "b").astype(embedded.dtype)
         return embedded + a @ b
+
+    def _exchanged(self, ids: jax.Array) -> jax.Array:
+        """Look up rows of which every device holds some columns, then give each device its texts.
+
+        XLA would gather the rows of all texts on every device.
+        """
+        rest = [None] * (ids.ndim - 1)
+
+        def divided(array: jax.Array, *axes: MeshAxes) -> jax.Array:
+            return jax.lax.with_sharding_constraint(array, NamedSharding(self.mesh, P(*axes)))
+
+        embedded = super().__call__(divided(ids, DATA, *rest))
+        embedded = divided(embedded, DATA, *rest, FSDP)
+        return divided(embedded, (DATA, FSDP), *rest, None)
+
+
+def _exchanges(mesh: Mesh | None, ids: jax.Array, size: int) -> bool:
+    """Return True if the devices divide texts and columns of the table over the same axis."""
+    if mesh is None or mesh.shape.get(FSDP, 1) == 1 or ids.ndim == 0:
+        return False
+    fsdp = mesh.shape[FSDP]
+    return ids.shape[0] % (mesh.shape[DATA] * fsdp) == 0 and size % fsdp == 0
 
 
 def embed(rows: int, size: int, options: LayerOptions, name: str | None = None) -> Embedding:
@@ -128,7 +161,13 @@ def embed(rows: int, size: int, options: LayerOptions, name: str | None = None) 
     """
     embedding_init = nn.initializers.normal(options.init_std)
     return Embedding(
-        rows, size, options.dtype, options.param_dtype, embedding_init=embedding_init, name=name
+        rows,
+        size,
+        options.dtype,
+        options.param_dtype,
+        embedding_init=embedding_init,
+        mesh=options.mesh,
+        name=name,
     )
 
 

@@ -11,14 +11,13 @@ from balora_jax import models
 from balora_jax.config import RunConfig
 from balora_jax.config.plan import PlanOptions
 from balora_jax.reporting.console import phase, plain_console, show_note
-from balora_jax.runs.mesh import run_mesh
+from balora_jax.runs.mesh import described_model, possible_meshes, run_mesh
 from balora_jax.runs.plan.attempt import Attempt, attempt
 from balora_jax.runs.plan.estimate import Estimate, estimate, gibibytes
 from balora_jax.runs.plan.remedies import changes, remedies, without_auto
 from balora_jax.runs.plan.report import show
 from balora_jax.runs.plan.topology import planned_devices
 from balora_jax.runs.run import check_lengths
-from balora_jax.runs.setup import label_count
 from balora_jax.training.chips import CHIPS
 from balora_jax.training.memory import device_bytes
 from balora_jax.training.sharding import make_mesh
@@ -81,17 +80,12 @@ def _try_until_one_fits(options: PlanOptions, progress: Console) -> list[Tried]:
         show_note(progress, note)
     config = without_auto(options.run, mesh)
     models.check_attention(config.model.attention, mesh)
-    model = models.load_model(
-        config.model.source,
-        task=config.model.task,
-        dtype=config.model.dtype,
-        num_labels=label_count(config),
-        revision=config.model.revision,
-    )
+    model = described_model(config)
     length = config.data.max_length
     check_lengths(model.config.max_length, length)
+    sizes = possible_meshes(config, model, devices)
     tried: list[Tried] = []
-    for candidate in (config, *remedies(config, mesh, len(devices))):
+    for candidate in (config, *remedies(config, mesh, sizes)):
         mesh = make_mesh(candidate.mesh, devices)
         count = "1 device" if mesh.size == 1 else f"{mesh.size} devices"
         how = ", ".join(_words(config, candidate))

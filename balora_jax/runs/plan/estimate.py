@@ -5,13 +5,11 @@ from typing import Any
 
 from balora_jax.config.plan import PlanOptions
 from balora_jax.runs.plan.attempt import Attempt
+from balora_jax.runs.remat import SHARE
+from balora_jax.runs.setup import teacher_passes
 from balora_jax.training.chips import CHIPS, GIB
 from balora_jax.training.memory import device_bytes
-from balora_jax.training.state import count
-from balora_jax.training.utilization import flops_per_token
-
-# Evaluation and the programs need some of a device's memory too.
-SHARE = 0.95
+from balora_jax.training.utilization import flops_per_token, multiplied_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +32,8 @@ class Estimate:
       operations: of an update, on all devices.
       floor: operations of the layers' products alone, by the number of parameters.
       bytes_sent: in an update, by kind of collective; None for a program that was refused.
-      seconds: the least time of an update by each bound: products, memory, links; None where the
-        device's speed is not known.
+      seconds: the least time of an update by each bound: products, memory, and links but for a
+        program that was refused; None where the device's speed is not known.
       tokens_per_second: at most, on all devices.
       utilization: at most: the layers' operations beside what the devices can do.
       run_hours: of the run's updates, at the least; None without training.steps.
@@ -74,7 +72,7 @@ def estimate(options: PlanOptions, tried: Attempt, length: int) -> Estimate:
     """Estimate what an update costs.
 
     The bounds are those of a roofline: the operations at the device's peak of bfloat16, every
-    weight read once by each pass over it, and the bytes sent at the speed of its links. A real
+    weight read once forward and once backward, and the bytes sent at the speed of its links. A real
     update takes longer than the largest of them.
 
     Args:
@@ -88,19 +86,21 @@ def estimate(options: PlanOptions, tried: Attempt, length: int) -> Estimate:
     chip = CHIPS[options.chip] if options.chip else None
     limit = chip.bytes if chip else device_bytes(setup.mesh.devices.flat[0])
     tokens = config.training.batch_size * length
-    parameters = count((setup.frozen.base, setup.state.trainable.base))
-    teacher = any(term.needs_teacher for term in setup.terms.values())
+    weights = (setup.frozen.base, setup.state.trainable.base)
+    parameters = multiplied_parameters(setup.model, weights)
+    teacher = teacher_passes(config, setup.terms)
     floor = tokens * flops_per_token(parameters, method=config.method, teacher=teacher)
 
     seconds = None
     if chip:
-        # Forward, backward and the teacher read the weights, in every micro-batch.
-        reads = config.training.accumulation * (3 if teacher else 2) * tried.bytes.base
+        # Forward and backward read the weights in every micro-batch; the teacher may go with them.
+        reads = config.training.accumulation * 2 * (tried.bytes.base + tried.bytes.trained)
         seconds = {
             "products": tried.operations / (devices * chip.flops),
             "memory": reads / chip.bytes_a_second,
-            "links": sum((tried.sent or {}).values()) / chip.link_bytes_a_second,
         }
+        if tried.sent is not None:
+            seconds["links"] = sum(tried.sent.values()) / chip.link_bytes_a_second
     least = max(seconds.values()) if seconds else None
     hours = None
     if least is not None and config.training.steps is not None:

@@ -1,25 +1,25 @@
 """Changes of a run whose update does not fit, from the cheapest to the dearest."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jax.sharding import Mesh
 
-from balora_jax.config import RunConfig
+from balora_jax.config import MeshConfig, RunConfig
 from balora_jax.runs.remat import AUTO, POLICIES
 from balora_jax.training.sharding import AXES
 
 
-def remedies(config: RunConfig, mesh: Mesh, devices: int) -> Iterator[RunConfig]:
+def remedies(config: RunConfig, mesh: Mesh, sizes: Sequence[MeshConfig]) -> Iterator[RunConfig]:
     """Change one thing after the other, and keep each change.
 
-    More recomputation; all devices on the axis that divides the weights; micro-batches of half the
-    size, down to one example a device.
+    More recomputation; as many devices as can be on the axis that divides the weights; then
+    micro-batches of half the size, down to one example a device.
 
     Args:
       config: the run, with its remat policy.
       mesh: its mesh.
-      devices: how many there are.
+      sizes: of meshes that divide the batch and the kernels.
 
     Yields:
       Configurations of less memory.
@@ -28,10 +28,12 @@ def remedies(config: RunConfig, mesh: Mesh, devices: int) -> Iterator[RunConfig]
         config = with_training(config, remat=policy)
         yield config
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if mesh.shape["data"] > 1:
-        sizes = dataclasses.replace(config.mesh, data=1, fsdp=devices // mesh.shape["tensor"])
-        config = dataclasses.replace(config, mesh=sizes)
+    most = max(sizes, key=lambda size: size.fsdp, default=config.mesh)
+    if most.fsdp > mesh.shape["fsdp"]:
+        axes = {axis: getattr(most, axis) for axis in AXES}
+        config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **axes))
         yield config
+        shards = most.data * most.fsdp
     accumulation = 2 * config.training.accumulation
     while config.training.batch_size % (accumulation * shards) == 0:
         config = with_training(config, accumulation=accumulation)

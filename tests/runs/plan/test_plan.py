@@ -10,6 +10,7 @@ import yaml
 
 from balora_jax.config.commands import plan_options
 from balora_jax.errors import BadInput
+from balora_jax.runs.mesh import described_model, possible_meshes
 from balora_jax.runs.plan import command, estimate
 from balora_jax.runs.plan.attempt import Attempt, Bytes
 from balora_jax.runs.plan.remedies import changes, remedies, without_auto
@@ -103,11 +104,39 @@ def test_auto_takes_what_fits(options, capsys, small_devices, monkeypatch):
     assert answer["plan"]["remat"] == "full" and "fitting" not in answer
 
 
+def test_temporaries_are_counted(options, capsys):
+    """At least the input of each layer, which the backward pass needs, for every token."""
+    sizes = ["--training.batch_size", "32", "--data.max_length", "128"]
+    answer = planned(capsys, options("--json", "--training.remat", "full", *sizes))["plan"]
+    tokens, width, layers = 32 * 128, 32, 2
+    assert answer["memory"]["temporaries"] > 2 * layers * tokens * width
+
+
+def test_the_weights_of_method_full_are_in_float32(options, capsys):
+    plans = [
+        planned(capsys, options("--json", "--method", "full", "--model.dtype", dtype))["plan"]
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert plans[0]["memory"]["trained"] == plans[1]["memory"]["trained"]
+
+
+def test_a_mesh_that_cannot_divide_the_batch_is_no_remedy(options):
+    given = options("--training.batch_size", "4", "--devices", "8", "--mesh.data", "4")
+    mesh = make_mesh(given.run.mesh)
+    config = without_auto(given.run, mesh)
+    sizes = possible_meshes(config, described_model(config), jax.devices())
+    for candidate in remedies(config, mesh, sizes):
+        divided = make_mesh(candidate.mesh)
+        shards = divided.shape["data"] * divided.shape["fsdp"]
+        assert 4 // candidate.training.accumulation % shards == 0
+
+
 def test_remedies_keep_each_change(options):
     given = options("--training.batch_size", "32", "--devices", "8", "--training.remat", "dots")
     mesh = make_mesh(given.run.mesh)
     config = without_auto(given.run, mesh)
-    tried = list(remedies(config, mesh, 8))
+    sizes = possible_meshes(config, described_model(config), jax.devices())
+    tried = list(remedies(config, mesh, sizes))
     assert [changes(given.run, config, candidate) for candidate in tried] == [
         {"training": {"remat": "full"}},
         {"training": {"remat": "full"}, "mesh": {"data": 1, "fsdp": 8}},
@@ -130,6 +159,7 @@ def test_a_mesh_is_chosen_for_the_planned_devices(options, capsys):
         (["--topology", "v7:4x4"], "--topology is 'v7:4x4'; accepted: a TPU slice of v4, v5e"),
         (["--topology", "v5e"], "--topology is 'v5e'"),
         (["--topology", "h100:0"], "--topology is 'h100:0'"),
+        (["--topology", "h100:99999"], "accepted: at most 512 GPUs"),
         (["--devices", "0"], "--devices is 0; accepted: 1 to 512"),
         (["--devices", "8", "--topology", "v5e:2x2"], "accepted: one of the two"),
         (["--training.batch_size", "0"], "training.batch_size is 0"),
