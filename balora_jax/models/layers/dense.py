@@ -141,9 +141,11 @@ class Embedding(nn.Embed):
 
 def _exchanges(mesh: Mesh | None, ids: jax.Array, size: int) -> bool:
     """Return True if the devices divide texts and columns of the table over the same axis."""
-    if mesh is None or mesh.shape.get(FSDP, 1) == 1 or ids.ndim == 0:
+    if mesh is None or not {DATA, FSDP} <= set(mesh.axis_names) or ids.ndim == 0:
         return False
     fsdp = mesh.shape[FSDP]
+    if fsdp == 1:
+        return False
     return ids.shape[0] % (mesh.shape[DATA] * fsdp) == 0 and size % fsdp == 0
 
 
