@@ -76,6 +76,9 @@ class Checkpoints(SavedCheckpoints):
         """Move the checkpoints that fail their checks away, unless none would be left."""
         checks = {step: self.check(step) for step in self.steps()}
         faults = {step: check.fault for step, check in checks.items() if check.fault is not None}
+        if jax.process_count() > 1:
+            # All have looked before process 0 moves something away.
+            multihost_utils.sync_global_devices("the checkpoints are checked")
         if faults and len(faults) == len(checks):
             listed = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
             raise BadInput(
