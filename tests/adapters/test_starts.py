@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax.sharding import AxisType
 
 from balora_jax.adapters import STARTS, find_start
 from balora_jax.config.adapter import START_SETTINGS
@@ -39,7 +40,7 @@ def test_every_start_has_the_same_signature(spelling):
         2,
         scale=2.0,
         key=jax.random.key(0),
-        gather=lambda matrix: matrix,
+        mesh=jax.make_mesh((8,), ("all",), axis_types=(AxisType.Auto,)),
         **settings,
     )
     flat = traverse_util.flatten_dict(tree)

@@ -121,19 +121,6 @@ def test_older_configurations_are_read(llama):
     assert model.config.ropes == (Rope(123.0, "linear", 2.0),) * 3
 
 
-def test_every_leaf_passes_through_place(llama):
-    seen = {}
-
-    def place(path, value):
-        seen[path] = value
-        return jnp.asarray(value)
-
-    load_pretrained(llama, dtype="bfloat16", place=place)
-    kernel = seen["model", "layers", "mlp", "up_proj", "kernel"]
-    assert isinstance(kernel, np.ndarray)
-    assert (kernel.shape, kernel.dtype) == ((3, 32, 48), np.dtype(ml_dtypes.bfloat16))
-
-
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_model_with_images_is_read_and_saved_under_its_names(newer, tiny, tmp_path):
     """Of Gemma 3, whose checkpoints have other names than the modules of transformers 5."""
