@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from balora_jax.linalg import leading
 from balora_jax.linalg.leading import DEGREE, ROUNDS, leading_sum, leading_triplets
 
 K = 10
@@ -81,6 +82,20 @@ def test_a_few_directions_far_above_a_flat_rest(shape, common):
     # One rounding of the largest value turns vectors whose values are this near to each other.
     rounding = np.finfo(np.float32).eps * values[0] / (values[K - 1] - values[K])
     assert error < 1e-4 + 0.1 * rounding
+
+
+@pytest.mark.parametrize("shape", [(1024, 512), (300, 600), (2000, 64)])
+@pytest.mark.parametrize("common", [0.0, 0.3, 1.0, 3.0, 10.0, 30.0])
+def test_the_rounds_end_because_they_have_converged(shape, common, monkeypatch):
+    """With two rounds less the result has the same bits, so that the bound on them did not act."""
+    random = np.random.default_rng(round(10 * common) + shape[0])
+    matrix = random.normal(size=shape) + common * random.normal(size=shape[1])
+    matrix = jnp.asarray(matrix, jnp.float32)
+    results = []
+    for rounds in (ROUNDS, ROUNDS - 2):
+        monkeypatch.setattr(leading, "ROUNDS", rounds)
+        results.append(jax.jit(lambda x: leading_triplets(x, K))(matrix))
+    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_exact_is_exact_and_randomized_is_not_on_a_flat_spectrum():
