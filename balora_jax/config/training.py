@@ -220,7 +220,8 @@ class MeshConfig:
             size_ok = value == -1 or value >= 1
             require(size_ok, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
         left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
-        require(len(left) <= 1, "mesh", left, "-1 on one axis at most")
+        first = f"mesh.{left[0]}" if left else "mesh"
+        require(len(left) <= 1, first, -1, f"-1 on one axis, and not on {' and '.join(left)}")
         is_default = (self.data, self.fsdp, self.tensor) == (-1, 1, 1)
         accepted = "false, or true without mesh.data, mesh.fsdp and mesh.tensor"
         require(is_default or not self.auto, "mesh.auto", self.auto, accepted)
@@ -235,9 +236,11 @@ class MeshConfig:
         complete = len(given) == len(names)
         accepted = "null, or with all of mesh.coordinator, mesh.processes and mesh.process_id"
         require(complete, f"mesh.{given[0]}", getattr(self, given[0]), accepted)
-        address_ok = re.fullmatch(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", self.coordinator)
+        host, _, port = self.coordinator.rpartition(":")
+        host_ok = re.fullmatch(r"[^\s:/]+|\[[0-9a-fA-F:]+\]", host)
+        port_ok = re.fullmatch(r"[1-9]\d{0,4}", port) and int(port) < 2**16
         accepted = "HOST:PORT, such as 10.0.0.2:8476"
-        require(bool(address_ok), "mesh.coordinator", self.coordinator, accepted)
+        require(bool(host_ok and port_ok), "mesh.coordinator", self.coordinator, accepted)
         count_ok = 1 <= self.processes <= MOST_PROCESSES
         require(count_ok, "mesh.processes", self.processes, f"1 to {MOST_PROCESSES}")
         id_ok = 0 <= self.process_id < self.processes

@@ -25,8 +25,12 @@ LEAST_SECONDS = 0.1
 ENTRY = "-cache"
 USED = "-atime"
 LOCK = ".lockfile"
+# Another process holds the lock while it writes a program, or for ever if it was stopped.
+MOST_SECONDS = 10
 # What jax warns of an entry that it cannot read: it names the program, and compiles it again.
 DAMAGED = re.compile(r"Error reading persistent compilation cache entry for '(?P<name>\w+)'")
+# What it warns where it cannot write one, at every program.
+NOT_KEPT = re.compile(r"Error writing persistent compilation cache entry for '\w+': (?P<reason>.*)")
 
 
 @contextlib.contextmanager
@@ -55,8 +59,8 @@ def compiled_programs(option: str | None, notify: Callable[[str], None]) -> Iter
         _remove_halves(folder)
     except OSError as error:
         notify(
-            f"compiled programs are not kept: {reason_of(error)}; output.compilation_cache takes "
-            "another folder, or off"
+            f"compiled programs are not kept: {reason_of(error)}; BALORA_CACHE, or of a run "
+            "output.compilation_cache, names another folder"
         )
         yield
         return
@@ -92,7 +96,7 @@ def _processor() -> str:
 
 def _remove_halves(folder: pathlib.Path) -> None:
     """Remove programs that a killed process was writing."""
-    with FileLock(folder / LOCK):
+    with FileLock(folder / LOCK, timeout=MOST_SECONDS):
         for entry in folder.glob(f"*{ENTRY}"):
             used = entry.with_name(f"{entry.name.removesuffix(ENTRY)}{USED}")
             if not used.is_file() or not used.stat().st_size:
@@ -122,8 +126,14 @@ def _set(values: dict[str, Any]) -> None:
 def _replacing_damaged(folder: pathlib.Path, notify: Callable[[str], None]) -> Iterator[None]:
     """Delete a program that jax cannot read, so that jax keeps the one that it compiles instead."""
     show = warnings.showwarning
+    reasons: set[str] = set()
 
     def delete_or_show(message: Warning | str, *arguments: Any, **options: Any) -> None:
+        if not_kept := NOT_KEPT.match(str(message)):
+            if not reasons:
+                notify(f"compiled programs are not kept in {folder}: {not_kept['reason']}")
+            reasons.add(not_kept["reason"])
+            return
         found = DAMAGED.match(str(message))
         if found is None:
             show(message, *arguments, **options)

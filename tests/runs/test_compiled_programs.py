@@ -4,10 +4,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from balora_jax.cli import main
 from balora_jax.runs import caches
@@ -122,7 +124,30 @@ def test_a_folder_that_cannot_be_made_is_said_once(own_place, tmp_path):
         assert jax.config.jax_compilation_cache_dir is None
         np.testing.assert_array_equal(jax.jit(lambda x: x + 1)(np.arange(2)), [1, 2])
     assert len(notes) == 1
-    assert "output.compilation_cache takes another folder, or off" in notes[0]
+    assert notes[0].endswith(
+        "BALORA_CACHE, or of a run output.compilation_cache, names another folder"
+    )
+
+
+def test_a_lock_that_another_process_keeps_is_not_waited_for(own_place, monkeypatch):
+    monkeypatch.setattr(programs, "MOST_SECONDS", 0.1)
+    with compiled_programs(None, pytest.fail):
+        folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
+    notes = []
+    with FileLock(folder / programs.LOCK), compiled_programs(None, notes.append):
+        assert jax.config.jax_compilation_cache_dir is None
+    assert len(notes) == 1 and ".lockfile" in notes[0]
+
+
+def test_programs_that_cannot_be_written_are_said_once(own_place):
+    """As jax warns of each where the disk is full."""
+    warned = "Error writing persistent compilation cache entry for 'jit_{}': OSError: [Errno 28] no"
+    notes = []
+    with compiled_programs(None, notes.append):
+        folder = jax.config.jax_compilation_cache_dir
+        for name in ("step", "prefill"):
+            warnings.warn(warned.format(name), stacklevel=1)
+    assert notes == [f"compiled programs are not kept in {folder}: OSError: [Errno 28] no"]
 
 
 def test_the_place_of_caches(monkeypatch, tmp_path):

@@ -141,6 +141,8 @@ def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
     [
         ({"coordinator": "here:1"}, "mesh.coordinator is 'here:1'; accepted: null, or with all of"),
         ({"coordinator": "here", "processes": 2, "process_id": 0}, "accepted: HOST:PORT"),
+        ({"coordinator": "here:0", "processes": 2, "process_id": 0}, "accepted: HOST:PORT"),
+        ({"coordinator": "::1:65536", "processes": 2, "process_id": 0}, "accepted: HOST:PORT"),
         ({"coordinator": "here:1", "processes": 2, "process_id": 2}, "accepted: 0 to 1"),
         ({"coordinator": "here:1", "processes": 0, "process_id": 0}, "mesh.processes is 0"),
     ],

@@ -37,7 +37,7 @@ def planned_devices(options: PlanOptions) -> list[jax.Device]:
         described = topologies.get_topology_desc(platform="tpu", topology_name=options.topology)
     except Exception as error:  # the compiler raises anything for a slice that it does not know
         reason = reason_of(error)
-        if "libtpu" in reason.lower():
+        if "libtpu" in reason.lower() or "not installed" in reason.lower():
             raise BadInput(
                 f"--topology {options.topology} needs TPU's compiler, which is not here ({reason});"
                 ' accepted: pip install "balora-jax[tpu]", or GPUs such as h100:8, or --devices N'

@@ -11,7 +11,7 @@ import yaml
 from balora_jax.config.commands import plan_options
 from balora_jax.errors import BadInput
 from balora_jax.runs.mesh import described_model, possible_meshes
-from balora_jax.runs.plan import command, estimate
+from balora_jax.runs.plan import command, estimate, topology
 from balora_jax.runs.plan.attempt import Attempt, Bytes
 from balora_jax.runs.plan.remedies import changes, remedies, without_auto
 from balora_jax.runs.setup import build_setup
@@ -184,6 +184,19 @@ def test_what_cannot_be_compiled(options, arguments, sentence):
     with pytest.raises(BadInput) as raised:
         command.plan(options(*arguments))
     assert sentence in str(raised.value)
+
+
+def test_a_compiler_that_is_not_here_is_named(monkeypatch, options):
+    def fail(**_):
+        raise RuntimeError("JAX TPU support not installed; cannot generate TPU topology.")
+
+    monkeypatch.setattr(topology.topologies, "get_topology_desc", fail)
+    # This process has its devices already.
+    monkeypatch.setattr(topology.jax.config, "update", lambda *_: None)
+    for name in ("TPU_SKIP_MDS_QUERY", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(BadInput, match="needs TPU's compiler, which is not here"):
+        topology.planned_devices(options("--topology", "v5e:4x4"))
 
 
 def test_gpus_are_estimated_from_the_command_line(tiny_llama, tmp_path):
