@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from balora_jax.adapters.targets import Path
@@ -39,7 +39,7 @@ def factorize_layers(
         the factors do not depend on the mesh. None for where the matrices lie.
 
     Returns:
-      {a, b} at every path; on a mesh, with the layers divided over its devices.
+      {a, b} at every path; on a mesh, whole on each of its devices.
     """
     factorize_stack = jax.jit(functools.partial(_factorize_stack, factorize, mesh))
     adapters = {}
@@ -72,5 +72,7 @@ def _factorize_stack(
     on_mesh = jax.shard_map(
         one_by_one, mesh=mesh, in_specs=divided, out_specs=divided, check_vma=False
     )
-    a, b = on_mesh(stack, keys)
+    # The factors are small; XLA could not exchange them from layers to rows without a warning.
+    whole = NamedSharding(mesh, P())
+    a, b = jax.lax.with_sharding_constraint(on_mesh(stack, keys), whole)
     return a[:layers], b[:layers]

@@ -10,6 +10,7 @@ import numpy as np
 from balora_jax.errors import BadInput, shown
 from balora_jax.generation import generate, pad_prompts, stream
 from balora_jax.generation.scoring import BATCH_TOKENS, Score, next_log_probs, score
+from balora_jax.training.processes import on_host
 
 # Prompts that are continued at once.
 ROWS = 16
@@ -360,7 +361,7 @@ class LanguageModel:
             # A row goes on after its end, which is cut off, until all have ended.
             return self._until(stream(*arguments, **options), stop, end_ids)
         generated = generate(*arguments, **options, eos_ids=end_ids)
-        tokens, lengths = jax.device_get(generated)
+        tokens, lengths = on_host(generated)
         return [self._decode(row[:size]) for row, size in zip(tokens, lengths, strict=True)]
 
     def _until(

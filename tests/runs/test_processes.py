@@ -38,7 +38,7 @@ def free_port():
 class Processes:
     """Two processes of one run, with two devices each."""
 
-    def __init__(self, arguments, log, differing=()):
+    def __init__(self, arguments, log, differing=(), name="train"):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": "2",
@@ -48,7 +48,7 @@ class Processes:
         together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
         self.running = []
         for number, path in enumerate(self.errors):
-            command = [sys.executable, "-m", "balora_jax", "train", *arguments, *together]
+            command = [sys.executable, "-m", "balora_jax", name, *arguments, *together]
             command += ["--mesh.process_id", str(number), *(differing if number else ())]
             with path.open("w") as errors:
                 process = subprocess.Popen(
@@ -124,6 +124,19 @@ def test_two_processes_train_a_classifier_as_one(tmp_path):
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         np.testing.assert_allclose(ours[name], tensor, atol=1e-5 * np.abs(tensor).max())
+
+
+def test_the_quickstart_of_two_processes_measures_the_model(tmp_path):
+    """As docs/pods.md has it: the probes read results that no process has whole."""
+    folder = tmp_path / "two"
+    arguments = ["--output.dir", str(folder), "--training.steps", "2", *MESH]
+    processes = Processes(arguments, tmp_path / "log", name="quickstart")
+    codes, _ = processes.codes()
+    assert codes == [0, 0], processes.said()
+    summary = json.loads((folder / "summary.json").read_text())
+    # As the embedded model is, also in one process.
+    assert summary["probes"]["facts_known"][0] == pytest.approx(0.85, abs=0.01)
+    assert not any("rematerialization" in path.read_text() for path in processes.errors)
 
 
 def test_processes_of_different_runs_refuse(run_arguments, tmp_path):

@@ -28,6 +28,7 @@ from balora_jax.data import (
 from balora_jax.evaluation.tiny_world.corpus import FORMS, OTHER, make_corpus
 from balora_jax.evaluation.tiny_world.questions import Row
 from balora_jax.evaluation.tiny_world.world import CORRUPTED_SHARE, GOOD_SHARE, SKEW, World
+from balora_jax.training.processes import on_host
 
 TEMPLATE = "Question: {question} Answer:"
 BATCH_SIZE = 64
@@ -197,7 +198,7 @@ def read_probe(model: Any, params: Any, lora: Any, probe: Probe) -> Readings:
         _read_batch(model, params, lora, batch, batch_others)
         for (_, batch), batch_others in zip(batches, others, strict=True)
     ]
-    by_field = zip(*jax.device_get(results), strict=True)
+    by_field = zip(*on_host(results), strict=True)
     return Readings(*(np.concatenate(parts)[:count] for parts in by_field))
 
 
