@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import logging
 import os
 import re
@@ -94,7 +95,7 @@ def _leave_torch_out() -> None:
     # Python's own sign of a module that is not there.
     sys.modules["torch"] = None
     try:
-        import tensorboardX  # noqa: F401
+        importlib.import_module("tensorboardX")
         from transformers.utils import is_torch_available
 
         # transformers remembers its first answer.
