@@ -86,7 +86,7 @@ def places(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finetune, "set_up", never)
     monkeypatch.setattr(generate, "_load_model", never)
-    monkeypatch.setattr(run, "make_mesh", never)
+    monkeypatch.setattr(run, "run_mesh", never)
     return tmp_path
 
 
