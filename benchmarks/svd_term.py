@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from balora_jax.models import Head
-from balora_jax.objective.spectrum import head_factor, leading_share, leading_share_of_logits
+from balora_jax.objective.spectrum import checked_share_of_logits, head_factor, leading_share
 from balora_jax.regularizers import nlg
 from benchmarks import measure
 
@@ -113,7 +113,8 @@ def _term(method: str):
             return nlg.svd(jnp.matmul(hidden, head.kernel, precision="highest"), mask, k=K)
         if method == "randomized":
             logits = jnp.matmul(hidden, head.kernel, precision="highest")
-            return leading_share_of_logits(logits, mask, k=K, method="randomized")
+            value, _ = checked_share_of_logits(logits, mask, k=K, method="randomized")
+            return value
         return leading_share(hidden, factor, mask, k=K, method=method)
 
     return jax.jit(jax.value_and_grad(term))

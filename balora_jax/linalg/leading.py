@@ -19,8 +19,6 @@ from balora_jax.linalg.randomized import orthonormal, randomized_svd
 from balora_jax.linalg.singular_values import tolerance
 
 Method = Literal["subspace", "exact", "randomized"]
-# (left vectors [rows, k], singular values [k], right vectors [columns, k])
-Triplets = tuple[jax.Array, jax.Array, jax.Array]
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 TINY = 1e-37
@@ -41,6 +39,22 @@ FIXED = 0.1 * ANGLE
 
 # TPUs and GPUs round float32 products to bfloat16 or tf32 unless told otherwise.
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+class Triplets(NamedTuple):
+    """The largest singular values of a matrix [rows, columns] and their vectors, float32.
+
+    Attributes:
+      left: [rows, k].
+      values: [k], in descending order.
+      right: [columns, k].
+      unsettled: [], 1 if the rounds ended at their bound before all vectors had converged, else 0.
+    """
+
+    left: jax.Array
+    values: jax.Array
+    right: jax.Array
+    unsettled: jax.Array
 
 
 class _Block(NamedTuple):
@@ -95,6 +109,12 @@ def _ritz_on_matrix(matrix: jax.Array, basis: jax.Array) -> _Block:
         levels=values,
         residual=residual,
     )
+
+
+def _unsettled(block: _Block, k: int) -> jax.Array:
+    """Return True if one of the first k vectors is not within ANGLE of the block."""
+    gap = block.levels[:k] - block.levels[-1]
+    return jnp.any(block.residual[:k] > ANGLE * gap + FLOOR * block.levels[0])
 
 
 def _filtered(
@@ -158,11 +178,9 @@ def _refine(
       k: number of vectors that must converge.
     """
 
-    def unsettled(state):
+    def goes_on(state):
         number, block = state
-        gap = block.levels[:k] - block.levels[-1]
-        allowed = ANGLE * gap + FLOOR * block.levels[0]
-        return (number == 0) | (number <= ROUNDS) & jnp.any(block.residual[:k] > allowed)
+        return (number == 0) | (number <= ROUNDS) & _unsettled(block, k)
 
     def next_round(state):
         number, block = state
@@ -172,7 +190,7 @@ def _refine(
     shapes = jax.eval_shape(ritz, basis)
     placeholder = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
     placeholder = placeholder._replace(image=basis)
-    _, block = jax.lax.while_loop(unsettled, next_round, (0, placeholder))
+    _, block = jax.lax.while_loop(goes_on, next_round, (0, placeholder))
     return block
 
 
@@ -193,25 +211,26 @@ def _tall_subspace(matrix: jax.Array, k: int) -> Triplets:
     on_matrix = functools.partial(_ritz_on_matrix, matrix)
     rough = _refine(on_gram, gram_times, product(gram, first), k)
     fine = _refine(on_matrix, twice_times, rough.right, k)
-    return fine.left[:, :k], fine.levels[:k], fine.right[:, :k]
+    unsettled = _unsettled(fine, k).astype(jnp.float32)
+    return Triplets(fine.left[:, :k], fine.levels[:k], fine.right[:, :k], unsettled)
 
 
 def _subspace(matrix: jax.Array, k: int) -> Triplets:
     rows, columns = matrix.shape
     if rows >= columns:
         return _tall_subspace(matrix, k)
-    right, values, left = _tall_subspace(matrix.T, k)
-    return left, values, right
+    found = _tall_subspace(matrix.T, k)
+    return found._replace(left=found.right, right=found.left)
 
 
 def _randomized(matrix: jax.Array, k: int) -> Triplets:
     left, values, right = randomized_svd(matrix, k, niter=2, key=jax.random.key(0), oversampling=5)
-    return left[:, :k], values[:k], right[:k].T
+    return Triplets(left[:, :k], values[:k], right[:k].T, jnp.float32(0))
 
 
 def _exact(matrix: jax.Array, k: int) -> Triplets:
     left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
-    return left[:, :k], values[:k], right[:k].T
+    return Triplets(left[:, :k], values[:k], right[:k].T, jnp.float32(0))
 
 
 _METHODS = {"subspace": _subspace, "exact": _exact, "randomized": _randomized}
@@ -228,14 +247,12 @@ def leading_triplets(matrix: jax.Array, k: int, method: Method = "subspace") -> 
         svd_lowrank(q = k + 5, niter = 2), accurate on decaying spectra only).
 
     Returns:
-      left vectors [rows, k], singular values [k] in descending order, right vectors [columns, k],
-      all float32.
+      The triplets; `unsettled` is 0 for exact and randomized, which have no rounds.
     """
     chex.assert_rank(matrix, 2)
     return _METHODS[method](matrix.astype(jnp.float32), min(k, *matrix.shape))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def leading_sum(matrix: jax.Array, k: int, method: Method = "subspace") -> jax.Array:
     """Return s_1 + ... + s_k, with gradient U_k V_k^T.
 
@@ -249,17 +266,35 @@ def leading_sum(matrix: jax.Array, k: int, method: Method = "subspace") -> jax.A
     Returns:
       [], float32.
     """
-    _, values, _ = leading_triplets(matrix, k, method)
-    return jnp.sum(values)
+    value, _ = checked_sum(matrix, k, method)
+    return value
 
 
-@leading_sum.defjvp
-def _leading_sum_jvp(k, method, primals, tangents):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def checked_sum(
+    matrix: jax.Array, k: int, method: Method = "subspace"
+) -> tuple[jax.Array, jax.Array]:
+    """Return what `leading_sum` does, and whether its rounds ended before they had converged.
+
+    Args:
+      matrix: as for `leading_sum`.
+      k: as for `leading_sum`.
+      method: as for `leading_sum`.
+
+    Returns:
+      The sum [], and `Triplets.unsettled` [] without a gradient; float32.
+    """
+    found = leading_triplets(matrix, k, method)
+    return jnp.sum(found.values), found.unsettled
+
+
+@checked_sum.defjvp
+def _checked_sum_jvp(k, method, primals, tangents):
     (matrix,) = primals
     (tangent,) = tangents
-    left, values, right = leading_triplets(matrix, k, method)
+    left, values, right, unsettled = leading_triplets(matrix, k, method)
     left = jnp.where(values > tolerance(values[0], matrix.shape), left, 0.0)
 
     # d(s_1 + ... + s_k) = sum_i u_i^T dZ v_i
     derivative = jnp.sum(left * product(tangent.astype(jnp.float32), right))
-    return jnp.sum(values), derivative
+    return (jnp.sum(values), unsettled), (derivative, jnp.zeros_like(unsettled))

@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from balora_jax.linalg.leading import Method, leading_sum, product
+from balora_jax.linalg.leading import Method, checked_sum, product
 from balora_jax.linalg.singular_values import frobenius_norm, ratio, singular_values
 from balora_jax.models.head import Head
 from balora_jax.regularizers import nlg
@@ -78,11 +78,45 @@ def leading_share(
     Raises:
       AssertionError: the shapes do not fit.
     """
+    value, _ = checked_share(hidden, factor, mask, k=k, norm=norm, method=method, groups=groups)
+    return value
+
+
+def checked_share(
+    hidden: jax.Array,
+    factor: jax.Array,
+    mask: jax.Array,
+    *,
+    k: int,
+    norm: Literal["frobenius", "nuclear"] = "frobenius",
+    method: Method = "subspace",
+    groups: int = 1,
+) -> tuple[jax.Array, jax.Array]:
+    """Compute what `leading_share` does, and whether the rounds of `subspace` have converged.
+
+    Args:
+      hidden: as for `leading_share`.
+      factor: as for `leading_share`.
+      mask: as for `leading_share`.
+      k: as for `leading_share`.
+      norm: as for `leading_share`.
+      method: as for `leading_share`.
+      groups: as for `leading_share`.
+
+    Returns:
+      The term [], and the share [] of the groups whose rounds ended at their bound before all
+      vectors had converged; float32. The share has no gradient.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+    """
     return _term((k, norm, method, groups), hidden, factor, mask)
 
 
-def _value(settings: tuple, hidden: jax.Array, factor: jax.Array, mask: jax.Array) -> jax.Array:
-    """The term; `settings` is (k, norm, method, groups)."""
+def _value(
+    settings: tuple, hidden: jax.Array, factor: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The two results; `settings` is (k, norm, method, groups)."""
     rows = nlg.counted_logits(hidden, mask)
     if factor.shape[0] == hidden.shape[-1] + 1:
         rows = jnp.concatenate([rows, mask[..., None].astype(jnp.float32)], axis=-1)
@@ -96,18 +130,22 @@ _term = jax.custom_vjp(_value, nondiff_argnums=(0,))
 def _forward(settings, hidden, factor, mask):
     # The gradient is computed at once: in the dtype of the hidden states it takes less memory than
     # the intermediate values that the backward pass would need.
-    value, pull = jax.vjp(lambda states: _value(settings, states, factor, mask), hidden)
-    return value, pull(jnp.float32(1.0))[0]
+    def value_of(states):
+        return _value(settings, states, factor, mask)
+
+    value, pull, unsettled = jax.vjp(value_of, hidden, has_aux=True)
+    return (value, unsettled), pull(jnp.float32(1.0))[0]
 
 
-def _backward(settings, gradient, scale):
+def _backward(settings, gradient, cotangents):
+    scale, _ = cotangents
     return (scale * gradient).astype(gradient.dtype), None, None
 
 
 _term.defvjp(_forward, _backward)
 
 
-def leading_share_of_logits(
+def checked_share_of_logits(
     logits: jax.Array,
     mask: jax.Array,
     *,
@@ -115,7 +153,7 @@ def leading_share_of_logits(
     norm: Literal["frobenius", "nuclear"] = "frobenius",
     method: Method = "subspace",
     groups: int = 1,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Compute the SVD term from whole logits, for heads without a factor (soft-capped or trained).
 
     It holds [tokens, V] several times.
@@ -129,21 +167,25 @@ def leading_share_of_logits(
       groups: as for `leading_share`.
 
     Returns:
-      [], float32.
+      As `checked_share`.
     """
     return _mean_share(nlg.counted_logits(logits, mask), k, norm, method, groups)
 
 
-def _mean_share(rows: jax.Array, k: int, norm: str, method: Method, groups: int) -> jax.Array:
-    """The mean term over equal groups of rows [..., width]."""
+def _mean_share(
+    rows: jax.Array, k: int, norm: str, method: Method, groups: int
+) -> tuple[jax.Array, jax.Array]:
+    """The mean of both results over equal groups of rows [..., width]."""
     chex.assert_is_divisible(rows.size // rows.shape[-1], groups)
     matrices = rows.reshape(groups, -1, rows.shape[-1])
-    return jnp.mean(jax.vmap(lambda matrix: _share(matrix, k, norm, method))(matrices))
+    shares, unsettled = jax.vmap(lambda matrix: _share(matrix, k, norm, method))(matrices)
+    return jnp.mean(shares), jnp.mean(unsettled)
 
 
-def _share(matrix: jax.Array, k: int, norm: str, method: Method) -> jax.Array:
-    """Minus the sum of the k largest singular values of a matrix over its norm."""
+def _share(matrix: jax.Array, k: int, norm: str, method: Method) -> tuple[jax.Array, jax.Array]:
+    """Minus the sum of the k largest singular values of a matrix over its norm; unsettled."""
     if norm == "frobenius":
-        return -ratio(leading_sum(matrix, k, method), frobenius_norm(matrix))
+        leading, unsettled = checked_sum(matrix, k, method)
+        return -ratio(leading, frobenius_norm(matrix)), unsettled
     values = singular_values(matrix)
-    return -ratio(jnp.sum(values[:k]), jnp.sum(values))
+    return -ratio(jnp.sum(values[:k]), jnp.sum(values)), jnp.float32(0)

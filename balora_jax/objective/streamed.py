@@ -21,7 +21,7 @@ from balora_jax.models.head import Head
 from balora_jax.objective.chunks import Chunks
 from balora_jax.objective.plain import Parts, combine
 from balora_jax.objective.schedules import effective_weights
-from balora_jax.objective.spectrum import leading_share, leading_share_of_logits
+from balora_jax.objective.spectrum import checked_share, checked_share_of_logits
 from balora_jax.objective.token_terms import largest, largest_on, softmax_entropy, token_terms
 from balora_jax.regularizers import nlg
 from balora_jax.regularizers.nlg import Divergence, LeadingShare, NegativeEntropy
@@ -309,7 +309,9 @@ def objective(
         for one device. batch must be divisible by data x fsdp.
 
     Returns:
-      The loss [] and its parts, float32 scalars named as in `plain.combine`.
+      The loss [] and its parts, float32 scalars named as in `plain.combine`; with an SVD term
+      by subspace also `unsettled_<name>`, the share of its groups whose rounds ended before they
+      had converged.
 
     Raises:
       AssertionError: the shapes do not fit.
@@ -337,17 +339,18 @@ def objective(
         plan, by_shard(hidden), teacher, head, by_shard(targets), counted, token_weights
     )
     task = values.pop("task")
-    for name, value in _batch_terms(hidden, head, mask, terms, factor).items():
+    batch_values, unsettled = _batch_terms(hidden, head, mask, terms, factor)
+    for name, value in batch_values.items():
         values[name] = value
         loss = loss + effective[name] * value
     _, parts = combine(task, values, effective)
-    return loss, parts
+    return loss, parts | {f"unsettled_{name}": share for name, share in unsettled.items()}
 
 
 def _batch_terms(
     hidden: jax.Array, head: Head, mask: jax.Array, terms: Terms, factor: jax.Array | None
-) -> Parts:
-    """The values of the terms per batch, unweighted."""
+) -> tuple[Parts, Parts]:
+    """The values of the terms per batch, unweighted, and the unsettled share of the SVD term."""
     functions = {name: term.function for name, term in terms.items() if term.per == "batch"}
     from_factor = {
         name
@@ -359,15 +362,21 @@ def _batch_terms(
         logits = jax.lax.stop_gradient(head).logits(hidden)
 
     values = {}
+    unsettled = {}
     for name, function in functions.items():
-        if name in from_factor:
-            values[name] = leading_share(hidden, factor, mask, **dataclasses.asdict(function))
-        elif isinstance(function, LeadingShare):
-            values[name] = leading_share_of_logits(logits, mask, **dataclasses.asdict(function))
+        if isinstance(function, LeadingShare):
+            settings = dataclasses.asdict(function)
+            if name in from_factor:
+                share, unsettled_share = checked_share(hidden, factor, mask, **settings)
+            else:
+                share, unsettled_share = checked_share_of_logits(logits, mask, **settings)
+            values[name] = share
+            if function.method == "subspace":
+                unsettled[name] = unsettled_share
         else:
             value = function(nlg.counted_logits(logits, mask), mask)
             values[name] = jnp.asarray(value, jnp.float32)
-    return values
+    return values, jax.lax.stop_gradient(unsettled)
 
 
 def uses_head_factor(terms: Terms, softcap: float | None) -> bool:

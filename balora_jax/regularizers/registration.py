@@ -35,7 +35,7 @@ RESERVED = frozenset(
         "gradient_norm",
     }
 )
-RESERVED_PREFIXES = ("_", "weight_", "eval_", "probe_")
+RESERVED_PREFIXES = ("_", "weight_", "unsettled_", "eval_", "probe_")
 
 
 def register_term(

@@ -42,6 +42,7 @@ class ProgressLine:
         # Otherwise a line is printed after every tenth of the run, and after a while.
         self._every = max(1, steps // 10)
         self._printed = time.monotonic()
+        self._told_unsettled: set[str] = set()
         self._bar = _BarAndNumbers(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -75,7 +76,22 @@ class ProgressLine:
         listed = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
         self._console.print(f"step {record.step}: {listed}", highlight=False)
 
+    def _show_unsettled(self, record: StepRecord) -> None:
+        """Say once for each term that its rounds have not converged, and what to do."""
+        for name, share in record.unsettled.items():
+            if share > 0 and name not in self._told_unsettled:
+                self._told_unsettled.add(name)
+                self._console.print(
+                    f"step {record.step}: the singular values of the {REGULARIZERS[name].title} "
+                    "term had not converged when their rounds ended; its value and gradient may "
+                    f"be some percent off (unsettled_{name} in metrics.jsonl), and "
+                    f"regularizers.{name}.method exact computes them whole",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+
     def _show_step(self, record: StepRecord) -> None:
+        self._show_unsettled(record)
         parts = [f"task {record.task:.3f}"]
         for name, row in REGULARIZERS.items():
             if name in record.terms:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from balora_jax.errors import Diverged
 
 WEIGHT = "weight_"
+UNSETTLED = "unsettled_"
 HELD_OUT = "eval_"
 PROBE = "probe_"
 LARGEST_STEP = 10**9
@@ -27,6 +28,8 @@ class StepRecord:
       tokens: tokens of the batch.
       tokens_per_second: of this update.
       response_tokens: tokens that the loss counts; None for classifiers.
+      unsettled: of each SVD term by subspace, the share of its groups whose rounds ended before
+        they had converged, by name.
       memory_host: bytes of the host's memory that the process had then; None if unknown.
       memory_device_peak: the most bytes that a device had in use until then; None if unknown.
     """
@@ -41,6 +44,7 @@ class StepRecord:
     tokens: float
     tokens_per_second: float
     response_tokens: float | None = None
+    unsettled: dict[str, float] = field(default_factory=dict)
     memory_host: int | None = None
     memory_device_peak: int | None = None
 
@@ -66,11 +70,7 @@ class StepRecord:
     @classmethod
     def of_json(cls, values: Mapping[str, float]) -> "StepRecord":
         """The record that a line of metrics.jsonl holds."""
-        weights = {
-            name.removeprefix(WEIGHT): value
-            for name, value in values.items()
-            if name.startswith(WEIGHT)
-        }
+        weights = _without_prefix(WEIGHT, values)
         return cls(
             step=int(values["step"]),
             loss=values["loss"],
@@ -82,6 +82,7 @@ class StepRecord:
             tokens=values["tokens"],
             tokens_per_second=values["tokens_per_second"],
             response_tokens=values.get("response_tokens"),
+            unsettled=_without_prefix(UNSETTLED, values),
             memory_host=values.get("memory_host"),
             memory_device_peak=values.get("memory_device_peak"),
         )
@@ -96,6 +97,7 @@ class StepRecord:
         return {
             "step": self.step,
             **_prefixed(WEIGHT, self.weights),
+            **_prefixed(UNSETTLED, self.unsettled),
             **self.terms,
             **{name: value for name, value in measured.items() if value is not None},
             "gradient_norm": self.gradient_norm,

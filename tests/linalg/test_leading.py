@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from balora_jax.linalg import leading
-from balora_jax.linalg.leading import DEGREE, ROUNDS, leading_sum, leading_triplets
+from balora_jax.linalg.leading import DEGREE, ROUNDS, checked_sum, leading_sum, leading_triplets
 
 K = 10
 # One function, so that equal shapes are compiled once.
@@ -98,6 +98,22 @@ def test_the_rounds_end_because_they_have_converged(shape, common, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *results)
 
 
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)])
+def test_rounds_that_end_too_early_say_so(shape, monkeypatch):
+    flat = jnp.asarray(np.random.default_rng(4).normal(size=shape), jnp.float32)
+    for rounds, unsettled in ((ROUNDS, 0), (0, 1)):
+        monkeypatch.setattr(leading, "ROUNDS", rounds)
+        value_and_slope = jax.jit(jax.value_and_grad(lambda x: checked_sum(x, K), has_aux=True))
+        (value, found), slope = value_and_slope(flat)
+        assert found == unsettled
+        true_value, true_slope = truth(np.asarray(flat), K)
+        off = np.linalg.norm(slope - true_slope) / np.linalg.norm(true_slope)
+        assert (off > 1e-3) == (unsettled == 1)
+        assert value <= true_value * (1 + 1e-6)
+    for method in ("exact", "randomized"):
+        assert checked_sum(flat, K, method)[1] == 0
+
+
 def test_exact_is_exact_and_randomized_is_not_on_a_flat_spectrum():
     flat = np.random.default_rng(2).normal(size=(400, 256)).astype(np.float32)
     assert_accurate(flat, K, "exact")
@@ -113,7 +129,7 @@ def test_exact_is_exact_and_randomized_is_not_on_a_flat_spectrum():
 def test_matrices_with_fewer_than_k_singular_values(shape):
     matrix = np.random.default_rng(3).normal(size=shape).astype(np.float32)
     assert_accurate(matrix, K)
-    left, values, right = leading_triplets(matrix, K)
+    left, values, right, _ = leading_triplets(matrix, K)
     assert left.shape == (shape[0], min(shape)) and right.shape == (shape[1], min(shape))
     np.testing.assert_allclose((left * values) @ right.T, matrix, atol=1e-5)
 

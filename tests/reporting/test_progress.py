@@ -24,6 +24,16 @@ def test_progress_off_a_terminal_is_plain_lines():
     assert lines[-1] == "step 20: held-out loss 1.0000"
 
 
+def test_rounds_that_have_not_converged_are_told_once():
+    out = io.StringIO()
+    with ProgressLine(20, console=Console(file=out, width=80)) as progress:
+        for step, share in enumerate((0.0, 0.5, 1.0), start=1):
+            progress(dataclasses.replace(RECORD, step=step, unsettled={"svd": share}))
+    told = [line for line in out.getvalue().splitlines() if "converged" in line]
+    assert len(told) == 1 and told[0].startswith("step 2: the singular values of the SVD term")
+    assert told[0].endswith("regularizers.svd.method exact computes them whole")
+
+
 def test_progress_on_a_terminal_fits_80_columns():
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None)

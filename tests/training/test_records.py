@@ -23,6 +23,7 @@ def test_a_steps_metrics_become_a_record():
         "task": 1.25,
         "my_term": 0.5,
         "weight_my_term": 0.1,
+        "unsettled_my_term": 0.25,
         "learning_rate": 1e-3,
         "gradient_norm": 2.0,
         "tokens": 640.0,
@@ -30,5 +31,6 @@ def test_a_steps_metrics_become_a_record():
     }
     record = StepRecord.of_metrics(7, metrics, seconds=0.5)
     assert record.terms == {"my_term": 0.5} and record.weights == {"my_term": 0.1}
+    assert record.unsettled == {"my_term": 0.25}
     assert record.tokens_per_second == 1280 and record.response_tokens == 64
     assert record.to_json() == {"step": 7, **metrics, "tokens_per_second": 1280}

@@ -376,8 +376,8 @@ def _measure(
     kernel: jax.Array, a: jax.Array, b: jax.Array, known: int, top: int, steps: int
 ) -> _Measured:
     kernel = kernel.astype(jnp.float32)
-    left, values, right = leading_triplets(kernel, known)
-    _, _, tuned = leading_triplets(kernel + a @ b, top)
+    left, values, right, _ = leading_triplets(kernel, known)
+    tuned = leading_triplets(kernel + a @ b, top).right
     cosines = tuned.T @ right
 
     rest = tuned
