@@ -15,6 +15,11 @@ from balora_jax.config.regularizers import REGISTERED
 from balora_jax.errors import BadInput
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rendered_plots():
+    """Plots are rendered here."""
+
+
 @pytest.fixture
 def plugin(tmp_path):
     path = tmp_path / "my_terms.py"
