@@ -1,41 +1,15 @@
-"""The command line. Bad input ends with one sentence on the error stream and exit code 2."""
+"""The command line: its commands, and what they need before jax is loaded."""
 
 import contextlib
-import errno
 import importlib
 import logging
 import os
-import re
 import sys
-import tempfile
-import threading
-import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from balora_jax.errors import (
-    BadInput,
-    Diverged,
-    OutputError,
-    is_out_of_device_memory,
-    reason_of,
-    shown,
-)
-
-# The system refused to write: no space, no quota, too large, read only, or the device fails.
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
-# A path leads where nothing can be read or written: no permission, a folder for a file, and so on.
-PATH_ERRORS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
-)
-# jax's exceptions where another process of a run has ended or does not answer.
-LOST = re.compile(
-    r"JaxRuntimeError.*(connection|connect|peer|closed|timed out|timeout|deadline|unavailable)",
-    re.IGNORECASE | re.DOTALL,
-)
-INTERRUPTED = 130
-# As after SIGPIPE: nobody reads the output any more.
-UNREAD = 141
+from balora_jax.ends import flush_output, print_unraisable, run_to_its_end
+from balora_jax.errors import BadInput
 
 
 class Command(NamedTuple):
@@ -81,7 +55,7 @@ def _train(arguments: Sequence[str], command: str) -> None:
             print(f"{folder.path} holds no run to resume: it starts there")
     if finetune(config) is None:
         # It can be resumed, but it is not done: what comes next in a script must not begin.
-        _flush()
+        flush_output()
         sys.exit(stopped_code())
 
 
@@ -324,28 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
       arguments: the command's name and its arguments; those of the process by default.
     """
-    try:
-        try:
-            _run(sys.argv[1:] if arguments is None else arguments)
-        finally:
-            # Else what cannot be printed is only found after the end.
-            _flush()
-    except (BadInput, Diverged) as error:
-        _end(2, str(error))
-    except OutputError as error:
-        _end(1, str(error))
-    except KeyboardInterrupt:
-        # During training Ctrl-C is a request to save and stop; this is before or after it.
-        _end(INTERRUPTED, "interrupted")
-    except BrokenPipeError:
-        _discard_output()
-        sys.exit(UNREAD)
-    except MemoryError:
-        _end(1, _memory_sentence("this machine's memory"))
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename:
-            _end(2, _path_sentence(error))
-        _end(1, _failure(error))
+    run_to_its_end(lambda: _run(sys.argv[1:] if arguments is None else arguments))
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -373,7 +326,7 @@ def _run(arguments: Sequence[str]) -> None:
     # So do these, of orbax's tasks that fail after the first one.
     for name_of_logger in ("asyncio", "concurrent.futures"):
         logging.getLogger(name_of_logger).setLevel(logging.CRITICAL)
-    sys.unraisablehook = _print_unraisable
+    sys.unraisablehook = print_unraisable
     if name not in COMMANDS:
         raise BadInput(f"there is no command {name[:100]!r}; accepted: {', '.join(COMMANDS)}")
     from balora_jax.config.plugins import load_plugins
@@ -381,149 +334,6 @@ def _run(arguments: Sequence[str]) -> None:
 
     with ends_by_signal("before its end; the same command starts it again"):
         COMMANDS[name].function(load_plugins(rest))
-
-
-def _end(code: int, sentence: str) -> None:
-    """Print a sentence as one line on the error stream, and exit."""
-    line = " ".join(sentence.split())
-    # Half of a character in UTF-16, from a file's name or a JSON text, cannot be printed.
-    printable = line.encode("utf-8", "backslashreplace").decode("utf-8")
-    print(f"balora: {printable}", file=sys.stderr)
-    if _is_one_of_several():
-        # An orderly end would wait for the others, which may wait for this one.
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
-def _is_one_of_several() -> bool:
-    """Return True in a process that has joined those of other hosts."""
-    processes = sys.modules.get("balora_jax.training.processes")
-    return processes is not None and processes.are_joined()
-
-
-def _flush() -> None:
-    """Write what has been printed.
-
-    Raises:
-      OutputError: standard output cannot be written.
-      BrokenPipeError: nobody reads it.
-    """
-    if sys.stdout is None or sys.stdout.closed:
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _discard_output()
-        raise OutputError(
-            f"standard output could not be written ({error.strerror}); repeat the command with "
-            "an output that can be written"
-        ) from error
-
-
-def _discard_output() -> None:
-    """Send the rest of standard output nowhere, so that Python's end cannot fail to write it."""
-    try:
-        number = sys.stdout.fileno()
-    except (OSError, ValueError):
-        # A stream within this process.
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, number)
-    os.close(nowhere)
-
-
-def _failure(error: Exception) -> str:
-    """The sentence for an exception that is no fault of the input."""
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        _silence_libraries()
-        return _disk_sentence(error)
-    if is_out_of_device_memory(error):
-        return _memory_sentence("the device's memory")
-    if _is_one_of_several() and LOST.search(f"{type(error).__name__} {error}"):
-        return (
-            "another process of the run has ended, or does not answer, and what it printed says "
-            f"why ({reason_of(error)}); --output.resume goes on from the last checkpoint, if there "
-            "is one"
-        )
-    return _fault_sentence(error)
-
-
-def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Print an exception that nothing can catch, but for those of writes that were given up.
-
-    When one of orbax's writes fails, its event loop is closed. Tensorstore's threads then cannot
-    report the others to it, while the first failure is raised to `main`.
-    """
-    error = unraisable.exc_value
-    if isinstance(error, RuntimeError) and str(error) == "Event loop is closed":
-        return
-    sys.__unraisablehook__(unraisable)
-
-
-def _silence_libraries() -> None:
-    """Let threads and exit handlers that fail for a reason that was said print no traceback."""
-    threading.excepthook = lambda arguments: None
-    sys.unraisablehook = lambda arguments: None
-
-
-def _disk_sentence(error: OSError) -> str:
-    """The sentence on a file that could not be written, and on how to go on."""
-    name = f"{error.filename} " if error.filename else "a file "
-    if error.errno == errno.EIO:
-        return (
-            f"{name}could not be read or written ({error.strerror}): the disk or its connection "
-            "fails; --output.resume goes on from a run's checkpoint that is whole"
-        )
-    if error.errno == errno.EROFS:
-        return f"{name}could not be written ({error.strerror}); name a folder that can, by --out"
-    return (
-        f"{name}could not be written ({error.strerror}); make room and repeat the command: "
-        "what was whole before still is, and --output.resume goes on from a run's checkpoint"
-    )
-
-
-def _path_sentence(error: OSError) -> str:
-    """The sentence on a path that nothing could check before it was used."""
-    name = shown(os.fsdecode(error.filename))
-    return (
-        f"{name} cannot be read or written ({error.strerror}); accepted: files and folders that "
-        "are this user's to read and write"
-    )
-
-
-def _memory_sentence(memory: str) -> str:
-    return (
-        f"{memory} is full; reduce training.batch_size (or raise training.accumulation), "
-        "data.max_length or the size of the model, or set training.remat full; for generate, "
-        "reduce --batch_size or --max_new_tokens; for evaluate and audit, reduce --batch_tokens; "
-        "--output.resume goes on from a run's checkpoint"
-    )
-
-
-def _fault_sentence(error: Exception) -> str:
-    """The sentence for an exception that nothing expects, and where its traceback is."""
-    text = "".join(traceback.format_exception(error))
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w",
-            encoding="utf-8",
-            errors="backslashreplace",
-            prefix="balora-traceback-",
-            suffix=".txt",
-            delete=False,
-        ) as file:
-            file.write(text)
-        place = f"in {file.name}"
-    except OSError:
-        print(text, file=sys.stderr)
-        place = "above"
-    return (
-        f"this is a fault of balora itself ({reason_of(error)}); the traceback is {place}, "
-        "please report it"
-    )
 
 
 def _print_help() -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import pathlib
@@ -148,12 +149,7 @@ def add_options(
       prefix: what the options' names begin with, such as `model.`.
       classes: dataclasses in place of those that fields have, by the field's name.
     """
-    # Also of the dataclasses that it inherits from, whose texts its own replace.
-    texts = {
-        param.arg_name: param.description
-        for base in reversed(section.__mro__[:-1])
-        for param in docstring_parser.parse_from_object(base).params
-    }
+    texts = _texts(section)
     title = prefix.rstrip(".") or "options"
     group = parser.add_argument_group(f"{title}: {inspect.getdoc(section).splitlines()[0]}")
     types = typing.get_type_hints(section)
@@ -167,6 +163,17 @@ def add_options(
         else:
             text = " ".join((texts.get(field.name) or "").split())
             group.add_argument(f"--{name}", type=kind, help=text, **_default(field))
+
+
+@functools.cache
+def _texts(section: type) -> dict[str, str | None]:
+    """The text below each field of a dataclass, which is read from its source."""
+    # Also of the dataclasses that it inherits from, whose texts its own replace.
+    return {
+        param.arg_name: param.description
+        for base in reversed(section.__mro__[:-1])
+        for param in docstring_parser.parse_from_object(base).params
+    }
 
 
 # The record of plugin files is no option: a run writes it.

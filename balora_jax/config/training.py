@@ -12,6 +12,8 @@ from balora_jax.errors import BadInput
 LARGEST_RATE = 100
 
 MOST_PROCESSES = 100_000
+# A day.
+LONGEST_WAIT = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,8 @@ class MeshConfig:
     """With coordinator: how many processes there are."""
     process_id: int | None = None
     """With coordinator: which of them this is, from 0; the only option that differs."""
+    wait: int = 60
+    """Seconds until processes that have not come are given up; more where hosts start far apart."""
 
     def __post_init__(self) -> None:
         for axis in ("data", "fsdp", "tensor"):
@@ -225,6 +229,8 @@ class MeshConfig:
         is_default = (self.data, self.fsdp, self.tensor) == (-1, 1, 1)
         accepted = "false, or true without mesh.data, mesh.fsdp and mesh.tensor"
         require(is_default or not self.auto, "mesh.auto", self.auto, accepted)
+        wait_ok = 1 <= self.wait <= LONGEST_WAIT
+        require(wait_ok, "mesh.wait", self.wait, f"1 to {LONGEST_WAIT:,} seconds")
         self._check_processes()
 
     def _check_processes(self) -> None:

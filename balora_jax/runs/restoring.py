@@ -27,7 +27,7 @@ from balora_jax.runs.remat import compile_update
 from balora_jax.runs.run import Run, check_lengths
 from balora_jax.runs.setup import build_setup
 from balora_jax.runs.task import TrainingData
-from balora_jax.runs.weights import load_model, materialize
+from balora_jax.runs.weights import init_adapters, load_model, materialize
 from balora_jax.runs.whole_modules import trained_modules
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
@@ -128,14 +128,19 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         show_notices(checkpoints, console)
     with phase(console, "preparing what the teacher gives"):
         training_data = run.task.prepare(loaded, run.mesh, run.steps, beginning.head)
+    first_adapters = beginning.adapters
+    if first_adapters is None and not needs_gradient(config):
+        # The devices decompose the kernels while the update is traced and compiled.
+        with phase(console, "preparing the adapters"):
+            first_adapters = init_adapters(config, setup, training_data.base)
     with phase(console, "compiling the update"):
         compiled = compile_step(run, setup, build, training_data, times, console)
     closing.callback(compiled.close)
     setup = compiled.setup
-    with phase(console, "preparing the adapters"):
+    with phase(console, "preparing the state"):
         # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, fresh_head))
-        student, state = start_student(run, setup, training_data, beginning.adapters)
+        student, state = start_student(run, setup, training_data, first_adapters)
     if checkpoints:
         check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
@@ -351,7 +356,7 @@ def start_student(
       run: from `set_up`.
       setup: the run's setup.
       training_data: the base and the examples.
-      initial: the adapters of step 0 of a resumed run; made afresh if None.
+      initial: the adapters of step 0; None for those that a first gradient makes.
 
     Returns:
       The student and its state before step 1.

@@ -120,7 +120,8 @@ def materialize(
       setup: from `build_setup`.
       base: the parameters of the model on the mesh; donated in the residual form and under method
         full.
-      initial: the adapters of step 0 of a resumed run; None to initialize them.
+      initial: the adapters of step 0, from a checkpoint or from `init_adapters`; None to make them
+        here.
       gradient: from `first_gradient`, for the starts that need it.
       pretrained: the modules of the base that are trained whole, as pre-trained; those of `base` if
         None.
@@ -131,7 +132,7 @@ def materialize(
     Raises:
       BadInput: the start needs a gradient and there is none.
     """
-    lora = _init_adapters(config, setup, without(base, setup.head), initial, gradient)
+    lora = _adapters_at_start(config, setup, base, initial, gradient)
     trainable, frozen = partition(_params(setup, base, lora, pretrained), setup.mask)
     make_state = functools.partial(init_state, optimizer=setup.optimizer, seed=config.training.seed)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.state)
@@ -165,7 +166,7 @@ def materialize_frozen(
     """
     lora = setup.state.trainable.adapters
     if setup.frozen.initial is not None:
-        lora = _init_adapters(config, setup, without(base, setup.head), initial, None)
+        lora = _adapters_at_start(config, setup, base, initial, None)
     _, frozen = partition(_params(setup, base, lora, pretrained), setup.mask)
     return Student(setup, _placed(setup, frozen))
 
@@ -194,18 +195,40 @@ def _placed(setup: TrainSetup, frozen: Params) -> Params:
     )
 
 
-def _init_adapters(
+def _adapters_at_start(
     config: RunConfig,
     setup: TrainSetup,
     base: Tree,
     initial: Tree | None,
     gradient: KernelGradients | None,
 ) -> Tree:
-    """Make the adapters of step 0, on the mesh."""
-    if config.method == "full":
-        return {}
+    """The adapters of step 0 on the mesh, given or made."""
     if initial is not None:
         return _on_mesh(setup, initial)
+    return init_adapters(config, setup, base, gradient)
+
+
+def init_adapters(
+    config: RunConfig, setup: TrainSetup, base: Tree, gradient: KernelGradients | None = None
+) -> Tree:
+    """Make the adapters of step 0, on the mesh.
+
+    Args:
+      config: the run.
+      setup: from `build_setup`.
+      base: the parameters of the model on the mesh.
+      gradient: from `first_gradient`, for the starts that need it.
+
+    Returns:
+      The tree of adapters; empty under method full. Decompositions may be under way: jax waits for
+      them where their results are used.
+
+    Raises:
+      BadInput: the start needs a gradient and there is none.
+    """
+    if config.method == "full":
+        return {}
+    base = without(base, setup.head)
     start_and_settings = adapters.find_start(config.adapter_init)
     if start_and_settings is None:
         loaded = peft_format.load_adapter(peft_folder(config.adapter_init), base)

@@ -15,8 +15,9 @@ CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation)
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 CONDITION = re.compile(r"condition=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-CONSTANT = re.compile(r"%?(?P<name>[\w.-]+) = s32\[\]\S* constant\((?P<number>\d+)\)")
-LESS = re.compile(r"compare\(\S+ %?(?P<name>[\w.-]+)\), direction=LT")
+CONSTANT = re.compile(r"%?(?P<name>[\w.-]+) = [su]32\[\]\S* constant\((?P<number>\d+)\)")
+ELEMENT = re.compile(r"get-tuple-element\(.*\), index=(\d+)")
+NAME = re.compile(r"%([\w.-]+)")
 CHANNEL = re.compile(r"channel_id=(\d+)")
 # The devices of a group: {{0,1},{2,3}}, or [groups,devices], or the axes of a mesh.
 LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
@@ -32,13 +33,23 @@ class _Computation:
       sent: (channel, kind, bytes) of each collective; the channel is None where there is none.
       called: (computation, how often) of those that it runs.
       loops: (body, condition, how often) of its loops; None where the program does not say.
+      counter: of a loop's condition, the place of its counter in the loop's state.
       limit: of a loop's condition, the number that its counter stays below.
+      steps: of a loop's body, what it adds to each number of the loop's state, by place.
     """
 
     sent: list[tuple[str | None, str, float]] = dataclasses.field(default_factory=list)
     called: list[str] = dataclasses.field(default_factory=list)
     loops: list[tuple[str, str, int | None]] = dataclasses.field(default_factory=list)
+    counter: int | None = None
     limit: int | None = None
+    steps: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def count(self, body: "_Computation") -> int:
+        """How often a loop with this condition runs, from 0; once where it does not say."""
+        if self.limit is None:
+            return 1
+        return math.ceil(self.limit / body.steps.get(self.counter, 1))
 
 
 def bytes_sent(program: str) -> dict[str, float]:
@@ -68,7 +79,7 @@ def bytes_sent(program: str) -> dict[str, float]:
         for called in computation.called:
             add(called, times)
         for body, condition, trips in computation.loops:
-            add(body, times * (trips or computations[condition].limit or 1))
+            add(body, times * (trips or computations[condition].count(computations[body])))
 
     add(entry, 1)
     return dict(sums)
@@ -78,11 +89,16 @@ def _read(program: str) -> tuple[dict[str, _Computation], str]:
     """Read the computations of a program, and the name of its first one."""
     computations: dict[str, _Computation] = collections.defaultdict(_Computation)
     constants: dict[str, int] = {}
+    # Of the computation that is being read: places of a loop's state, and sums, by their names.
+    elements: dict[str, int] = {}
+    sums: dict[str, list[str]] = {}
     entry = name = ""
     for line in program.splitlines():
         if found := COMPUTATION.match(line):
             name = found["name"]
             entry = name if found["entry"] else entry
+            elements.clear()
+            sums.clear()
             continue
         if found := CONSTANT.search(line):
             constants[found["name"]] = int(found["number"])
@@ -102,8 +118,20 @@ def _read(program: str) -> tuple[dict[str, _Computation], str]:
             computation.loops.append((body, condition, int(trips[1]) if trips else None))
         else:
             computation.called += _called(line)
-        if (found := LESS.search(line)) and "ROOT" in line:
-            computation.limit = constants.get(found["name"])
+
+        inputs = NAME.findall(instruction["inputs"].partition(")")[0])
+        if found := ELEMENT.search(line):
+            elements[instruction["result"]] = int(found[1])
+        elif kind == "add":
+            sums[instruction["result"]] = inputs
+        elif "ROOT" in line and kind == "compare" and "direction=LT" in line:
+            computation.counter = elements.get(inputs[0])
+            computation.limit = constants.get(inputs[1])
+        elif "ROOT" in line and kind == "tuple":
+            for place, result in enumerate(inputs):
+                added = [constants.get(part) for part in sums.get(result, ()) if part in constants]
+                if added and place in map(elements.get, sums[result]):
+                    computation.steps[place] = added[0]
     return computations, entry
 
 

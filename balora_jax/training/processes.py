@@ -16,8 +16,7 @@ from jax.sharding import PartitionSpec as P
 from balora_jax.config.training import MeshConfig
 from balora_jax.errors import BadInput, reason_of
 
-# Seconds until a process that does not come, or does not answer any more, is given up.
-JOINING = 60
+# Seconds until a process that does not answer any more is given up.
 SILENT = 30
 # Process 0 writes the outputs while the others wait for it, and a process that dies is noticed.
 LEAVING = 24 * 3600
@@ -40,7 +39,7 @@ def join(config: MeshConfig) -> None:
     """
     if jax.distributed.is_initialized():
         return
-    waiting = threading.Timer(JOINING, _give_up, [config])
+    waiting = threading.Timer(config.wait, _give_up, [config])
     waiting.daemon = True
     waiting.start()
     try:
@@ -49,7 +48,7 @@ def join(config: MeshConfig) -> None:
             config.processes,
             config.process_id,
             # jax ends the process with a trace of its own, which comes too late.
-            initialization_timeout=2 * JOINING,
+            initialization_timeout=2 * config.wait,
             heartbeat_timeout_seconds=SILENT,
             shutdown_timeout_seconds=LEAVING,
         )
@@ -72,7 +71,10 @@ def _not_found(config: MeshConfig) -> str:
 
 def _give_up(config: MeshConfig) -> None:
     """End the process with a sentence: jax would end it, with none."""
-    sentence = f"balora: {_not_found(config)} within {JOINING} seconds; {ACCEPTED}\n"
+    sentence = (
+        f"balora: {_not_found(config)} within {config.wait} seconds; {ACCEPTED}, and mesh.wait for "
+        "more seconds\n"
+    )
     os.write(2, sentence.encode())
     os._exit(2)
 

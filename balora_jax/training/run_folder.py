@@ -34,6 +34,7 @@ CHANGEABLE = frozenset(
         "mesh.coordinator",
         "mesh.processes",
         "mesh.process_id",
+        "mesh.wait",
         "training.remat",
         "output.dir",
         "output.save_every",

@@ -9,8 +9,8 @@ PACKAGE = ROOT / "balora_jax"
 README = ROOT / "README.md"
 # From the ground up, as tests/test_rooms.py has the levels.
 ROOMS = (
-    "errors.py", "config", "linalg", "adapters", "regularizers", "models", "data", "generation",
-    "objective", "training", "evaluation", "reporting", "runs", "cli.py",
+    "errors.py", "ends.py", "config", "linalg", "adapters", "regularizers", "models", "data",
+    "generation", "objective", "training", "evaluation", "reporting", "runs", "cli.py",
 )  # fmt: skip
 TREE = re.compile(r"(?<=```text\n)balora_jax/\n.*?(?=```)", re.S)
 WIDTH = 26

@@ -149,6 +149,19 @@ def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_processes_that_never_come_are_given_up(run_arguments, tmp_path, number):
+    together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
+    arguments = run_arguments(tmp_path / "run", *MESH, *together, "--mesh.wait", "2")
+    command = [sys.executable, "-m", "balora_jax", "train", *arguments, "--mesh.process_id", number]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("balora: the 2 processes of the run did not meet at localhost:")
+    assert "within 2 seconds" in sentence and "mesh.wait for more" in sentence
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -158,6 +171,7 @@ def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
         ({"coordinator": "::1:65536", "processes": 2, "process_id": 0}, "accepted: HOST:PORT"),
         ({"coordinator": "here:1", "processes": 2, "process_id": 2}, "accepted: 0 to 1"),
         ({"coordinator": "here:1", "processes": 0, "process_id": 0}, "mesh.processes is 0"),
+        ({"wait": 0}, "mesh.wait is 0; accepted: 1 to 86,400 seconds"),
     ],
 )
 def test_processes_that_are_not_described(options, sentence):

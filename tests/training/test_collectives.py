@@ -88,6 +88,38 @@ def test_a_collective_that_is_spread_counts_once():
     assert bytes_sent(SPREAD) == {"all-gather": 30 * 64 * 64 * 2 * 3 / 4}
 
 
+@pytest.mark.parametrize(("step", "turns"), [(1, 8), (2, 4), (3, 3)])
+def test_a_loop_counts_by_what_it_adds_to_its_counter(step, turns):
+    """As TPU's compiler writes a product whose parts come from one device after the other."""
+    program = f"""\
+%body (s: (f32[4,8], u32[], u32[])) -> (f32[4,8], u32[], u32[]) {{
+  %other = u32[] constant(7)
+  %step = u32[]{{:T(128)}} constant({step}), metadata={{stack_frame_id=1}}
+  %s = (f32[4,8]{{1,0}}, u32[], u32[]) parameter(0)
+  %part = f32[4,8]{{1,0}} get-tuple-element(%s), index=0
+  %i = u32[]{{:T(128)}} get-tuple-element(%s), index=1
+  %passed = u32[] get-tuple-element(%s), index=2
+  %unused = u32[] add(%i, %other)
+  %next = u32[]{{:T(128)}} add(%i, %step), metadata={{op_name="x"}}
+  %got = f32[4,8]{{1,0}} collective-permute(%part), channel_id=1, source_target_pairs={{{{0,1}}}}
+  ROOT %t = (f32[4,8]{{1,0}}, u32[], /*index=2*/u32[]) tuple(%got, %next, /*index=2*/%passed)
+}}
+
+%condition (s: (f32[4,8], u32[], u32[])) -> pred[] {{
+  %limit = u32[]{{:T(128)}} constant(8)
+  %s = (f32[4,8]{{1,0}}, u32[], u32[]) parameter(0)
+  %i = u32[]{{:T(128)}} get-tuple-element(%s), index=1
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}}
+
+ENTRY %main (p: f32[4,8]) -> (f32[4,8], u32[], u32[]) {{
+  %p = (f32[4,8]{{1,0}}, u32[], u32[]) parameter(0)
+  ROOT %while = (f32[4,8]{{1,0}}, u32[], u32[]) while(%p), condition=%condition, body=%body
+}}
+"""
+    assert bytes_sent(program) == {"collective-permute": turns * 4 * 8 * 4}
+
+
 @pytest.mark.parametrize(
     ("result", "name", "kind", "size"),
     [
