@@ -183,7 +183,9 @@ class CausalLM(Model):
         if cfg.tied:
             return Head(self._embedding().T, None, cfg.final_softcap).logits(hidden)
         options = self._options(deterministic)
-        lm_head = Dense(cfg.vocab_size, options, out_dtype=jnp.float32, name="lm_head")
+        lm_head = Dense(
+            cfg.vocab_size, options, out_dtype=jnp.float32, gathers=False, name="lm_head"
+        )
         return cap(lm_head(hidden), cfg.final_softcap)
 
 

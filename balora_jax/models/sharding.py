@@ -13,6 +13,7 @@ ShardingRules = tuple[tuple[str, tuple[MeshAxes, ...]], ...]
 # The axes of a mesh that divide texts; the second one divides weights, too.
 DATA = "data"
 FSDP = "fsdp"
+TENSOR = "tensor"
 TENSOR_AND_FSDP = ("tensor", "fsdp")
 
 DEFAULT_RULES: ShardingRules = (

@@ -10,13 +10,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from balora_jax.models.layers.dropout import dropout
 from balora_jax.models.layers.options import LayerOptions
-from balora_jax.models.sharding import DATA, FSDP, MeshAxes
+from balora_jax.models.layers.recompute import PRODUCT
+from balora_jax.models.sharding import DATA, FSDP, TENSOR, MeshAxes
 
 
 class Dense(nn.Module):
@@ -30,12 +32,15 @@ class Dense(nn.Module):
       options: the model's layer options.
       use_bias: True to add a bias.
       out_dtype: element type of the output; that of the computation if None.
+      gathers: True to have a kernel that is divided over fsdp whole for the product; False to leave
+        that to XLA, as for a head, which may be too large.
     """
 
     features: int
     options: LayerOptions
     use_bias: bool = False
     out_dtype: DTypeLike | None = None
+    gathers: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,7 +50,13 @@ class Dense(nn.Module):
         kernel_shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, kernel_shape, options.param_dtype)
         x = x.astype(options.dtype)
-        y = jnp.matmul(x, kernel.astype(options.dtype), preferred_element_type=self.out_dtype)
+        kernel = kernel.astype(options.dtype)
+        if self.gathers and _is_divided_over_fsdp_alone(options.mesh):
+            y = _times_gathered(options.mesh, self.out_dtype, x, kernel)
+            # Or remat would not know it for a product.
+            y = checkpoint_name(y, PRODUCT)
+        else:
+            y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
         if self.has_variable("lora", "a"):
             y = y + self._side_path(x)
         if self.use_bias:
@@ -98,6 +109,60 @@ def _times_factor_backward(out_dtype, saved, gradient):
 
 
 _times_factor.defvjp(_times_factor_forward, _times_factor_backward)
+
+
+def _is_divided_over_fsdp_alone(mesh: Mesh | None) -> bool:
+    """Return True if kernels are divided over fsdp, and over no other axis."""
+    if mesh is None or FSDP not in mesh.axis_names:
+        return False
+    return mesh.shape[FSDP] > 1 and mesh.shape.get(TENSOR, 1) == 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _times_gathered(
+    mesh: Mesh, out_dtype: DTypeLike | None, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """Multiply by a kernel that is gathered first, and keep its parts alone.
+
+    Student and teacher then share what is gathered, where XLA would send the parts of a kernel from
+    device to device during each of their products.
+
+    Args:
+      mesh: the devices that the kernel is divided over.
+      out_dtype: element type of the product, or None for that of x.
+      x: [..., in].
+      kernel: [in, out], of the element type of x.
+
+    Returns:
+      [..., out].
+    """
+    return jnp.matmul(x, _whole(mesh, kernel), preferred_element_type=out_dtype)
+
+
+def _times_gathered_forward(mesh, out_dtype, x, kernel):
+    y = _times_gathered(mesh, out_dtype, x.value, kernel.value)
+    # A frozen kernel has no gradient, and needs no inputs.
+    return y, (x.value if kernel.perturbed else None, kernel.value)
+
+
+def _times_gathered_backward(mesh, out_dtype, saved, gradient):
+    x, kernel = saved
+    x_gradient = jnp.matmul(gradient, _whole(mesh, kernel).T, preferred_element_type=kernel.dtype)
+    if x is None:
+        return x_gradient, None
+    token_axes = tuple(range(x.ndim - 1))
+    kernel_gradient = jnp.tensordot(
+        x, gradient, (token_axes, token_axes), preferred_element_type=kernel.dtype
+    )
+    return x_gradient, kernel_gradient
+
+
+_times_gathered.defvjp(_times_gathered_forward, _times_gathered_backward, symbolic_zeros=True)
+
+
+def _whole(mesh: Mesh, kernel: jax.Array) -> jax.Array:
+    """A kernel on every device of a mesh."""
+    return jax.lax.with_sharding_constraint(kernel, NamedSharding(mesh, P()))
 
 
 class Embedding(nn.Embed):

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import jax
 
+# The name of products with weights that are no dot products to remat.
+PRODUCT = "product"
+
 
 def recomputed(function: Callable) -> Callable:
     """Keep only the arguments of `function` for the backward pass, and recompute the rest.

@@ -7,11 +7,15 @@ import jax
 from flax import linen as nn
 
 from balora_jax.models.layers.options import LayerOptions
+from balora_jax.models.layers.recompute import PRODUCT
 
 # Values of a layer that the backward pass may keep. "none" (no entry here) keeps all of them,
 # "full" none, and "dots" the products with weights: attention scores are recomputed.
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -230,7 +230,9 @@ class T5(Model):
         if self.config.tied:
             return Head(self.transformer.shared.embedding.T).logits(hidden)
         options = self._options(deterministic)
-        lm_head = Dense(self.config.vocab_size, options, out_dtype=jnp.float32, name="lm_head")
+        lm_head = Dense(
+            self.config.vocab_size, options, out_dtype=jnp.float32, gathers=False, name="lm_head"
+        )
         return lm_head(hidden)
 
 
