@@ -32,8 +32,8 @@ class Dense(nn.Module):
       options: the model's layer options.
       use_bias: True to add a bias.
       out_dtype: element type of the output; that of the computation if None.
-      gathers: True to have a kernel that is divided over fsdp whole for the product; False to leave
-        that to XLA, as for a head, which may be too large.
+      gathers: True to have a kernel and an adapter that are divided over fsdp whole for their
+        products; False to leave that to XLA, as for a head, which may be too large.
     """
 
     features: int
@@ -51,30 +51,33 @@ class Dense(nn.Module):
         kernel = self.param("kernel", kernel_init, kernel_shape, options.param_dtype)
         x = x.astype(options.dtype)
         kernel = kernel.astype(options.dtype)
-        if self.gathers and _is_divided_over_fsdp_alone(options.mesh):
-            y = _times_gathered(options.mesh, self.out_dtype, x, kernel)
+        mesh = options.mesh if self.gathers and _divides_by_fsdp_alone(options.mesh) else None
+        if mesh is None:
+            y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
+        else:
+            y = _times_gathered(mesh, self.out_dtype, x, kernel)
             # Or remat would not know it for a product.
             y = checkpoint_name(y, PRODUCT)
-        else:
-            y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
         if self.has_variable("lora", "a"):
-            y = y + self._side_path(x)
+            y = y + self._side_path(mesh, x)
         if self.use_bias:
             bias_shape = (self.features,)
             bias = self.param("bias", nn.initializers.zeros, bias_shape, options.param_dtype)
             y = y + bias.astype(y.dtype)
         return y
 
-    def _side_path(self, x: jax.Array) -> jax.Array:
+    def _side_path(self, mesh: Mesh | None, x: jax.Array) -> jax.Array:
         a = self.get_variable("lora", "a")
         b = self.get_variable("lora", "b")
         x = dropout(x, self.options.lora_dropout, self.options)
-        down = _times_factor(x, a, None)
-        return _times_factor(down, b, self.out_dtype)
+        down = _times_factor(mesh, None, x, a)
+        return _times_factor(mesh, self.out_dtype, down, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _times_factor(x: jax.Array, factor: jax.Array, out_dtype: DTypeLike | None) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _times_factor(
+    mesh: Mesh | None, out_dtype: DTypeLike | None, x: jax.Array, factor: jax.Array
+) -> jax.Array:
     """Multiply by a factor of an adapter, with the factor's gradient as x^T @ gradient.
 
     The gradient is summed over the tokens, and over devices, in the factor's own element type. The
@@ -83,36 +86,38 @@ def _times_factor(x: jax.Array, factor: jax.Array, out_dtype: DTypeLike | None) 
     than the layer's other products.
 
     Args:
+      mesh: the devices that the factor is divided over, to gather it; None to leave that to XLA.
+      out_dtype: element type of the product, or None for that of x.
       x: [..., in].
       factor: [in, out], rounded to the element type of x for the product.
-      out_dtype: element type of the product, or None for that of x.
 
     Returns:
       [..., out].
     """
-    return jnp.matmul(x, factor.astype(x.dtype), preferred_element_type=out_dtype)
+    whole = _whole(mesh, factor.astype(x.dtype))
+    return jnp.matmul(x, whole, preferred_element_type=out_dtype)
 
 
-def _times_factor_forward(x, factor, out_dtype):
-    return _times_factor(x, factor, out_dtype), (x, factor)
+def _times_factor_forward(mesh, out_dtype, x, factor):
+    return _times_factor(mesh, out_dtype, x, factor), (x, factor)
 
 
-def _times_factor_backward(out_dtype, saved, gradient):
+def _times_factor_backward(mesh, out_dtype, saved, gradient):
     x, factor = saved
     token_axes = tuple(range(x.ndim - 1))
     factor_gradient = jnp.tensordot(
         x, gradient, (token_axes, token_axes), preferred_element_type=factor.dtype
     )
-    rounded = factor.astype(x.dtype)
-    x_gradient = jnp.matmul(gradient, rounded.T, preferred_element_type=x.dtype)
+    whole = _whole(mesh, factor.astype(x.dtype))
+    x_gradient = jnp.matmul(gradient, whole.T, preferred_element_type=x.dtype)
     return x_gradient, factor_gradient
 
 
 _times_factor.defvjp(_times_factor_forward, _times_factor_backward)
 
 
-def _is_divided_over_fsdp_alone(mesh: Mesh | None) -> bool:
-    """Return True if kernels are divided over fsdp, and over no other axis."""
+def _divides_by_fsdp_alone(mesh: Mesh | None) -> bool:
+    """Return True if a mesh divides kernels over fsdp, and over no other axis."""
     if mesh is None or FSDP not in mesh.axis_names:
         return False
     return mesh.shape[FSDP] > 1 and mesh.shape.get(TENSOR, 1) == 1
@@ -160,8 +165,10 @@ def _times_gathered_backward(mesh, out_dtype, saved, gradient):
 _times_gathered.defvjp(_times_gathered_forward, _times_gathered_backward, symbolic_zeros=True)
 
 
-def _whole(mesh: Mesh, kernel: jax.Array) -> jax.Array:
-    """A kernel on every device of a mesh."""
+def _whole(mesh: Mesh | None, kernel: jax.Array) -> jax.Array:
+    """A kernel or factor, on every device of a mesh if there is one."""
+    if mesh is None:
+        return kernel
     return jax.lax.with_sharding_constraint(kernel, NamedSharding(mesh, P()))
 
 
