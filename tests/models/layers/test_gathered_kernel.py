@@ -57,6 +57,41 @@ def test_values_and_gradients_are_those_of_one_device(sizes, dtype, tolerance, o
         assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+def test_an_adapter_is_gathered_and_its_gradient_divided(dtype, tolerance):
+    x, kernel, weights = _case(dtype)
+    keys = jax.random.split(jax.random.key(1), 2)
+    a = jax.random.normal(keys[0], (SIZES[2], 4))
+    b = jax.random.normal(keys[1], (4, SIZES[3]))
+    mesh = _mesh(1, 8, 1)
+
+    def value_and_gradients(mesh):
+        dense = Dense(SIZES[-1], LayerOptions(dtype=dtype, mesh=mesh))
+
+        def loss(x, a, b):
+            y = dense.apply({"params": {"kernel": kernel}, "lora": {"a": a, "b": b}}, x)
+            return jnp.sum(jnp.sin(y.astype(jnp.float32)) * weights)
+
+        return jax.value_and_grad(loss, (0, 1, 2))
+
+    expected = jax.jit(value_and_gradients(None))(x, a, b)
+    specs = P(("data", "fsdp")), P("fsdp"), P(None, "fsdp")
+    placed = [
+        jax.device_put(array, NamedSharding(mesh, spec))
+        for array, spec in zip((x, a, b), specs, strict=True)
+    ]
+    shardings = NamedSharding(mesh, P()), tuple(array.sharding for array in placed)
+    divided = jax.jit(value_and_gradients(mesh), out_shardings=shardings)
+    actual = divided(*placed)
+    for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = (np.asarray(array, np.float64) for array in (ours, theirs))
+        assert np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
+    # The kernel and both factors, in the forward and in the backward pass.
+    traced = str(jax.make_jaxpr(value_and_gradients(mesh))(x, a, b))
+    assert traced.count("sharding_constraint[") == 2 * 3
+
+
 def _products(function, *arguments):
     return str(jax.make_jaxpr(function)(*arguments)).count("dot_general[")
 
