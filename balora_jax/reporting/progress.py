@@ -83,8 +83,8 @@ class ProgressLine:
                 self._told_unsettled.add(name)
                 self._console.print(
                     f"step {record.step}: the singular values of the {REGULARIZERS[name].title} "
-                    "term had not converged when their rounds ended; its value and gradient may "
-                    f"be some percent off (unsettled_{name} in metrics.jsonl), and "
+                    "term had not converged when their rounds ended, so its gradient may be off "
+                    f"(unsettled_{name} in metrics.jsonl), and "
                     f"regularizers.{name}.method exact computes them whole",
                     highlight=False,
                     soft_wrap=True,

@@ -12,8 +12,6 @@ from balora_jax.errors import is_out_of_device_memory
 from balora_jax.reporting.console import show_note
 from balora_jax.training.chips import GIB
 from balora_jax.training.compiled_step import CompiledStep
-from balora_jax.training.memory import device_bytes
-from balora_jax.training.processes import least
 from balora_jax.training.setup import TrainSetup
 from balora_jax.training.times import Times
 
@@ -31,6 +29,7 @@ def compile_update(
     batch: Batch,
     times: Times,
     console: Console,
+    limit: int | None,
 ) -> CompiledStep:
     """Compile the update of a run; under training.remat auto with the cheapest policy that fits.
 
@@ -44,12 +43,12 @@ def compile_update(
       batch: shapes of the run's longest batches, [examples, ...].
       times: counts the time in which a program was waited for.
       console: where to print which policy was taken, and whether the update may not fit.
+      limit: the memory of a device in bytes, the least of all processes; None if it is not known.
 
     Returns:
       The compiled update, with its setup.
     """
     policies = POLICIES if config.training.remat == AUTO else (config.training.remat,)
-    limit = least(device_bytes(jax.local_devices()[0]))
     for policy in policies:
         if policy != setup.model.remat:
             training = dataclasses.replace(config.training, remat=policy)

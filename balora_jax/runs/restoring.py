@@ -141,6 +141,7 @@ def restore(run: Run, lock: RunLock, closing: contextlib.ExitStack, console: Con
         # A copy, because the residual form overwrites the weights.
         first_head = jax.tree.map(jnp.copy, select(training_data.base, fresh_head))
         student, state = start_student(run, setup, training_data, first_adapters)
+        del first_adapters
     if checkpoints:
         check_log(run, checkpoints, console)
         set_aside_after_lost_best(run, checkpoints)
@@ -431,7 +432,7 @@ def compile_step(
       The compiled update, with its setup.
     """
     longest, *others = run.task.batch_kinds(training_data, run.steps)
-    compiled = compile_update(run.config, setup, build, longest, times, console)
+    compiled = compile_update(run.config, setup, build, longest, times, console, run.device_memory)
     compiled.compile_ahead(others)
     return compiled
 

@@ -39,6 +39,8 @@ class Run:
       tokenizer: the tokenizer of the model.
       task: the data sets and their batches and evaluation.
       steps: updates in the run.
+      device_memory: the memory of a device in bytes, the least of all processes; None if it is not
+        known.
       extended_from: the updates that the run had before, if it now has more; None otherwise.
     """
 
@@ -50,6 +52,7 @@ class Run:
     tokenizer: object
     task: Task
     steps: int
+    device_memory: int | None
     extended_from: int | None = None
 
 
@@ -70,8 +73,8 @@ def set_up(config: RunConfig) -> Run:
     """
     check_loggers(config.output.loggers)
     devices = jax.devices()
-    limit = least(device_bytes(jax.local_devices()[0]))
-    mesh, mesh_note = run_mesh(config, devices, limit)
+    device_memory = least(device_bytes(jax.local_devices()[0]))
+    mesh, mesh_note = run_mesh(config, devices, device_memory)
     models.check_attention(config.model.attention, mesh)
     folder = RunFolder(config.output.dir)
     resumes = folder.check(config)
@@ -94,7 +97,18 @@ def set_up(config: RunConfig) -> Run:
             "accepted: updates of the run"
         )
     extended_from = before if steps > before else None
-    return Run(config, mesh, mesh_note, folder, resumes, tokenizer, task, steps, extended_from)
+    return Run(
+        config,
+        mesh,
+        mesh_note,
+        folder,
+        resumes,
+        tokenizer,
+        task,
+        steps,
+        device_memory,
+        extended_from,
+    )
 
 
 def _steps(config: RunConfig, task: Task) -> int:

@@ -17,7 +17,8 @@ CONDITION = re.compile(r"condition=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 CONSTANT = re.compile(r"%?(?P<name>[\w.-]+) = [su]32\[\]\S* constant\((?P<number>\d+)\)")
 ELEMENT = re.compile(r"get-tuple-element\(.*\), index=(\d+)")
-NAME = re.compile(r"%([\w.-]+)")
+# What stands beside the names of an instruction's inputs: their layouts, sizes and numbers.
+BESIDE_NAMES = re.compile(r"\{[^}]*\}|\[[\d,]*\]|/\*.*?\*/")
 CHANNEL = re.compile(r"channel_id=(\d+)")
 # The devices of a group: {{0,1},{2,3}}, or [groups,devices], or the axes of a mesh.
 LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
@@ -119,12 +120,12 @@ def _read(program: str) -> tuple[dict[str, _Computation], str]:
         else:
             computation.called += _called(line)
 
-        inputs = NAME.findall(instruction["inputs"].partition(")")[0])
+        inputs = _names(instruction["inputs"])
         if found := ELEMENT.search(line):
             elements[instruction["result"]] = int(found[1])
         elif kind == "add":
             sums[instruction["result"]] = inputs
-        elif "ROOT" in line and kind == "compare" and "direction=LT" in line:
+        elif "ROOT" in line and "direction=LT" in line and len(inputs) == 2:
             computation.counter = elements.get(inputs[0])
             computation.limit = constants.get(inputs[1])
         elif "ROOT" in line and kind == "tuple":
@@ -133,6 +134,12 @@ def _read(program: str) -> tuple[dict[str, _Computation], str]:
                 if added and place in map(elements.get, sums[result]):
                     computation.steps[place] = added[0]
     return computations, entry
+
+
+def _names(inputs: str) -> list[str]:
+    """The names of an instruction's inputs, which may follow their types."""
+    listed = BESIDE_NAMES.sub("", inputs).partition(")")[0]
+    return [part.split()[-1].lstrip("%") for part in listed.split(",") if part.strip()]
 
 
 def _called(line: str) -> list[str]:

@@ -88,8 +88,9 @@ def test_a_collective_that_is_spread_counts_once():
     assert bytes_sent(SPREAD) == {"all-gather": 30 * 64 * 64 * 2 * 3 / 4}
 
 
+@pytest.mark.parametrize("typed", [False, True])
 @pytest.mark.parametrize(("step", "turns"), [(1, 8), (2, 4), (3, 3)])
-def test_a_loop_counts_by_what_it_adds_to_its_counter(step, turns):
+def test_a_loop_counts_by_what_it_adds_to_its_counter(step, turns, typed):
     """As TPU's compiler writes a product whose parts come from one device after the other."""
     program = f"""\
 %body (s: (f32[4,8], u32[], u32[])) -> (f32[4,8], u32[], u32[]) {{
@@ -117,6 +118,10 @@ ENTRY %main (p: f32[4,8]) -> (f32[4,8], u32[], u32[]) {{
   ROOT %while = (f32[4,8]{{1,0}}, u32[], u32[]) while(%p), condition=%condition, body=%body
 }}
 """
+    if typed:
+        for name in ("i", "step", "limit", "next", "got"):
+            program = program.replace(f"(%{name}", f"(u32[]{{:T(128)}} {name}")
+            program = program.replace(f", %{name}", f", u32[] {name}")
     assert bytes_sent(program) == {"collective-permute": turns * 4 * 8 * 4}
 
 

@@ -50,12 +50,12 @@ class Dense(nn.Module):
         kernel_shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, kernel_shape, options.param_dtype)
         x = x.astype(options.dtype)
-        kernel = kernel.astype(options.dtype)
-        mesh = options.mesh if self.gathers and _divides_by_fsdp_alone(options.mesh) else None
+        mesh = options.mesh if self.gathers and _is_worth_gathering(x, options.mesh) else None
         if mesh is None:
+            kernel = kernel.astype(options.dtype)
             y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
         else:
-            y = _times_gathered(mesh, self.out_dtype, x, kernel)
+            y = _times_gathered(mesh, options.dtype, self.out_dtype, x, kernel)
             # Or remat would not know it for a product.
             y = checkpoint_name(y, PRODUCT)
         if self.has_variable("lora", "a"):
@@ -116,16 +116,19 @@ def _times_factor_backward(mesh, out_dtype, saved, gradient):
 _times_factor.defvjp(_times_factor_forward, _times_factor_backward)
 
 
-def _divides_by_fsdp_alone(mesh: Mesh | None) -> bool:
-    """Return True if a mesh divides kernels over fsdp, and over no other axis."""
-    if mesh is None or FSDP not in mesh.axis_names:
+def _is_worth_gathering(x: jax.Array, mesh: Mesh | None) -> bool:
+    """Return True if a mesh divides kernels over fsdp alone, and texts have more than a token.
+
+    A model that generates reads one token a row, which is less to send than a kernel is.
+    """
+    if mesh is None or FSDP not in mesh.axis_names or x.ndim < 3 or x.shape[-2] == 1:
         return False
     return mesh.shape[FSDP] > 1 and mesh.shape.get(TENSOR, 1) == 1
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _times_gathered(
-    mesh: Mesh, out_dtype: DTypeLike | None, x: jax.Array, kernel: jax.Array
+    mesh: Mesh, dtype: DTypeLike, out_dtype: DTypeLike | None, x: jax.Array, kernel: jax.Array
 ) -> jax.Array:
     """Multiply by a kernel that is gathered first, and keep its parts alone.
 
@@ -134,32 +137,35 @@ def _times_gathered(
 
     Args:
       mesh: the devices that the kernel is divided over.
-      out_dtype: element type of the product, or None for that of x.
-      x: [..., in].
-      kernel: [in, out], of the element type of x.
+      dtype: element type of the computation.
+      out_dtype: element type of the product, or None for that of the computation.
+      x: [..., in], of the element type of the computation.
+      kernel: [in, out], of any: a scan over layers then keeps its own input, and nothing besides.
 
     Returns:
       [..., out].
     """
-    return jnp.matmul(x, _whole(mesh, kernel), preferred_element_type=out_dtype)
+    whole = _whole(mesh, kernel.astype(dtype))
+    return jnp.matmul(x, whole, preferred_element_type=out_dtype)
 
 
-def _times_gathered_forward(mesh, out_dtype, x, kernel):
-    y = _times_gathered(mesh, out_dtype, x.value, kernel.value)
+def _times_gathered_forward(mesh, dtype, out_dtype, x, kernel):
+    y = _times_gathered(mesh, dtype, out_dtype, x.value, kernel.value)
     # A frozen kernel has no gradient, and needs no inputs.
     return y, (x.value if kernel.perturbed else None, kernel.value)
 
 
-def _times_gathered_backward(mesh, out_dtype, saved, gradient):
+def _times_gathered_backward(mesh, dtype, out_dtype, saved, gradient):
     x, kernel = saved
-    x_gradient = jnp.matmul(gradient, _whole(mesh, kernel).T, preferred_element_type=kernel.dtype)
+    whole = _whole(mesh, kernel.astype(dtype))
+    x_gradient = jnp.matmul(gradient, whole.T, preferred_element_type=dtype)
     if x is None:
         return x_gradient, None
     token_axes = tuple(range(x.ndim - 1))
     kernel_gradient = jnp.tensordot(
-        x, gradient, (token_axes, token_axes), preferred_element_type=kernel.dtype
+        x, gradient, (token_axes, token_axes), preferred_element_type=dtype
     )
-    return x_gradient, kernel_gradient
+    return x_gradient, kernel_gradient.astype(kernel.dtype)
 
 
 _times_gathered.defvjp(_times_gathered_forward, _times_gathered_backward, symbolic_zeros=True)

@@ -106,6 +106,39 @@ def test_remat_keeps_the_product_where_it_keeps_products():
     assert products["dots"] == _products(jax.grad(loss), x, kernel) == products["full"] - 1
 
 
+def test_a_scan_over_layers_keeps_no_whole_kernels():
+    """Also where the weights are cast: then a cast kernel would be kept, on every device."""
+    layers, size = 8, 256
+    mesh = _mesh(1, 8, 1)
+    x = jax.random.normal(jax.random.key(0), (8, 4, size), jnp.bfloat16)
+    kernels = jax.random.normal(jax.random.key(1), (layers, size, size))
+    shardings = NamedSharding(mesh, P(("data", "fsdp"))), NamedSharding(mesh, P(None, "fsdp"))
+
+    def temporaries(**settings):
+        dense = Dense(size, LayerOptions(dtype=jnp.bfloat16, mesh=mesh), **settings)
+
+        def loss(x, kernels):
+            def layer(x, kernel):
+                return jnp.tanh(dense.apply({"params": {"kernel": kernel}}, x)), None
+
+            return jnp.sum(jax.lax.scan(layer, x, kernels)[0].astype(jnp.float32))
+
+        compiled = jax.jit(jax.grad(loss, (0, 1)), in_shardings=shardings, out_shardings=shardings)
+        return compiled.lower(x, kernels).compile().memory_analysis().temp_size_in_bytes
+
+    whole_kernels = layers * size * size * 2
+    assert temporaries() < temporaries(gathers=False) + whole_kernels / 2
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_a_model_that_generates_gathers_nothing(tokens):
+    dense = Dense(SIZES[-1], LayerOptions(mesh=_mesh(1, 8, 1)))
+    x = jnp.ones((8, tokens, SIZES[2]))
+    kernel = jnp.ones((SIZES[2], SIZES[3]))
+    traced = jax.make_jaxpr(lambda x: dense.apply({"params": {"kernel": kernel}}, x))(x)
+    assert ("sharding_constraint[" in str(traced)) == (tokens > 1)
+
+
 def test_nothing_gathered_is_kept_for_the_backward_pass():
     """Of a frozen kernel its part alone: neither the whole kernel nor the inputs."""
     x, kernel, _ = _case(jnp.float32)
