@@ -47,7 +47,7 @@ class _Computation:
     steps: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def count(self, body: "_Computation") -> int:
-        """How often a loop with this condition runs, from 0; once where it does not say."""
+        """The number of times that a loop with this condition runs; 1 where it does not say."""
         if self.limit is None:
             return 1
         return math.ceil(self.limit / body.steps.get(self.counter, 1))
