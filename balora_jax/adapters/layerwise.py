@@ -69,6 +69,10 @@ def _factorize_stack(
     stack = jnp.pad(stack, [(0, missing), (0, 0), (0, 0)], mode="edge")
     keys = keys[jnp.minimum(jnp.arange(layers + missing), layers - 1)]
     divided = P(mesh.axis_names)
+    if stack.shape[1] % mesh.size == 0:
+        # From parts of rows to layers in one exchange; else XLA would make the whole stack at once.
+        by_rows = NamedSharding(mesh, P(None, mesh.axis_names))
+        stack = jax.lax.with_sharding_constraint(stack, by_rows)
     on_mesh = jax.shard_map(
         one_by_one, mesh=mesh, in_specs=divided, out_specs=divided, check_vma=False
     )

@@ -47,11 +47,13 @@ def test_every_mesh_gives_the_same_factors(layers, niter):
         jax.tree.map(np.testing.assert_array_equal, factors, expected)
 
 
-def test_each_device_decomposes_its_own_layers():
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 4, 1), (1, 4, 2)])
+@pytest.mark.parametrize("layers", [16, 12])
+def test_each_device_decomposes_its_own_layers(sizes, layers):
     """Compiled for 8 devices, the program of a device holds an eighth of the layers."""
-    mesh = make_mesh(MeshConfig(fsdp=8))
+    mesh = make_mesh(MeshConfig(*sizes))
     shape = jax.ShapeDtypeStruct(
-        (16, 24, 16), jnp.float32, sharding=NamedSharding(mesh, P(None, "fsdp"))
+        (layers, 24, 16), jnp.float32, sharding=NamedSharding(mesh, P(None, "fsdp", "tensor"))
     )
 
     def factors(kernel):
@@ -61,3 +63,4 @@ def test_each_device_decomposes_its_own_layers():
     program = jax.jit(factors).lower(shape).compile()
     assert "f32[2,24,16]" in program.as_text()
     assert "f32[16,24,16]" not in program.as_text()
+    assert "f32[12,24,16]" not in program.as_text()
