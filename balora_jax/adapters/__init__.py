@@ -1,7 +1,13 @@
 """Low-rank adapters: pure functions from trees to trees."""
 
 from balora_jax.adapters.compress import Compressed, compress
-from balora_jax.adapters.lora import init_lora, scale_change, student_lora, teacher_lora
+from balora_jax.adapters.lora import (
+    init_lora,
+    scale_change,
+    student_lora,
+    teacher_lora,
+    trained_lora,
+)
 from balora_jax.adapters.lora_ga import gradient_factors, init_lora_ga, kernel_gradients
 from balora_jax.adapters.merge import MergedKernel, merge, merged_when_read, residual
 from balora_jax.adapters.pissa import init_pissa, principal_factors
@@ -44,4 +50,5 @@ __all__ = [
     "scale_change",
     "student_lora",
     "teacher_lora",
+    "trained_lora",
 ]

@@ -103,6 +103,35 @@ def student_lora(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tre
     return traverse_util.unflatten_dict(lora)
 
 
+def trained_lora(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tree:
+    """The student's `lora` collection in a loss: that of `student_lora`, but of its own rank.
+
+    With initial adapters in the delta form, the layers take the differences themselves, and the
+    gradients of A and B have their rank:
+
+        {"q": {"a": A, "b": B}}  ->  {"q": {"a": A, "b": B, "a0": A0, "b0": B0, "scale": s}}
+
+    Args:
+      adapters: {a, b} tree as trained.
+      initial: {a, b} tree of step 0, or None where its A B was zero. It has no gradient.
+      spec: rank, scale and form.
+
+    Returns:
+      The tree above, with scale [...] float32; that of `student_lora` without initial adapters or
+      in the residual form.
+    """
+    if initial is None or spec.form == "residual":
+        return student_lora(adapters, initial, spec)
+    lora = traverse_util.flatten_dict(adapters)
+    start = jax.lax.stop_gradient(traverse_util.flatten_dict(initial))
+    for path in {path[:-1] for path in start}:
+        a0 = start[(*path, "a")]
+        lora[(*path, "a0")] = a0
+        lora[(*path, "b0")] = start[(*path, "b")]
+        lora[(*path, "scale")] = jnp.full(a0.shape[:-2], spec.scale, jnp.float32)
+    return traverse_util.unflatten_dict(lora)
+
+
 def teacher_lora(initial: Tree | None, spec: AdapterSpec) -> Tree:
     """The `lora` collection of the pre-trained model.
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from balora_jax.adapters import AdapterSpec, student_lora, teacher_lora
+from balora_jax.adapters import AdapterSpec, teacher_lora, trained_lora
 from balora_jax.data import Batch
 from balora_jax.models import CausalLM, head
 from balora_jax.models.layers.packing import Packing
@@ -148,7 +148,7 @@ def student_lora_of(params: Params, spec: AdapterSpec) -> Tree:
       params: the arrays of the model.
       spec: the rank, scale and form of the adapters.
     """
-    return student_lora(params.adapters, params.initial, spec)
+    return trained_lora(params.adapters, params.initial, spec)
 
 
 def _teacher_lora_of(params: Params, spec: AdapterSpec) -> Tree:

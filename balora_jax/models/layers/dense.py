@@ -16,16 +16,17 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from balora_jax.models.layers.dropout import dropout
+from balora_jax.models.layers.gathering import gathered, is_worth_gathering
 from balora_jax.models.layers.options import LayerOptions
 from balora_jax.models.layers.recompute import PRODUCT
-from balora_jax.models.sharding import DATA, FSDP, TENSOR, MeshAxes
+from balora_jax.models.layers.side_path import side_path, side_path_of_rows
+from balora_jax.models.sharding import DATA, FSDP, MeshAxes
 
 
 class Dense(nn.Module):
-    """y = x W + b, plus (x A) B if the `lora` collection holds `a` and `b` for this layer.
+    """y = x W + b, plus (x A) B if the `lora` collection holds an adapter for this layer.
 
-    LoRA (Hu et al., arXiv 2106.09685, equation 3). The adapter's scale is folded into B; the
-    difference of two adapters is one adapter of twice the rank.
+    LoRA (Hu et al., arXiv 2106.09685, equation 3); see `side_path`.
 
     Attributes:
       features: size of the output.
@@ -50,7 +51,7 @@ class Dense(nn.Module):
         kernel_shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, kernel_shape, options.param_dtype)
         x = x.astype(options.dtype)
-        mesh = options.mesh if self.gathers and _is_worth_gathering(x, options.mesh) else None
+        mesh = options.mesh if self.gathers and is_worth_gathering(x, options.mesh) else None
         if mesh is None:
             kernel = kernel.astype(options.dtype)
             y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
@@ -58,72 +59,15 @@ class Dense(nn.Module):
             y = _times_gathered(mesh, options.dtype, self.out_dtype, x, kernel)
             # Or remat would not know it for a product.
             y = checkpoint_name(y, PRODUCT)
-        if self.has_variable("lora", "a"):
-            y = y + self._side_path(mesh, x)
+        lora = self.variables.get("lora", {})
+        if lora:
+            x = dropout(x, options.lora_dropout, options)
+            y = y + side_path(mesh, self.out_dtype, x, lora)
         if self.use_bias:
             bias_shape = (self.features,)
             bias = self.param("bias", nn.initializers.zeros, bias_shape, options.param_dtype)
             y = y + bias.astype(y.dtype)
         return y
-
-    def _side_path(self, mesh: Mesh | None, x: jax.Array) -> jax.Array:
-        a = self.get_variable("lora", "a")
-        b = self.get_variable("lora", "b")
-        x = dropout(x, self.options.lora_dropout, self.options)
-        down = _times_factor(mesh, None, x, a)
-        return _times_factor(mesh, self.out_dtype, down, b)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _times_factor(
-    mesh: Mesh | None, out_dtype: DTypeLike | None, x: jax.Array, factor: jax.Array
-) -> jax.Array:
-    """Multiply by a factor of an adapter, with the factor's gradient as x^T @ gradient.
-
-    The gradient is summed over the tokens, and over devices, in the factor's own element type. The
-    default gradient is summed in that of x, and is (gradient^T @ x)^T, for which a CPU copies the
-    wide side transposed: with the activation's derivative fused into that copy, it takes longer
-    than the layer's other products.
-
-    Args:
-      mesh: the devices that the factor is divided over, to gather it; None to leave that to XLA.
-      out_dtype: element type of the product, or None for that of x.
-      x: [..., in].
-      factor: [in, out], rounded to the element type of x for the product.
-
-    Returns:
-      [..., out].
-    """
-    whole = _whole(mesh, factor.astype(x.dtype))
-    return jnp.matmul(x, whole, preferred_element_type=out_dtype)
-
-
-def _times_factor_forward(mesh, out_dtype, x, factor):
-    return _times_factor(mesh, out_dtype, x, factor), (x, factor)
-
-
-def _times_factor_backward(mesh, out_dtype, saved, gradient):
-    x, factor = saved
-    token_axes = tuple(range(x.ndim - 1))
-    factor_gradient = jnp.tensordot(
-        x, gradient, (token_axes, token_axes), preferred_element_type=factor.dtype
-    )
-    whole = _whole(mesh, factor.astype(x.dtype))
-    x_gradient = jnp.matmul(gradient, whole.T, preferred_element_type=x.dtype)
-    return x_gradient, factor_gradient
-
-
-_times_factor.defvjp(_times_factor_forward, _times_factor_backward)
-
-
-def _is_worth_gathering(x: jax.Array, mesh: Mesh | None) -> bool:
-    """Return True if a mesh divides kernels over fsdp alone, and texts have more than a token.
-
-    A model that generates reads one token a row, which is less to send than a kernel is.
-    """
-    if mesh is None or FSDP not in mesh.axis_names or x.ndim < 3 or x.shape[-2] == 1:
-        return False
-    return mesh.shape[FSDP] > 1 and mesh.shape.get(TENSOR, 1) == 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -145,7 +89,7 @@ def _times_gathered(
     Returns:
       [..., out].
     """
-    whole = _whole(mesh, kernel.astype(dtype))
+    whole = gathered(mesh, kernel.astype(dtype))
     return jnp.matmul(x, whole, preferred_element_type=out_dtype)
 
 
@@ -157,7 +101,7 @@ def _times_gathered_forward(mesh, dtype, out_dtype, x, kernel):
 
 def _times_gathered_backward(mesh, dtype, out_dtype, saved, gradient):
     x, kernel = saved
-    whole = _whole(mesh, kernel.astype(dtype))
+    whole = gathered(mesh, kernel.astype(dtype))
     x_gradient = jnp.matmul(gradient, whole.T, preferred_element_type=dtype)
     if x is None:
         return x_gradient, None
@@ -171,15 +115,8 @@ def _times_gathered_backward(mesh, dtype, out_dtype, saved, gradient):
 _times_gathered.defvjp(_times_gathered_forward, _times_gathered_backward, symbolic_zeros=True)
 
 
-def _whole(mesh: Mesh | None, kernel: jax.Array) -> jax.Array:
-    """A kernel or factor, on every device of a mesh if there is one."""
-    if mesh is None:
-        return kernel
-    return jax.lax.with_sharding_constraint(kernel, NamedSharding(mesh, P()))
-
-
 class Embedding(nn.Embed):
-    """Rows of a table, plus rows of A times B if the `lora` collection holds `a` and `b` for it.
+    """Rows of a table, plus rows of A times B if the `lora` collection holds an adapter for it.
 
     As PEFT adapts embeddings: a tied head reads the table without the adapter, and nothing is
     dropped.
@@ -196,11 +133,8 @@ class Embedding(nn.Embed):
             embedded = self._exchanged(inputs)
         else:
             embedded = super().__call__(inputs)
-        if not self.has_variable("lora", "a"):
-            return embedded
-        a = jnp.take(self.get_variable("lora", "a"), inputs, axis=0).astype(embedded.dtype)
-        b = self.get_variable("lora", "b").astype(embedded.dtype)
-        return embedded + a @ b
+        lora = self.variables.get("lora", {})
+        return embedded + side_path_of_rows(inputs, embedded.dtype, lora) if lora else embedded
 
     def _exchanged(self, ids: jax.Array) -> jax.Array:
         """Look up rows of which every device holds some columns, then give each device its texts.
