@@ -4,8 +4,9 @@ import contextlib
 import importlib
 import logging
 import os
+import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from balora_jax.ends import flush_output, print_unraisable, run_to_its_end
@@ -33,11 +34,12 @@ def train(arguments: Sequence[str]) -> None:
 
 def _train(arguments: Sequence[str], command: str) -> None:
     """Train, under a command's name."""
+    from balora_jax.config.addresses import is_address
     from balora_jax.config.parse import config_files, read_config
-    from balora_jax.config.paths import check_output
+    from balora_jax.config.paths import check_output_of_run
 
     config = read_config(arguments, command)
-    check_output("output.dir", config.output.dir)
+    check_output_of_run(config.output.dir)
     if config.evaluation.tasks:
         # Libraries draw bars of their own, which they decide when they are imported.
         os.environ.setdefault("TQDM_DISABLE", "1")
@@ -47,12 +49,11 @@ def _train(arguments: Sequence[str], command: str) -> None:
     from balora_jax.training.interrupt import stopped_code
     from balora_jax.training.run_folder import RunFolder
 
-    if config.output.resume:
+    if config.output.resume and not is_address(config.output.dir):
         folder = RunFolder(config.output.dir)
         for file in config_files(arguments):
-            folder.check_config_file(file)
-        if not folder.config.exists():
-            print(f"{folder.path} holds no run to resume: it starts there")
+            if not is_address(file):
+                folder.check_config_file(file)
     if finetune(config) is None:
         # It can be resumed, but it is not done: what comes next in a script must not begin.
         flush_output()
@@ -105,8 +106,9 @@ def export(arguments: Sequence[str]) -> None:
     options = run_options("export", "adapter", arguments, COMMANDS["export"].help)
     from balora_jax.runs.export import export_run
 
-    path = export_run(options.run, options.checkpoint, options.out, options.scale, options.rank)
-    print(path)
+    with _copied(options.run) as as_named:
+        run, checkpoint, out = options.run, options.checkpoint, options.out
+        print(as_named(export_run(run, checkpoint, out, options.scale, options.rank)))
 
 
 def merge(arguments: Sequence[str]) -> None:
@@ -116,7 +118,8 @@ def merge(arguments: Sequence[str]) -> None:
     options = run_options("merge", "merged", arguments, COMMANDS["merge"].help)
     from balora_jax.runs.export import merge_run
 
-    print(merge_run(options.run, options.checkpoint, options.out, options.scale))
+    with _copied(options.run) as as_named:
+        print(as_named(merge_run(options.run, options.checkpoint, options.out, options.scale)))
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -136,7 +139,8 @@ def push(arguments: Sequence[str]) -> None:
     options = push_options(arguments, COMMANDS["push"].help)
     from balora_jax.runs.push import push_folder
 
-    print(push_folder(options))
+    with _copied(options.run):
+        print(push_folder(options))
 
 
 def generate(arguments: Sequence[str]) -> None:
@@ -146,7 +150,7 @@ def generate(arguments: Sequence[str]) -> None:
     options = generate_options(arguments, "Continue prompts.")
     from balora_jax.runs.generate import generate_texts
 
-    with _kept_programs():
+    with _kept_programs(), _copied(options.run):
         generate_texts(options)
 
 
@@ -177,7 +181,7 @@ def predict(arguments: Sequence[str]) -> None:
     options = predict_options(arguments, COMMANDS["predict"].help)
     from balora_jax.runs.predict import predict as predict_rows
 
-    with _kept_programs():
+    with _kept_programs(), _copied(options.run):
         print(predict_rows(options))
 
 
@@ -190,8 +194,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     from balora_jax.runs.evaluate.command import evaluate as evaluate_tasks
 
-    with _kept_programs():
-        print(evaluate_tasks(options))
+    with _kept_programs(), _copied(options.run) as as_named:
+        print(as_named(evaluate_tasks(options)))
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -201,8 +205,8 @@ def audit(arguments: Sequence[str]) -> None:
     options = audit_options(arguments, COMMANDS["audit"].help)
     from balora_jax.runs.audit.command import audit as audit_runs
 
-    with _kept_programs():
-        print(audit_runs(options))
+    with _kept_programs(), _copied(*options.run) as as_named:
+        print(as_named(audit_runs(options)))
 
 
 def _kept_programs() -> contextlib.AbstractContextManager[None]:
@@ -210,6 +214,16 @@ def _kept_programs() -> contextlib.AbstractContextManager[None]:
     from balora_jax.runs.compiled_programs import compiled_programs
 
     return compiled_programs(None, lambda sentence: print(f"note: {sentence}", file=sys.stderr))
+
+
+@contextlib.contextmanager
+def _copied(*runs: str | None) -> Iterator[Callable[[pathlib.Path], str]]:
+    """Copy runs in buckets to this machine; yields how a path in one is named."""
+    from balora_jax.runs.copies import reading
+    from balora_jax.training.bucket import as_named
+
+    with reading(*runs):
+        yield as_named
 
 
 def doctor(arguments: Sequence[str]) -> None:

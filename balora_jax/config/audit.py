@@ -3,8 +3,9 @@
 import pathlib
 from dataclasses import dataclass
 
+from balora_jax.config.addresses import is_address
 from balora_jax.config.check import require
-from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
+from balora_jax.config.paths import FILE, check_output, check_path, check_run_folder
 from balora_jax.errors import BadInput
 
 LARGEST_LIMIT = 1_000_000
@@ -42,9 +43,11 @@ class AuditOptions:
             value = getattr(self, name)
             fits = smallest <= value <= largest
             require(fits, f"--{name}", value, f"a whole number from {smallest} to {largest}")
-        paths: set[pathlib.Path] = set()
+        paths: set[str | pathlib.Path] = set()
         for run in self.run:
-            path = check_path("--run", run, kind=FOLDER, must_exist=True).resolve()
+            check_run_folder("--run", run, must_exist=True)
+            address = run.rstrip("/")
+            path = address if is_address(run) else pathlib.Path(run).expanduser().resolve()
             if path in paths:
                 raise BadInput(f"--run has {run[:200]} twice; accepted: different runs")
             paths.add(path)

@@ -21,7 +21,7 @@ from balora_jax.config.parse import (
     read_data_config,
     split,
 )
-from balora_jax.config.paths import FOLDER, check_output, check_path
+from balora_jax.config.paths import check_output, check_run_folder
 from balora_jax.config.plan import OWN, PlanOptions
 from balora_jax.config.predict import PredictOptions
 from balora_jax.config.push import PushOptions
@@ -314,7 +314,7 @@ def run_options(
             "printed",
         )
     options = RunOptions(**vars(parse(parser, arguments)))
-    check_path("--run", options.run, kind=FOLDER, must_exist=True)
+    check_run_folder("--run", options.run, must_exist=True)
     fits = 0 <= options.scale <= LARGEST_SCALE
     require(fits, "--scale", options.scale, f"a number from 0 to {LARGEST_SCALE}")
     if options.scale != 1 and options.out is None:

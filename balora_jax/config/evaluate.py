@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from balora_jax.config.check import LARGEST_SEED, require
-from balora_jax.config.paths import FILE, FOLDER, check_output, check_path
+from balora_jax.config.paths import FILE, FOLDER, check_output, check_path, check_run_folder
 from balora_jax.errors import BadInput, shown
 
 LARGEST_LIMIT = 10**9
@@ -93,7 +93,7 @@ class EvaluateOptions:
 
     def _check_paths(self) -> None:
         if self.run is not None:
-            check_path("--run", self.run, kind=FOLDER, must_exist=True)
+            check_run_folder("--run", self.run, must_exist=True)
         if self.model is not None:
             check_path("--model", self.model, kind=FOLDER)
         if self.data_dir is not None:

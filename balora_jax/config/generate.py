@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from balora_jax.config.check import LARGEST, LARGEST_SEED, require
-from balora_jax.config.paths import FILE, FOLDER, check_new_file, check_path
+from balora_jax.config.paths import (
+    FILE,
+    FOLDER,
+    check_new_file,
+    check_path,
+    check_run_folder,
+)
 from balora_jax.errors import BadInput
 
 # Above this the probabilities of a vocabulary are all but equal.
@@ -136,7 +142,7 @@ class GenerateOptions:
 
     def _check_paths(self) -> None:
         if self.run is not None:
-            check_path("--run", self.run, kind=FOLDER)
+            check_run_folder("--run", self.run)
         if self.model is not None:
             check_path("--model", self.model, kind=FOLDER)
         if self.adapter is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from balora_jax.config.parse import read_config
-from balora_jax.config.paths import check_output
+from balora_jax.config.paths import check_output_of_run
 from balora_jax.config.run import RunConfig
 from balora_jax.errors import BadInput, reason_of
 
@@ -36,7 +36,7 @@ def read_options(options: Mapping[str, Any]) -> RunConfig:
             "the options hold themselves, or are too deep; accepted: sections of options"
         ) from error
     config = read_config(arguments)
-    check_output("output.dir", config.output.dir)
+    check_output_of_run(config.output.dir)
     return config
 
 

@@ -14,11 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import docstring_parser
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_loader
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    set_loader,
+    set_parsing_settings,
+)
 
 from balora_jax.config.adapter import parse_start
+from balora_jax.config.addresses import is_address
 from balora_jax.config.other_names import OTHER_NAMES
-from balora_jax.config.paths import FILE_OR_FOLDER, FOLDER, check_path
+from balora_jax.config.paths import FILE_OR_FOLDER, FOLDER, check_path, check_run_folder
 from balora_jax.config.plugins import LOADED, PluginFile, require_plugins
 from balora_jax.config.regularizers import regularizers_config
 from balora_jax.config.run import RunConfig
@@ -83,6 +90,9 @@ def read_config(arguments: Sequence[str], command: str = "train") -> RunConfig:
     """
     files = {value: read_yaml(value) for value in config_files(arguments)}
     require_plugins(_recorded_plugins(files.values()))
+    if any(map(is_address, files)):
+        # `read_yaml` has checked the addresses.
+        set_parsing_settings(config_read_mode_fsspec_enabled=True)
     classes = {"regularizers": regularizers_config()}
     parser = ArgumentParser(
         prog=f"balora {command}",
@@ -316,7 +326,7 @@ def check_paths(config: RunConfig) -> None:
         for source in sources:
             if (name, source) != ("predict", "test"):
                 check_path(f"data.{name}", source, kind=FILE_OR_FOLDER)
-    check_path("output.dir", config.output.dir, kind=FOLDER)
+    check_run_folder("output.dir", config.output.dir)
 
 
 def _recorded_plugins(files: Iterable[dict]) -> list[PluginFile]:

@@ -7,6 +7,7 @@ import pathlib
 import stat
 from collections.abc import Collection
 
+from balora_jax.config.addresses import check_address, is_address
 from balora_jax.errors import BadInput, OutputError
 
 LONGEST = 4096
@@ -41,6 +42,8 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
         raise BadInput(
             f"{shown} is no path; accepted: the path of {kind}, of 1 to {LONGEST} characters"
         )
+    if is_address(value):
+        raise BadInput(f"{shown} is an address; accepted: the path of {kind} on this machine")
     if kind == FOLDER and "\\" in os.path.abspath(value):
         # The library that stores checkpoints takes it for a slash.
         raise BadInput(f"{shown} has a backslash; accepted: the path of {kind} without one")
@@ -68,6 +71,23 @@ def check_path(option: str, value: str, *, kind: str, must_exist: bool = False) 
     if kind != FOLDER and os.path.realpath(path).startswith(SYSTEM):
         raise BadInput(f"{shown} is a file of the system; accepted: {kind} of one's own")
     return path
+
+
+def check_run_folder(option: str, value: str, *, must_exist: bool = False) -> None:
+    """Check the option that names a run's folder, which may be in a bucket; nothing is opened.
+
+    Args:
+      option: the option's name, for the message.
+      value: its value.
+      must_exist: True if it must exist, of a folder on this machine.
+
+    Raises:
+      BadInput: it can be no run's folder.
+    """
+    if is_address(value):
+        check_address(option, value)
+    else:
+        check_path(option, value, kind=FOLDER, must_exist=must_exist)
 
 
 def check_output(option: str, value: str) -> pathlib.Path:
@@ -116,6 +136,20 @@ def check_output(option: str, value: str) -> pathlib.Path:
             "accepted: a folder that exists, or one in a folder that can be written to"
         ) from error
     return path
+
+
+def check_output_of_run(value: str) -> None:
+    """Check that output.dir can be written to, or created; a run checks a bucket when it begins.
+
+    Args:
+      value: of output.dir.
+
+    Raises:
+      BadInput: as for `check_output`.
+      OutputError: as for `check_output`.
+    """
+    if not is_address(value):
+        check_output("output.dir", value)
 
 
 def check_new_file(option: str, value: str, suffixes: Collection[str]) -> pathlib.Path:

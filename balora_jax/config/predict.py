@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from balora_jax.config.check import LARGEST_SEED, require
 from balora_jax.config.generate import LARGEST_LENGTH, LARGEST_TEMPERATURE, SMALLEST_TEMPERATURE
-from balora_jax.config.paths import FOLDER, check_new_file, check_path
+from balora_jax.config.paths import check_new_file, check_run_folder
 from balora_jax.errors import BadInput
 
 SUFFIXES = (".jsonl", ".csv")
@@ -46,7 +46,7 @@ class PredictOptions:
         self._check_numbers()
         if "" in (self.stop or ()):
             raise BadInput("--stop has an empty text; accepted: texts of at least one character")
-        check_path("--run", self.run, kind=FOLDER, must_exist=True)
+        check_run_folder("--run", self.run, must_exist=True)
         check_new_file("--out", self.out, SUFFIXES)
 
     def _check_numbers(self) -> None:

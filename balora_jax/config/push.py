@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from balora_jax.config.paths import FOLDER, check_path
+from balora_jax.config.paths import FOLDER, check_path, check_run_folder
 from balora_jax.config.repositories import require_repository
 from balora_jax.errors import BadInput
 
@@ -25,6 +25,6 @@ class PushOptions:
         if (self.run is None) == (self.adapter is None):
             raise BadInput("--run and --adapter: one of them must be given, and not both")
         if self.run is not None:
-            check_path("--run", self.run, kind=FOLDER, must_exist=True)
+            check_run_folder("--run", self.run, must_exist=True)
         if self.adapter is not None:
             check_path("--adapter", self.adapter, kind=FOLDER, must_exist=True)

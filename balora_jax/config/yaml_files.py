@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 import yaml
 
+from balora_jax.config.addresses import check_address, is_address
 from balora_jax.config.paths import FILE, check_path
-from balora_jax.errors import BadInput
+from balora_jax.errors import BadInput, reason_of
 
 OPTION = "--config"
 LARGEST = 2**20
@@ -58,7 +59,7 @@ def read_yaml(value: str) -> dict:
     """Read a yaml file of options.
 
     Args:
-      value: the path, as --config names it.
+      value: the path or the address in a bucket, as --config names it.
 
     Returns:
       The options, nested by section.
@@ -67,13 +68,10 @@ def read_yaml(value: str) -> dict:
       BadInput: it is no file, too large, not UTF-8, not yaml, no mapping, too deep, or it has an
         alias or a key twice. The message names the file, and the line where there is one.
     """
-    path = check_path(OPTION, value, kind=FILE, must_exist=True)
+    content = _in_bucket(value) if is_address(value) else _on_this_machine(value)
+    path = value
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
         text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); accepted: {ACCEPTED}") from error
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}); "
@@ -92,6 +90,29 @@ def read_yaml(value: str) -> dict:
         found = {type(None): "nothing", list: "a list"}.get(type(options), "a single value")
         raise BadInput(f"{path} holds {found}; accepted: {ACCEPTED}")
     return options
+
+
+def _on_this_machine(value: str) -> bytes:
+    path = check_path(OPTION, value, kind=FILE, must_exist=True)
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST + 1)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); accepted: {ACCEPTED}") from error
+
+
+def _in_bucket(value: str) -> bytes:
+    check_address(OPTION, value)
+    # Few commands need it, and it takes a tenth of a second.
+    import fsspec
+
+    try:
+        with fsspec.open(value, "rb") as file:
+            return file.read(LARGEST + 1)
+    except Exception as error:  # each bucket's library raises its own
+        raise BadInput(
+            f"{OPTION} {value[:200]} cannot be read ({reason_of(error)}); accepted: {ACCEPTED}"
+        ) from error
 
 
 def read_value(text: str) -> Any:

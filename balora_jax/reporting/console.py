@@ -13,6 +13,7 @@ from balora_jax.config import RunConfig
 from balora_jax.config.plugins import OPTION, PluginFile
 from balora_jax.evaluation.tiny_world import TITLES
 from balora_jax.reporting.inactive_terms import inactive_terms, negligible
+from balora_jax.training.bucket import as_named
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
@@ -140,7 +141,7 @@ def show_stop(
     options = "".join(f" {OPTION} {shlex.quote(plugin.path)}" for plugin in plugins)
     # As the run was started: from a checkout, or by the installed command.
     command = "python train.py" if sys.argv[0].endswith("train.py") else "balora train"
-    config = shlex.quote(str(folder.config))
+    config = shlex.quote(as_named(folder.config))
     console.print(
         f"stopped after step {done} of {steps}; all is saved. Resume with:\n"
         f"  {command} --config {config} --output.resume{options}",
@@ -194,11 +195,11 @@ def show_end(
         "plots": folder.plots,
         "predictions": folder.predictions,
     }
-    rows |= {name: str(path) for name, path in outputs.items() if path.exists()}
+    rows |= {name: as_named(path) for name, path in outputs.items() if path.exists()}
     console.print(_table(rows))
     if not merged and folder.merged.exists():
         console.print(
-            f"{folder.merged} is of an earlier checkpoint; balora merge writes it again",
+            f"{as_named(folder.merged)} is of an earlier checkpoint; balora merge writes it again",
             highlight=False,
         )
 

@@ -58,9 +58,9 @@ def of_run(run: str, checkpoint: str, *, baseline: bool) -> list[Subject]:
     config = folder.read_config()
     if baseline and config.method == "full":
         raise BadInput(
-            f"--run {folder.path} trained every weight of a classifier (method full), and has not "
-            "those of step 0 to compare with; accepted: a run with adapters, or balora evaluate "
-            "without --baseline"
+            f"--run {folder.address} trained every weight of a classifier (method full), and has "
+            "not those of step 0 to compare with; accepted: a run with adapters, or balora "
+            "evaluate without --baseline"
         )
     student, state, step = reopen(folder, config, checkpoint)
     say_step(folder, step)

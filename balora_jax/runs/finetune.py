@@ -16,7 +16,7 @@ from balora_jax.config import RunConfig
 from balora_jax.config.options import read_options
 from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
-from balora_jax.runs import export
+from balora_jax.runs import copies, export
 from balora_jax.runs.compiled_programs import compiled_programs
 from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
@@ -30,7 +30,6 @@ from balora_jax.training.precision import product_precision
 from balora_jax.training.profile import Profile
 from balora_jax.training.records import ProbeRecord, Record
 from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.run_lock import RunLock
 from balora_jax.training.state import TrainState, count
 from balora_jax.training.summary import History, Summary
 from balora_jax.training.utilization import flops_per_token, multiplied_parameters, utilization
@@ -87,8 +86,11 @@ def finetune(
             console = Console(quiet=True)
         notify = functools.partial(screen.show_note, console)
         closing.enter_context(compiled_programs(config.output.compilation_cache, notify))
-        lock = closing.enter_context(RunLock(RunFolder(config.output.dir).path))
         with ends_by_signal(LOADING):
+            lock = closing.enter_context(copies.writing(config.output.dir))
+            folder = RunFolder(config.output.dir)
+            if config.output.resume and not folder.config.exists():
+                notify(f"{folder.address} holds no run to resume: it starts there")
             if config.output.push_to is not None:
                 check_push(config.output.push_to, private=config.output.push_private)
             run = set_up(config)

@@ -174,13 +174,13 @@ def _load_run(options: GenerateOptions, console: Console) -> PromptedModel:
     config = _with_devices(folder.read_config(), options)
     if config.model.task != "causal-lm":
         raise BadInput(
-            f"--run {folder.path} is of model.task {config.model.task}; "
+            f"--run {folder.address} is of model.task {config.model.task}; "
             "accepted: a run of causal-lm"
         )
     student, state, step = reopen(folder, config, options.checkpoint)
     if not folder.summary.exists():
         console.print(
-            f"{folder.path} has not ended: using its checkpoint of step {step}",
+            f"{folder.address} has not ended: using its checkpoint of step {step}",
             highlight=False,
             soft_wrap=True,
         )

@@ -51,7 +51,7 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> l
     config = folder.read_config()
     if config.model.task != "causal-lm":
         raise BadInput(
-            f"--run {folder.path} is of model.task {config.model.task}; "
+            f"--run {folder.address} is of model.task {config.model.task}; "
             "accepted: a run of causal-lm or sequence-classification"
         )
     student, state, step = reopen(folder, config, checkpoint)

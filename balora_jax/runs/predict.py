@@ -53,7 +53,7 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
     console = console or plain_console(stderr=True)
     folder = RunFolder(options.run)
     config = folder.read_config()
-    used = f"the run of {config.model.task} {folder.path}"
+    used = f"the run of {config.model.task} {folder.address}"
     check_unused(options, UNUSED[config.model.task], used)
     if pathlib.Path(options.data).expanduser().is_file():
         check_unused(options, ("split",), f"the file {options.data}")

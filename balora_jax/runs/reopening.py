@@ -35,7 +35,9 @@ def reopen(
     delta = dataclasses.replace(config.adapter, form="delta")
     config = dataclasses.replace(config, adapter=delta)
     if not folder.checkpoints.is_dir():
-        raise BadInput(f"{folder.path} has no checkpoints yet; accepted: a run that has saved one")
+        raise BadInput(
+            f"{folder.address} has no checkpoints yet; accepted: a run that has saved one"
+        )
     folder.check_fingerprints(weights_fingerprint(config))
     checkpoints = SavedCheckpoints(folder.checkpoints)
     checkpoints.find(checkpoint)
@@ -59,4 +61,4 @@ def reopen(
 def say_step(folder: RunFolder, step: int) -> None:
     """Print on the error stream which checkpoint is used, and whether the run has ended."""
     ended = "" if folder.summary.exists() else "has not ended; "
-    print(f"{folder.path}: {ended}using its checkpoint of step {step}", file=sys.stderr)
+    print(f"{folder.address}: {ended}using its checkpoint of step {step}", file=sys.stderr)

@@ -34,7 +34,7 @@ from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.loop import Batches
 from balora_jax.training.metrics import Logger, MetricsLog, read_records
-from balora_jax.training.processes import is_first, require_same, wait_for_all
+from balora_jax.training.processes import is_first, require_everywhere, require_same, wait_for_all
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.setup import Student, TrainSetup
@@ -260,7 +260,8 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
       inputs: the fingerprints of the run's inputs.
 
     Raises:
-      BadInput: another process writes in the folder, or has begun a run there.
+      BadInput: another process writes in the folder, or has begun a run there, or hosts do not
+        share it.
     """
     wait_for_all("the checks of a run")
     lock.acquire()
@@ -272,7 +273,16 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
         if run.extended_from is not None:
             run.folder.begin_extension(run.extended_from)
     run.folder.create(run.config, inputs)
+    if run.folder.bucket is not None and is_first():
+        run.folder.bucket.claim()
+        run.folder.bucket.push()
     wait_for_all("the folder of a run")
+    if run.folder.bucket is None:
+        require_everywhere(
+            run.folder.config.is_file(),
+            f"output.dir {run.folder.address} is another folder on some hosts; accepted: one that "
+            "all hosts see, or one in a bucket",
+        )
 
 
 def save_beginning(checkpoints: Checkpoints, saved: Beginning, made: Beginning) -> None:
@@ -293,8 +303,8 @@ def require_new(run: Run) -> None:
     """Raise BadInput if a run has begun in the folder since `set_up` found none there."""
     if run.folder.check(run.config):
         raise BadInput(
-            f"output.dir {run.folder.path} was empty at the start of this run, and another run has "
-            "begun there; accepted: another folder"
+            f"output.dir {run.folder.address} was empty at the start of this run, and another run "
+            "has begun there; accepted: another folder"
         )
 
 
@@ -443,4 +453,4 @@ def open_checkpoints(run: Run) -> Checkpoints:
     Args:
       run: from `set_up`.
     """
-    return Checkpoints(run.folder.checkpoints, run.config.output.keep)
+    return Checkpoints(run.folder.checkpoints, run.config.output.keep, run.folder.bucket)

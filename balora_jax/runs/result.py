@@ -8,6 +8,7 @@ from typing import Any
 from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput, reason_of
+from balora_jax.runs.copies import reading
 from balora_jax.runs.reopening import reopen
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
@@ -52,7 +53,7 @@ def load_run(folder: str | pathlib.Path, checkpoint: str | int = "latest") -> Re
     """Load a run's model at one of its checkpoints.
 
     Args:
-      folder: the run's folder.
+      folder: the run's folder, or its address in a bucket.
       checkpoint: a step, latest, or best (by held-out loss).
 
     Returns:
@@ -61,10 +62,11 @@ def load_run(folder: str | pathlib.Path, checkpoint: str | int = "latest") -> Re
     Raises:
       BadInput: the folder holds no run, or no such checkpoint.
     """
-    run = RunFolder(str(folder))
-    config = run.read_config()
-    student, state, step = reopen(run, config, str(checkpoint))
-    return result_of(config, student, state, step, _read_summary(run.summary))
+    with reading(str(folder)):
+        run = RunFolder(str(folder))
+        config = run.read_config()
+        student, state, step = reopen(run, config, str(checkpoint))
+        return result_of(config, student, state, step, _read_summary(run.summary))
 
 
 def result_of(

@@ -87,8 +87,8 @@ def set_up(config: RunConfig) -> Run:
     before = _steps(folder.read_config(), task) if resumes else steps
     if steps < before:
         raise BadInput(
-            f"training has {steps} updates, and the run in {folder.path} has {before}; accepted: "
-            "as many, or more, which extends that run"
+            f"training has {steps} updates, and the run in {folder.address} has {before}; "
+            "accepted: as many, or more, which extends that run"
         )
     profiled = config.training.profiled
     if profiled is not None and profiled[0] > steps:

@@ -14,7 +14,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
 from balora_jax.errors import BadInput, OutputError, system_reason
+from balora_jax.training.bucket import Bucket
 from balora_jax.training.checksums import hash_arrays, write_checksums
+from balora_jax.training.processes import on_first_host, wait_for_all
 from balora_jax.training.saved_checkpoints import (
     INITIAL,
     DamagedCheckpoint,
@@ -37,18 +39,25 @@ class Checkpoints(SavedCheckpoints):
     resume from its last one. Checksums of its files are added right after that.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int) -> None:
+    def __init__(self, folder: pathlib.Path, keep: int, bucket: Bucket | None = None) -> None:
         """Open a folder of checkpoints; damaged ones are set aside.
 
         Args:
           folder: the folder; created if it does not exist. This process must hold the run's lock.
           keep: how many of the latest checkpoints are kept, besides the one with the best score.
+          bucket: where complete checkpoints are sent, of a run folder that is a copy. Of several
+            processes, each of which has a copy, process 0 then gathers the state and writes alone.
 
         Raises:
           BadInput: there are checkpoints, and all are damaged.
         """
         super().__init__(folder)
+        self._bucket = bucket
+        self._gathers = bucket is not None and jax.process_count() > 1
+        self._writes = not self._gathers or jax.process_index() == 0
         self._manager: ocp.CheckpointManager | None = None
+        # The steps that need not be saved again.
+        self._saved = set(self.steps())
         self._set_aside_damaged()
 
         logging.getLogger("absl").addFilter(_is_news)
@@ -65,12 +74,23 @@ class Checkpoints(SavedCheckpoints):
             preservation_policy=managers.AnyPreservationPolicy([managers.LatestN(keep), best]),
             save_decision_policy=managers.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
+            multiprocessing_options=self._processes(),
+            # Or it waits for the others.
+            create=not self._gathers,
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        if self._writes:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
         # Set while no checkpoint is on its way: one that is not there now will never be.
         self._settled = threading.Event()
         self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._seals: list[concurrent.futures.Future] = []
+
+    def _processes(self) -> ocp.options.MultiprocessingOptions:
+        """The processes that write a checkpoint: all of the run, or this one alone."""
+        if self._gathers:
+            return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+        return ocp.options.MultiprocessingOptions()
 
     def _set_aside_damaged(self) -> None:
         """Move the checkpoints that fail their checks away, unless none would be left."""
@@ -103,6 +123,7 @@ class Checkpoints(SavedCheckpoints):
           fault: why it cannot be used.
         """
         target = self._move_away(self._folder / str(step), f"checkpoint-{step}")
+        self._saved.discard(step)
         if self._manager is not None:
             self._manager.reload()
         self.notices.append(
@@ -116,7 +137,7 @@ class Checkpoints(SavedCheckpoints):
         while target.exists():
             number += 1
             target = folder / f"{name}-{number}"
-        if jax.process_index() == 0:
+        if self._gathers or jax.process_index() == 0:
             folder.mkdir(exist_ok=True)
             path.rename(target)
         if jax.process_count() > 1:
@@ -151,8 +172,11 @@ class Checkpoints(SavedCheckpoints):
 
     def restore_named(self, like: TrainState, name: str) -> tuple[TrainState, Position]:
         """Read the checkpoint with a name, after those that are being written are complete."""
-        with self._writing():
-            self._manager.wait_until_finished()
+        self.wait()
+        if self._gathers:
+            wait_for_all("a checkpoint in the bucket")
+            if not self._writes:
+                self._bucket.fetch()
         return super().restore_named(like, name)
 
     def save(self, step: int, state: TrainState, data: dict[str, Any], score: float | None) -> None:
@@ -167,10 +191,14 @@ class Checkpoints(SavedCheckpoints):
         Raises:
           OutputError: this checkpoint or the one before could not be written.
         """
-        if step in self._manager.all_steps():
+        if step in self._saved:
+            return
+        self._saved.add(step)
+        arrays = self._gathered(named_arrays(state))
+        if not self._writes:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(named_arrays(state)), data=ocp.args.JsonSave(data)
+            state=ocp.args.StandardSave(arrays), data=ocp.args.JsonSave(data)
         )
         metrics = None if score is None else {"score": score}
         with self._writing():
@@ -181,8 +209,12 @@ class Checkpoints(SavedCheckpoints):
         if jax.process_index() == 0:
             self._seals.append(self._sealer.submit(self._seal, step))
 
+    def _gathered(self, tree: Any) -> Any:
+        """The arrays as this process is to write them."""
+        return on_first_host(tree) if self._gathers else tree
+
     def _seal(self, step: int) -> None:
-        """Wait until a checkpoint has its final name, and add its checksums."""
+        """Wait until a checkpoint has its final name, add its checksums, and send it."""
         path = self._folder / str(step)
         while not path.is_dir():
             if self._settled.wait(PATIENCE):
@@ -190,6 +222,8 @@ class Checkpoints(SavedCheckpoints):
         # A checkpoint that could not be written never gets it.
         if path.is_dir():
             write_checksums(path)
+            if self._bucket is not None:
+                self._bucket.push()
 
     def _collect_seals(self) -> None:
         """Wait for the checksums of complete checkpoints, and raise what went wrong with them."""
@@ -204,6 +238,8 @@ class Checkpoints(SavedCheckpoints):
         Raises:
           OutputError: the last checkpoint could not be written.
         """
+        if not self._writes:
+            return
         with self._writing():
             self._manager.wait_until_finished()
             self._collect_seals()
@@ -213,6 +249,9 @@ class Checkpoints(SavedCheckpoints):
         """Turn whatever orbax and its storage raise into one sentence."""
         try:
             yield
+        except OutputError:
+            # Of the bucket.
+            raise
         except Exception as error:
             last = max((step for step in self.steps() if not self.check(step).fault), default=None)
             whole = (
@@ -238,8 +277,12 @@ class Checkpoints(SavedCheckpoints):
         path = self._folder / INITIAL / part
         if path.exists():
             self._move_away(path, f"initial-{part}")
+        initial = self._gathered(initial)
+        if not self._writes:
+            return
         with self._writing():
-            with ocp.StandardCheckpointer() as checkpointer:
+            processes = self._processes()
+            with ocp.StandardCheckpointer(multiprocessing_options=processes) as checkpointer:
                 checkpointer.save(path, initial)
             if jax.process_index() == 0:
                 arrays = hash_arrays(initial) if jax.process_count() == 1 else None
@@ -253,8 +296,9 @@ class Checkpoints(SavedCheckpoints):
         """
         try:
             with self._writing():
-                self._manager.wait_until_finished()
-                self._manager.close()
+                if self._manager is not None:
+                    self._manager.wait_until_finished()
+                    self._manager.close()
         finally:
             self._settled.set()
             self._sealer.shutdown(wait=True)

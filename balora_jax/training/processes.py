@@ -118,6 +118,24 @@ def require_same(parts: Mapping[str, Any]) -> None:
             )
 
 
+def require_everywhere(holds: bool, otherwise: str) -> None:
+    """Check what must hold in every process of the run.
+
+    Args:
+      holds: whether it holds in this process.
+      otherwise: the message if it does not hold in one.
+
+    Raises:
+      BadInput: in every process, if it does not hold in one.
+    """
+    if not (holds if jax.process_count() == 1 else _all_hold(holds)):
+        raise BadInput(otherwise)
+
+
+def _all_hold(holds: bool) -> bool:
+    return bool(multihost_utils.process_allgather(np.array(holds)).all())
+
+
 def on_host(tree: Any) -> Any:
     """Return the whole arrays of a tree, on every host.
 
@@ -129,6 +147,20 @@ def on_host(tree: Any) -> Any:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return multihost_utils.process_allgather(leaf, tiled=True)
         return jax.device_get(leaf)
+
+    return jax.tree.map(whole, tree)
+
+
+def on_first_host(tree: Any) -> Any:
+    """Return the whole arrays of a tree in process 0, and None for each in the others.
+
+    Args:
+      tree: of arrays, which may be divided over devices; the same in every process.
+    """
+
+    def whole(leaf: Any) -> Any:
+        array = on_host(leaf)
+        return array if is_first() else None
 
     return jax.tree.map(whole, tree)
 

@@ -14,6 +14,7 @@ import yaml
 from balora_jax.config import RunConfig
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, listed, reason_of
+from balora_jax.training.bucket import open_bucket
 from balora_jax.training.checksums import has_own_hash, is_as_written, with_own_hash
 from balora_jax.training.replacing import is_leftover, write_whole
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
@@ -71,7 +72,8 @@ class RunFolder:
     """The paths of a run's files.
 
     Attributes:
-      path: the run folder.
+      path: the run folder on this host.
+      bucket: the folder in a bucket that `path` is a copy of; None if there is none.
       config: config.yaml, the resolved configuration.
       metrics: metrics.jsonl, a record a line.
       summary: summary.json, written last.
@@ -89,9 +91,13 @@ class RunFolder:
         """Name the paths; nothing is read or written.
 
         Args:
-          path: the run folder, which need not exist.
+          path: the run folder, which need not exist, or its address in a bucket that is open.
+
+        Raises:
+          BadInput: the bucket is not open.
         """
-        self.path = pathlib.Path(path).expanduser()
+        self.bucket = open_bucket(path)
+        self.path = pathlib.Path(path).expanduser() if self.bucket is None else self.bucket.copy
         self.config = self.path / CONFIG
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
@@ -103,6 +109,11 @@ class RunFolder:
         self.plots = self.path / "plots"
         self.tensorboard = self.path / "tensorboard"
         self.predictions = self.path / "predictions"
+
+    @property
+    def address(self) -> str:
+        """The folder as a user names it: its path, or where it is in a bucket."""
+        return str(self.path) if self.bucket is None else self.bucket.address
 
     def check(self, config: RunConfig) -> bool:
         """Check that a run may write here; nothing is written.
@@ -118,13 +129,13 @@ class RunFolder:
             has another configuration.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise BadInput(f"output.dir {self.path} is a file; accepted: a folder, new or empty")
+            raise BadInput(f"output.dir {self.address} is a file; accepted: a folder, new or empty")
         names = os.listdir(self.path) if self.path.exists() else []
         if all(name in BEGINNINGS or is_leftover(name) for name in names):
             return False
         if not self.config.is_file():
             raise BadInput(
-                f"output.dir {self.path} holds files that are no run's; "
+                f"output.dir {self.address} holds files that are no run's; "
                 "accepted: a new or empty folder"
             )
         if config.output.overwrite:
@@ -133,7 +144,7 @@ class RunFolder:
         # A run that ended before its first checkpoint has nothing to lose.
         if not config.output.resume and SavedCheckpoints(self.checkpoints).steps():
             raise BadInput(
-                f"output.dir {self.path} holds another run; accepted: a new folder, "
+                f"output.dir {self.address} holds another run; accepted: a new folder, "
                 "--output.resume to resume that run, or --output.overwrite to delete it"
             )
         self._check_same(config)
@@ -154,7 +165,7 @@ class RunFolder:
             return
         if path.resolve().parent != self.path.resolve():
             raise BadInput(
-                f"{path} is of the run in {path.parent}, and output.dir is {self.path}; "
+                f"{path} is of the run in {path.parent}, and output.dir is {self.address}; "
                 f"accepted: also --output.dir {path.parent}, to resume that run"
             )
 
@@ -166,7 +177,7 @@ class RunFolder:
         """
         if not set(self._recorded()) >= SECTIONS:
             raise BadInput(
-                f"output.dir {self.path} has a config.yaml that no run wrote; "
+                f"output.dir {self.address} has a config.yaml that no run wrote; "
                 "accepted: a new or empty folder"
             )
         self._check_kinds()
@@ -218,7 +229,7 @@ class RunFolder:
         ]
         if changed:
             raise BadInput(
-                f"output.dir {self.path} holds a run with another configuration: "
+                f"output.dir {self.address} holds a run with another configuration: "
                 f"{'; '.join(changed)}; accepted: the options of that run, or another folder"
             )
 
@@ -242,7 +253,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise BadInput(
-                f"{self.path} is no run's folder: it has no {CONFIG}; "
+                f"{self.address} is no run's folder: it has no {CONFIG}; "
                 "accepted: the output.dir of a run"
             )
         self._check_kinds()
@@ -336,8 +347,8 @@ class RunFolder:
             ) from error
         if changed:
             raise BadInput(
-                f"{self.path} holds a run that was made with other inputs: {' and '.join(changed)} "
-                "changed since; accepted: the same contents as then"
+                f"{self.address} holds a run that was made with other inputs: "
+                f"{' and '.join(changed)} changed since; accepted: the same contents as then"
             )
 
 

@@ -1,76 +1,22 @@
 """A run in several processes on one machine, which talk to each other as hosts do."""
 
 import json
-import os
-import pathlib
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from classification_cases import letter_arguments, letter_rows, save_model, write_rows
+from process_cases import Processes, free_port, losses
 from safetensors.numpy import load_file
 
 from balora_jax.cli import main
 from balora_jax.config import MeshConfig
 from balora_jax.errors import BadInput
 
-ROOT = pathlib.Path(__file__).parents[2]
 MESH = ["--mesh.data", "2", "--mesh.fsdp", "2"]
 RUN = [*MESH, "--training.eval_every", "3", "--training.steps", "8"]
-
-
-def losses(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    return [record.get("loss", record.get("eval_loss")) for record in records]
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("localhost", 0))
-        return listening.getsockname()[1]
-
-
-class Processes:
-    """Two processes of one run, with two devices each."""
-
-    def __init__(self, arguments, log, differing=(), name="train"):
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "2",
-            "PYTHONPATH": str(ROOT),
-        }
-        self.errors = [log.with_suffix(f".{number}") for number in range(2)]
-        together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
-        self.running = []
-        for number, path in enumerate(self.errors):
-            command = [sys.executable, "-m", "balora_jax", name, *arguments, *together]
-            command += ["--mesh.process_id", str(number), *(differing if number else ())]
-            with path.open("w") as errors:
-                process = subprocess.Popen(
-                    command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-                )
-            self.running.append(process)
-
-    def wait_for(self, path, lines):
-        """Wait until a file has so many lines."""
-        end = time.monotonic() + 240
-        while not path.exists() or path.read_text().count("\n") < lines:
-            codes = [process.poll() for process in self.running]
-            assert codes == [None, None] and time.monotonic() < end, self.said()
-            time.sleep(0.05)
-
-    def codes(self):
-        """The exit codes, and what process 1 printed on its output."""
-        printed = [process.communicate(timeout=300)[0] for process in self.running]
-        return [process.returncode for process in self.running], printed[1]
-
-    def said(self):
-        return "\n".join(path.read_text()[-2000:] for path in self.errors)
 
 
 def test_two_processes_train_as_one(run_arguments, tmp_path):
@@ -154,7 +100,7 @@ def test_processes_that_never_come_are_given_up(run_arguments, tmp_path, number)
     together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
     arguments = run_arguments(tmp_path / "run", *MESH, *together, "--mesh.wait", "2")
     command = [sys.executable, "-m", "balora_jax", "train", *arguments, "--mesh.process_id", number]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith("balora: the 2 processes of the run did not meet at localhost:")

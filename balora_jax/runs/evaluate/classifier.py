@@ -110,14 +110,14 @@ def _fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def _names(options: EvaluateOptions, folder: RunFolder) -> list[str]:
     """The tasks that are asked for, those of options with a file among them."""
-    check_unused(options, OF_LANGUAGE_MODELS, f"the classifier's run {folder.path}")
+    check_unused(options, OF_LANGUAGE_MODELS, f"the classifier's run {folder.address}")
     for name in options.names:
         if name not in CLASSIFIER_TASKS:
             near = difflib.get_close_matches(name, CLASSIFIER_TASKS, n=1)
             hint = f", such as {near[0]}" if near else ""
             raise BadInput(
-                f"--tasks has {name[:100]!r}, and {folder.path} is a classifier's run; accepted: "
-                f"{listed(CLASSIFIER_TASKS)}{hint}"
+                f"--tasks has {name[:100]!r}, and {folder.address} is a classifier's run; "
+                f"accepted: {listed(CLASSIFIER_TASKS)}{hint}"
             )
     names = list(options.names)
     for name, option in ((TEMPLATES, options.templates), (GROUPS, options.groups)):
@@ -195,7 +195,7 @@ def check_single(config: RunConfig, folder: RunFolder) -> None:
     fields = data.text_task(config.data).fields
     if len(fields) > 1:
         raise BadInput(
-            f"--templates are single sentences, and the classifier of {folder.path} reads pairs "
+            f"--templates are single sentences, and the classifier of {folder.address} reads pairs "
             f"({listed(fields)}); accepted: a classifier of single texts"
         )
 
