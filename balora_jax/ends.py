@@ -6,8 +6,10 @@ import re
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from types import ModuleType
 
 from balora_jax.errors import (
     BadInput,
@@ -29,6 +31,8 @@ LOST = re.compile(
     r"JaxRuntimeError.*(connection|connect|peer|closed|timed out|timeout|deadline|unavailable)",
     re.IGNORECASE | re.DOTALL,
 )
+# Seconds that process 0 of a run on several hosts lets the others end by themselves.
+GRACE = 2
 INTERRUPTED = 130
 # As after SIGPIPE: nobody reads the output any more.
 UNREAD = 141
@@ -76,17 +80,21 @@ def _end(code: int, sentence: str) -> None:
     # Half of a character in UTF-16, from a file's name or a JSON text, cannot be printed.
     printable = line.encode("utf-8", "backslashreplace").decode("utf-8")
     print(f"balora: {printable}", file=sys.stderr)
-    if _is_one_of_several():
+    processes = _joined()
+    if processes is not None:
         # An orderly end would wait for the others, which may wait for this one.
         sys.stderr.flush()
+        if processes.is_first():
+            # jax aborts the others once process 0 is gone, and they may be about to say the same.
+            time.sleep(GRACE)
         os._exit(code)
     sys.exit(code)
 
 
-def _is_one_of_several() -> bool:
-    """Return True in a process that has joined those of other hosts."""
+def _joined() -> ModuleType | None:
+    """The module of processes in one that has joined those of other hosts; None elsewhere."""
     processes = sys.modules.get("balora_jax.training.processes")
-    return processes is not None and processes.are_joined()
+    return processes if processes is not None and processes.are_joined() else None
 
 
 def flush_output() -> None:
@@ -129,7 +137,7 @@ def _failure(error: Exception) -> str:
         return _disk_sentence(error)
     if is_out_of_device_memory(error):
         return _memory_sentence("the device's memory")
-    if _is_one_of_several() and LOST.search(f"{type(error).__name__} {error}"):
+    if _joined() is not None and LOST.search(f"{type(error).__name__} {error}"):
         return (
             "another process of the run has ended, or does not answer, and what it printed says "
             f"why ({reason_of(error)}); --output.resume goes on from the last checkpoint, if there "

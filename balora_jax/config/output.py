@@ -14,7 +14,7 @@ class OutputConfig:
     """The run folder."""
 
     dir: str
-    """Folder of the run's files."""
+    """Folder of the run's files, or its address in a bucket (gs://, s3:// or az://BUCKET/FOLDER)."""
     save_every: int = 100
     """Updates between checkpoints; the last update always gets one."""
     keep: int = 2

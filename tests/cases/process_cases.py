@@ -28,16 +28,12 @@ def free_port():
 class Processes:
     """Two processes of one run, with two devices each."""
 
-    def __init__(self, arguments, log, differing=(), name="train", variables=None):
-        environment = (
-            os.environ
-            | (variables or {})
-            | {
-                "JAX_PLATFORMS": "cpu",
-                "JAX_NUM_CPU_DEVICES": "2",
-                "PYTHONPATH": str(ROOT),
-            }
-        )
+    def __init__(self, arguments, log, differing=(), name="train", places=(None, None)):
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "2",
+            "PYTHONPATH": str(ROOT),
+        }
         self.errors = [log.with_suffix(f".{number}") for number in range(2)]
         together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
         self.running = []
@@ -46,7 +42,12 @@ class Processes:
             command += ["--mesh.process_id", str(number), *(differing if number else ())]
             with path.open("w") as errors:
                 process = subprocess.Popen(
-                    command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+                    command,
+                    cwd=places[number],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
                 )
             self.running.append(process)
 

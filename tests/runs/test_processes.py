@@ -95,6 +95,17 @@ def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_hosts_do_not_share_is_noticed(run_arguments, tmp_path):
+    places = [tmp_path / name for name in ("first", "second")]
+    for place in places:
+        place.mkdir()
+    processes = Processes(run_arguments("run", *MESH), tmp_path / "log", places=places)
+    codes, _ = processes.codes()
+    assert codes == [2, 2]
+    sentence = "output.dir run is another folder on some hosts; accepted: one that all hosts see"
+    assert all(sentence in path.read_text() for path in processes.errors)
+
+
 @pytest.mark.parametrize("number", ["0", "1"])
 def test_processes_that_never_come_are_given_up(run_arguments, tmp_path, number):
     together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
