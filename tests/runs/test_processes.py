@@ -1,6 +1,7 @@
 """A run in several processes on one machine, which talk to each other as hosts do."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,21 +21,30 @@ RUN = [*MESH, "--training.eval_every", "3", "--training.steps", "8"]
 
 
 def test_two_processes_train_as_one(run_arguments, tmp_path):
-    """One gets SIGTERM: both stop with one checkpoint, and go on to the same numbers."""
+    """One gets SIGTERM: both stop with one checkpoint, and go on to the same numbers.
+
+    That checkpoint is damaged meanwhile: both go on from the one before.
+    """
     expected = tmp_path / "one"
     main(["train", *run_arguments(expected, *RUN)])
     folder = tmp_path / "two"
     arguments = run_arguments(folder, *RUN)
     processes = Processes(arguments, tmp_path / "first")
-    processes.wait_for(folder / "metrics.jsonl", 3)
+    processes.wait_for(folder / "metrics.jsonl", 5)
     processes.running[1].send_signal(signal.SIGTERM)
     codes, printed = processes.codes()
     assert codes == [143, 143], processes.said()
     assert "step" not in printed
     assert len(losses(folder)) < len(losses(expected))
 
-    codes, _ = Processes([*arguments, "--output.resume"], tmp_path / "second").codes()
-    assert codes == [0, 0]
+    *_, last = sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+    numbers = max((folder / "checkpoints" / str(last)).rglob("d/*"), key=lambda path: path.name)
+    numbers.write_bytes(b"damaged")
+    again = Processes([*arguments, "--output.resume"], tmp_path / "second")
+    codes, _ = again.codes()
+    assert codes == [0, 0], again.said()
+    assert [path.name for path in (folder / "damaged").iterdir()] == [f"checkpoint-{last}"]
+    shutil.rmtree(folder / "damaged")
     np.testing.assert_allclose(losses(folder), losses(expected), rtol=1e-5)
     ours, theirs = (
         load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, expected)

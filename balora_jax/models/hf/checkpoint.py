@@ -158,20 +158,28 @@ class Checkpoint:
         Returns:
           The tensor or the part.
         """
-        file = self._open_files[self.headers[name].file]
+        file = self._open(self.headers[name].file)
         if rows == slice(None):
             return file.get_tensor(name)
         return file.get_slice(name)[rows]
 
+    def release(self) -> None:
+        """Give back the memory that the files are mapped to; `read` opens them again."""
+        self._open_files.clear()
+
+    def _open(self, file: Path) -> safe_open:
+        if file not in self._open_files:
+            self._open_files[file] = safe_open(file, framework="numpy")
+        return self._open_files[file]
+
     def _read_headers(self, file: Path) -> dict[str, Header]:
         try:
-            open_file = safe_open(file, framework="numpy")
+            open_file = self._open(file)
         except (SafetensorError, OSError) as error:
             raise BadInput(
                 f"{file} is not a whole safetensors file: truncated or damaged "
                 f"({reason_of(error)}); accepted: a file as safetensors writes it"
             ) from error
-        self._open_files[file] = open_file
         headers = {}
         names = list(open_file.keys())
         for name in names:

@@ -58,6 +58,7 @@ def read_params(
             flat[entry.path] = _on_devices(_read_whole(entry, match, checkpoint, dtype), sharding)
         else:
             flat[entry.path] = _read_by_rows(entry, match, checkpoint, dtype, sharding)
+        checkpoint.release()
     for entry in match.fresh:
         sharding = None if sharding_of is None else sharding_of(entry.path, entry.shape)
         flat[entry.path] = _on_devices(initialize(entry).astype(dtype), sharding)
@@ -90,22 +91,24 @@ def _read_by_rows(
     dtype: np.dtype,
     sharding: NamedSharding | None,
 ) -> jax.Array:
-    """Read a parameter of large tensors: the devices transpose and stack their shares of them."""
+    """Read a parameter of large tensors: the devices transpose their shares, and fill the stack."""
     of_layer = None
     if sharding is not None:
         of_layer = NamedSharding(sharding.mesh, P(*sharding.spec[entry.stacked :]))
     move = _mover(entry.transposed, entry.stored_shape[0], of_layer)
-    layers: list[jax.Array] = []
-    for name in entry.names:
+    if not entry.stacked:
+        stored = match.stored_names[entry.names[0]]
+        return move(_placed_rows(checkpoint, stored, dtype, entry.transposed, of_layer))
+    stack = jax.jit(lambda: jnp.zeros(entry.shape, dtype), out_shardings=sharding)()
+    fill = _filler(entry.stacked, sharding)
+    places = np.ndindex(entry.shape[: entry.stacked])
+    for name, place in zip(entry.names, places, strict=True):
         stored = match.stored_names[name]
         rows = _placed_rows(checkpoint, stored, dtype, entry.transposed, of_layer)
-        if layers:
-            # One tensor is on its way while the next one is read, and no more.
-            layers[-1].block_until_ready()
-        layers.append(move(rows))
-    if not entry.stacked:
-        return layers[0]
-    return _stacker(entry.shape, sharding)(layers)
+        # One tensor is on its way while the next one is read, and no more.
+        stack.block_until_ready()
+        stack = fill(stack, move(rows), place)
+    return stack
 
 
 def _placed_rows(
@@ -190,8 +193,13 @@ def _mover(
 
 
 @functools.cache
-def _stacker(
-    shape: tuple[int, ...], sharding: NamedSharding | None
-) -> Callable[[list[jax.Array]], jax.Array]:
-    """A program that stacks layers to a parameter."""
-    return jax.jit(lambda layers: jnp.stack(layers).reshape(shape), out_shardings=sharding)
+def _filler(
+    stacked: int, sharding: NamedSharding | None
+) -> Callable[[jax.Array, jax.Array, tuple[int, ...]], jax.Array]:
+    """A program that puts a layer into its place of a stack, whose memory it takes."""
+
+    def fill(stack: jax.Array, layer: jax.Array, place: tuple[jax.Array, ...]) -> jax.Array:
+        one = layer.reshape((1,) * stacked + layer.shape)
+        return jax.lax.dynamic_update_slice(stack, one, (*place, *(0,) * layer.ndim))
+
+    return jax.jit(fill, out_shardings=sharding, donate_argnums=0)
