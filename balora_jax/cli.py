@@ -34,7 +34,6 @@ def train(arguments: Sequence[str]) -> None:
 
 def _train(arguments: Sequence[str], command: str) -> None:
     """Train, under a command's name."""
-    from balora_jax.config.addresses import is_address
     from balora_jax.config.parse import config_files, read_config
     from balora_jax.config.paths import check_output_of_run
 
@@ -47,13 +46,11 @@ def _train(arguments: Sequence[str], command: str) -> None:
         _leave_torch_out()
     from balora_jax.runs.finetune import finetune
     from balora_jax.training.interrupt import stopped_code
-    from balora_jax.training.run_folder import RunFolder
+    from balora_jax.training.run_folder import check_config_file
 
-    if config.output.resume and not is_address(config.output.dir):
-        folder = RunFolder(config.output.dir)
+    if config.output.resume:
         for file in config_files(arguments):
-            if not is_address(file):
-                folder.check_config_file(file)
+            check_config_file(file, config.output.dir)
     if finetune(config) is None:
         # It can be resumed, but it is not done: what comes next in a script must not begin.
         flush_output()

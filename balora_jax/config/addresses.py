@@ -1,17 +1,18 @@
-"""Addresses of folders in buckets, and the libraries that read and write them."""
+"""Addresses in buckets, and the libraries that read and write them."""
 
 import importlib.util
+import re
 
 from balora_jax.errors import BadInput
 
-# fsspec's implementation of each protocol; memory is within the process, for trials.
-LIBRARIES = {
-    "gs": "gcsfs",
-    "s3": "s3fs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "memory": "fsspec",
-}
+# fsspec's implementation of each protocol.
+LIBRARIES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]*")
+# What fsspec reads as a pattern, a version or a chain of protocols.
+SPECIAL = re.compile(r"[?#*\[\]\\]|::")
+LONGEST = 1000
+# Of one part, as the names of folders on disks.
+LONGEST_PART = 150
 
 
 def is_address(value: str) -> bool:
@@ -23,33 +24,37 @@ def is_address(value: str) -> bool:
     return "://" in value
 
 
-def check_address(option: str, value: str) -> None:
-    """Check that an option names a folder in a bucket that this installation can reach.
+def check_address(option: str, value: str, kind: str = "a folder") -> None:
+    """Check that an option names something in a bucket that this installation can reach.
 
     Args:
       option: the option's name, for the message.
       value: its value, an address.
+      kind: of what it names.
 
     Raises:
-      BadInput: the protocol is unknown, its library is not installed, or no folder is named.
+      BadInput: the protocol is unknown, its library is not installed, or nothing can be there.
     """
+    shown = repr(value[:200]) + (" ..." if len(value) > 200 else "")
     protocol, _, rest = value.partition("://")
-    bucket, _, folder = rest.partition("/")
-    parts = folder.rstrip("/").split("/")
     library = LIBRARIES.get(protocol)
     if library is None:
-        known = ", ".join(f"{name}://" for name in LIBRARIES if name != "memory")
+        known = ", ".join(f"{name}://" for name in LIBRARIES)
         raise BadInput(
-            f"{option} is {value[:200]!r}; accepted: a path on this machine, or a folder in a "
-            f"bucket ({known})"
+            f"{option} is {shown}; accepted: the path of {kind} on this machine, or the address of "
+            f"one in a bucket ({known})"
         )
-    if not bucket or any(part in ("", ".", "..") for part in parts) or not value.isprintable():
+    bucket, *parts = rest.removesuffix("/").split("/")
+    possible = value.isprintable() and len(value) <= LONGEST and not SPECIAL.search(rest)
+    fits = all(part not in ("", ".", "..") and len(part) <= LONGEST_PART for part in parts)
+    if not (possible and fits and parts and BUCKET.fullmatch(bucket)):
         raise BadInput(
-            f"{option} is {value[:200]!r}; accepted: {protocol}://BUCKET/FOLDER, with no empty "
-            "part, . or .."
+            f"{option} is {shown}; accepted: {protocol}://BUCKET/NAME, the bucket of small "
+            f"letters, digits, dots, - and _, each name of at most {LONGEST_PART} characters, not "
+            "empty, . or .., and without ?, #, *, brackets, backslashes and ::"
         )
     if importlib.util.find_spec(library) is None:
         raise BadInput(
-            f"{option} is {value[:200]!r}, which needs {library}; accepted: a path on this "
-            f"machine, or first `pip install {library}`"
+            f"{option} is {shown}, which needs {library}; accepted: a path on this machine, or "
+            f"first `pip install {library}`"
         )

@@ -102,7 +102,7 @@ def _on_this_machine(value: str) -> bytes:
 
 
 def _in_bucket(value: str) -> bytes:
-    check_address(OPTION, value)
+    check_address(OPTION, value, "a file")
     # Few commands need it, and it takes a tenth of a second.
     import fsspec
 

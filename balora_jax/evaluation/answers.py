@@ -10,13 +10,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from balora_jax import data, generation
-from balora_jax.adapters import AdapterSpec
+from balora_jax.adapters import AdapterSpec, student_lora
 from balora_jax.data import Batch, Examples, TextTask
 from balora_jax.evaluation import metrics
 from balora_jax.evaluation.glue import Outputs, TextEvaluator
 from balora_jax.evaluation.held_out import HeldOutLoss
 from balora_jax.objective import seq2seq_lm
-from balora_jax.objective.causal_lm import student_lora_of
 from balora_jax.objective.params import Params
 from balora_jax.training.setup import Student
 from balora_jax.training.state import TrainState
@@ -139,7 +138,7 @@ def _answers(
     answers = generation.answer(
         model,
         params.base,
-        student_lora_of(params, spec),
+        student_lora(params.adapters, params.initial, spec),
         input_ids,
         attention_mask,
         max_new_tokens=max_tokens,

@@ -14,7 +14,7 @@ def cache_folder(name: str) -> pathlib.Path:
     It is in $BALORA_CACHE, or in balora_jax in $XDG_CACHE_HOME or ~/.cache.
 
     Args:
-      name: compiled or tokens.
+      name: compiled, tokens or runs.
 
     Raises:
       OSError: the user has no home folder.

@@ -16,7 +16,7 @@ from balora_jax.config.addresses import is_address
 from balora_jax.errors import BadInput
 from balora_jax.runs.caches import cache_folder, make_private
 from balora_jax.training.bucket import Bucket, opened
-from balora_jax.training.processes import is_first, require_everywhere
+from balora_jax.training.processes import is_first, require_same, together
 from balora_jax.training.replacing import is_running
 from balora_jax.training.run_folder import CONFIG, RunFolder
 from balora_jax.training.run_lock import RunLock
@@ -52,19 +52,14 @@ def writing(run: str) -> Iterator[RunLock]:
         name += f"-process-{jax.process_index()}"
     copy = _private_folder() / name
     bucket = Bucket(run, copy)
-    fault = None
     with RunLock(copy) as lock, opened(bucket):
         lock.acquire()
         try:
-            if is_first():
-                bucket.check()
-            bucket.fetch()
-        except BadInput as error:
-            fault = error
-        # One process that cannot reach the bucket ends all.
-        reason = f"a process of the run cannot use {run}" if fault is None else str(fault)
-        require_everywhere(fault is None, reason)
-        try:
+            with together(f"a process of the run cannot use {run}"):
+                if is_first():
+                    bucket.check()
+                bucket.fetch()
+            require_same({f"files in {run}": sorted(bucket.versions.items())})
             yield lock
         finally:
             if is_first():

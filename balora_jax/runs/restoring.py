@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,12 +30,20 @@ from balora_jax.runs.setup import build_setup
 from balora_jax.runs.task import TrainingData
 from balora_jax.runs.weights import init_adapters, load_model, materialize
 from balora_jax.runs.whole_modules import trained_modules
+from balora_jax.training import run_lock
 from balora_jax.training.best import Best
 from balora_jax.training.checkpoints import Checkpoints
 from balora_jax.training.compiled_step import CompiledStep
 from balora_jax.training.loop import Batches
 from balora_jax.training.metrics import Logger, MetricsLog, read_records
-from balora_jax.training.processes import is_first, require_everywhere, require_same, wait_for_all
+from balora_jax.training.processes import (
+    is_first,
+    of_first,
+    require_everywhere,
+    require_same,
+    together,
+    wait_for_all,
+)
 from balora_jax.training.records import HeldOutRecord, ProbeRecord
 from balora_jax.training.run_lock import RunLock
 from balora_jax.training.setup import Student, TrainSetup
@@ -42,6 +51,9 @@ from balora_jax.training.state import TrainState
 from balora_jax.training.subtrees import select
 from balora_jax.training.summary import History
 from balora_jax.training.times import Times
+
+# Seconds for which a host may not see what another one has written.
+STALE = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +277,9 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
     """
     wait_for_all("the checks of a run")
     lock.acquire()
-    if is_first():
+    bucket = run.folder.bucket
+    # Each process has its own copy of a bucket.
+    if is_first() or bucket is not None:
         if run.config.output.overwrite:
             run.folder.clear()
         elif not run.resumes:
@@ -273,16 +287,34 @@ def begin_writing(run: Run, lock: RunLock, inputs: dict[str, str]) -> None:
         if run.extended_from is not None:
             run.folder.begin_extension(run.extended_from)
     run.folder.create(run.config, inputs)
-    if run.folder.bucket is not None and is_first():
-        run.folder.bucket.claim()
-        run.folder.bucket.push()
+    if bucket is not None:
+        with together(f"process 0 cannot begin in {bucket.address}"):
+            if is_first():
+                bucket.claim()
     wait_for_all("the folder of a run")
-    if run.folder.bucket is None:
-        require_everywhere(
-            run.folder.config.is_file(),
-            f"output.dir {run.folder.address} is another folder on some hosts; accepted: one that "
-            "all hosts see, or one in a bucket",
-        )
+    if bucket is None:
+        require_shared(run)
+
+
+def require_shared(run: Run) -> None:
+    """Check that all processes see one folder: that in which process 0 has its lock.
+
+    Args:
+      run: from `set_up`; its folder is locked.
+
+    Raises:
+      BadInput: hosts do not share it.
+    """
+    seen = of_first(run_lock.holder(run.folder.path))
+    end = time.monotonic() + STALE
+    # A network's file system may answer from what it knew.
+    while run_lock.holder(run.folder.path) != seen and time.monotonic() < end:
+        time.sleep(1)
+    require_everywhere(
+        run_lock.holder(run.folder.path) == seen,
+        f"output.dir {run.folder.path} is another folder on some hosts; accepted: one that all "
+        "hosts see, or one in a bucket",
+    )
 
 
 def save_beginning(checkpoints: Checkpoints, saved: Beginning, made: Beginning) -> None:

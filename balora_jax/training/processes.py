@@ -1,9 +1,10 @@
 """The processes of a run on several hosts: joining, waiting for each other, agreeing on a stop."""
 
+import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -132,8 +133,38 @@ def require_everywhere(holds: bool, otherwise: str) -> None:
         raise BadInput(otherwise)
 
 
+@contextlib.contextmanager
+def together(otherwise: str) -> Iterator[None]:
+    """Let every process of the run refuse, if one does; all enter and leave.
+
+    Args:
+      otherwise: the message of those that do not know why.
+
+    Raises:
+      BadInput: of this process, or of another one.
+    """
+    fault = None
+    try:
+        yield
+    except BadInput as error:
+        fault = error
+    require_everywhere(fault is None, otherwise if fault is None else str(fault))
+
+
 def _all_hold(holds: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(holds)).all())
+
+
+def of_first(text: str) -> str:
+    """Return the text that process 0 has, in every process.
+
+    Args:
+      text: of this process; of at most 1,000 bytes.
+    """
+    if jax.process_count() == 1:
+        return text
+    own = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
+    return multihost_utils.process_allgather(own)[0].tobytes().rstrip(b"\0").decode()
 
 
 def on_host(tree: Any) -> Any:

@@ -12,6 +12,7 @@ import jax
 import yaml
 
 from balora_jax.config import RunConfig
+from balora_jax.config.addresses import is_address
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, listed, reason_of
 from balora_jax.training.bucket import open_bucket
@@ -20,6 +21,7 @@ from balora_jax.training.replacing import is_leftover, write_whole
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 
 CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
 # What a run that was stopped while it began may leave; a folder with nothing else counts as empty.
 BEGINNINGS = frozenset({".lock", ".lock.owner"})
 # Options that a resumed run may change: they decide where and how often the run writes and
@@ -103,7 +105,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.fingerprints = self.path / "fingerprints.json"
         self.loggers = self.path / "loggers.json"
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS
         self.adapter = self.path / "adapter"
         self.merged = self.path / "merged"
         self.plots = self.path / "plots"
@@ -149,25 +151,6 @@ class RunFolder:
             )
         self._check_same(config)
         return True
-
-    def check_config_file(self, file: str) -> None:
-        """Check that a run resumes in the folder of the configuration file that it is given.
-
-        Args:
-          file: a file of options. Those of other folders than runs' may name any folder.
-
-        Raises:
-          BadInput: it is config.yaml of a run's folder, which has moved or was copied since.
-        """
-        path = pathlib.Path(file).expanduser()
-        beside = RunFolder(str(path.parent))
-        if path.name != CONFIG or not SavedCheckpoints(beside.checkpoints).steps():
-            return
-        if path.resolve().parent != self.path.resolve():
-            raise BadInput(
-                f"{path} is of the run in {path.parent}, and output.dir is {self.address}; "
-                f"accepted: also --output.dir {path.parent}, to resume that run"
-            )
 
     def _check_own(self) -> None:
         """Check that a run has written what `clear` deletes; runs.export checks adapter and merged.
@@ -350,6 +333,35 @@ class RunFolder:
                 f"{self.address} holds a run that was made with other inputs: "
                 f"{' and '.join(changed)} changed since; accepted: the same contents as then"
             )
+
+
+def check_config_file(file: str, folder: str) -> None:
+    """Check that a run resumes in the folder of the configuration file that it is given.
+
+    Args:
+      file: a file of options, or its address. Those of other folders than runs' may name any
+        folder.
+      folder: output.dir.
+
+    Raises:
+      BadInput: it is config.yaml of a run's folder, which has moved or was copied since.
+    """
+    if is_address(file):
+        place, _, name = file.rpartition("/")
+        is_same = name != CONFIG or place == folder.rstrip("/")
+    else:
+        path = pathlib.Path(file).expanduser()
+        place, name = str(path.parent), path.name
+        is_run = name == CONFIG and SavedCheckpoints(path.parent / CHECKPOINTS).steps()
+        here = path.resolve().parent
+        is_same = not is_run or (
+            not is_address(folder) and here == pathlib.Path(folder).expanduser().resolve()
+        )
+    if not is_same:
+        raise BadInput(
+            f"{file} is of the run in {place}, and output.dir is {folder}; "
+            f"accepted: also --output.dir {place}, to resume that run"
+        )
 
 
 def _as_yaml(config: RunConfig) -> str:

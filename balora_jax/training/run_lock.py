@@ -120,6 +120,18 @@ class RunLock:
         )
 
 
+def holder(folder: pathlib.Path) -> str:
+    """Return what names the process that holds, or held, the lock on a folder; empty if none has.
+
+    Args:
+      folder: the run folder.
+    """
+    try:
+        return (folder / FILE).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def _owner() -> str:
     """This host and process, and the time, as the lock's file names them."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -28,7 +28,9 @@ def free_port():
 class Processes:
     """Two processes of one run, with two devices each."""
 
-    def __init__(self, arguments, log, differing=(), name="train", places=(None, None)):
+    def __init__(
+        self, arguments, log, differing=(), name="train", places=(None, None), own=({}, {})
+    ):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": "2",
@@ -44,7 +46,7 @@ class Processes:
                 process = subprocess.Popen(
                     command,
                     cwd=places[number],
-                    env=environment,
+                    env=environment | own[number],
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,

@@ -15,6 +15,7 @@ from safetensors.numpy import load
 
 from balora_jax import load_run
 from balora_jax.cli import main
+from balora_jax.config import addresses
 
 RUN = ["--training.eval_every", "3", "--training.steps", "8", "--output.keep", "2"]
 ADDRESS = "memory://bucket/run"
@@ -27,7 +28,9 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def memory():
+def memory(monkeypatch):
+    """The files of a bucket within the process, which the command line knows for a test alone."""
+    monkeypatch.setitem(addresses.LIBRARIES, "memory", "fsspec")
     files = fsspec.filesystem("memory")
     files.store.clear()
     yield files
@@ -116,19 +119,28 @@ def test_commands_read_a_run_in_a_bucket_and_write_there(
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
-        ("other://bucket/run", "a path on this machine, or a folder in a bucket (gs://, s3://"),
-        ("s3://bucket", "accepted: s3://BUCKET/FOLDER"),
-        ("s3://bucket/../run", "accepted: s3://BUCKET/FOLDER"),
-        ("s3:///run", "accepted: s3://BUCKET/FOLDER"),
+        ("other://bucket/run", "on this machine, or the address of one in a bucket (gs://, s3://"),
+        ("memory://bucket/run", "on this machine, or the address of one in a bucket (gs://, s3://"),
+        ("s3://bucket", "accepted: s3://BUCKET/NAME"),
+        ("s3://bucket/../run", "accepted: s3://BUCKET/NAME"),
+        ("s3://bucket/run//", "accepted: s3://BUCKET/NAME"),
+        ("s3://bucket/run::memory://x", "accepted: s3://BUCKET/NAME"),
+        ("s3://bucket/run?versionId=1", "accepted: s3://BUCKET/NAME"),
+        ("s3://a:b@bucket/run", "accepted: s3://BUCKET/NAME"),
+        ("s3://bucket/" + 1100 * "a", "each name of at most 150 characters"),
+        ("s3:///run", "accepted: s3://BUCKET/NAME"),
         ("s3://other/run", "s3://other/run cannot be written to (FileNotFoundError"),
     ],
 )
-def test_a_bucket_that_cannot_be_used_is_refused(run_arguments, s3, address, sentence, capsys):
+def test_a_bucket_that_cannot_be_used_is_refused(
+    run_arguments, s3, address, sentence, cache, capsys
+):
     assert _code("train", *run_arguments(address, *RUN)) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
     assert sentence in errors
     assert s3.find("bucket") == []
+    assert not any((cache / "runs").glob("*"))
 
 
 def test_what_is_no_run_is_refused(run_arguments, memory, tmp_path, capsys):
@@ -143,13 +155,34 @@ def test_what_is_no_run_is_refused(run_arguments, memory, tmp_path, capsys):
     assert "data.train 's3://bucket/train.jsonl' is an address" in capsys.readouterr().err
 
 
+def test_a_copied_run_is_not_taken_for_the_original(run_arguments, memory, capsys):
+    main(["train", *run_arguments(ADDRESS, *RUN)])
+    memory.copy("/bucket/run", "/bucket/copied", recursive=True)
+    config = "memory://bucket/copied/config.yaml"
+    assert _code("train", "--config", config, "--output.resume") == 2
+    sentence = f"{config} is of the run in memory://bucket/copied, and output.dir is {ADDRESS}"
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_named_by_its_address(run_arguments, memory, capsys):
+    memory.pipe("/bucket/run/config.yaml", b"\x00\xff junk: [")
+    assert _code("generate", "--run", ADDRESS, "--prompt", "1") == 2
+    assert f"{ADDRESS}/config.yaml cannot be read" in capsys.readouterr().err
+    assert _code("train", *run_arguments(ADDRESS, *RUN), "--output.resume") == 2
+    assert f"{ADDRESS}/config.yaml cannot be read" in capsys.readouterr().err
+
+
 def test_two_processes_share_no_disk(run_arguments, tmp_path, s3):
-    """One is killed after a checkpoint was sent: both end, and go on from it to the same bits."""
-    mesh = ["--mesh.data", "2", "--mesh.fsdp", "2"]
-    main(["train", *run_arguments(tmp_path / "one", *RUN, *mesh)])
-    arguments = run_arguments("s3://bucket/runs/two", *RUN, *mesh)
+    """One is killed after a checkpoint was sent: both end, and go on from it to the same losses.
+
+    The exported checkpoint is the best, which process 1 reads from the bucket.
+    """
+    options = [*RUN, "--mesh.data", "2", "--mesh.fsdp", "2", "--training.patience", "5"]
+    main(["train", *run_arguments(tmp_path / "one", *options)])
+    arguments = run_arguments("s3://bucket/runs/two", *options)
     # Each has a home of its own, as hosts do.
-    processes = Processes(arguments, tmp_path / "first")
+    homes = [{"BALORA_CACHE": str(tmp_path / name)} for name in ("home", "other home")]
+    processes = Processes(arguments, tmp_path / "first", own=homes)
     while not s3.exists("bucket/runs/two/checkpoints/4/state/manifest.ocdbt"):
         assert [process.poll() for process in processes.running] == [None, None], processes.said()
     processes.running[1].send_signal(signal.SIGKILL)
@@ -157,8 +190,9 @@ def test_two_processes_share_no_disk(run_arguments, tmp_path, s3):
     assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None)
     assert not s3.exists("bucket/runs/two/summary.json")
 
-    codes, _ = Processes([*arguments, "--output.resume"], tmp_path / "second").codes()
-    assert codes == [0, 0]
+    again = Processes([*arguments, "--output.resume"], tmp_path / "second", own=homes)
+    codes, _ = again.codes()
+    assert codes == [0, 0], again.said()
     copy = tmp_path / "copy"
     s3.get("bucket/runs/two", str(copy), recursive=True)
     np.testing.assert_allclose(losses(copy), losses(tmp_path / "one"), rtol=1e-5)
@@ -169,4 +203,18 @@ def test_two_processes_share_no_disk(run_arguments, tmp_path, s3):
     )
     assert ours.keys() == theirs.keys()
     steps = {path.name for path in (copy / "checkpoints").iterdir()}
-    assert steps == {"6", "8", "initial"}
+    assert {"8", "initial"} <= steps
+    assert [list((tmp_path / name / "runs").iterdir()) for name in ("home", "other home")] == [
+        [],
+        [],
+    ]
+
+    anew = [*arguments, "--training.steps", "2", "--output.overwrite"]
+    third = Processes(anew, tmp_path / "third", own=homes)
+    codes, _ = third.codes()
+    assert codes == [0, 0], third.said()
+    s3.get("bucket/runs/two", str(tmp_path / "anew"), recursive=True)
+    steps = {path.name for path in (tmp_path / "anew" / "checkpoints").iterdir()}
+    assert steps == {"2", "initial"}
+    # The update after the first one has the rate of a shorter run.
+    np.testing.assert_allclose(losses(tmp_path / "anew")[:2], losses(copy)[:2], rtol=1e-5)

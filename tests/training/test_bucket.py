@@ -1,13 +1,16 @@
 """A folder in a bucket and its copy: what is sent, in which order, and by whom."""
 
+import errno
 import pathlib
+import shutil
+import threading
 
 import fsspec
 import pytest
 
 from balora_jax.errors import BadInput, OutputError
 from balora_jax.training import checksums
-from balora_jax.training.bucket import Bucket, as_named, open_bucket, opened
+from balora_jax.training.bucket import Bucket, _stamps, as_named, open_bucket, opened
 
 ADDRESS = "memory://bucket/run"
 
@@ -113,7 +116,10 @@ def test_a_push_that_is_cut_off_leaves_nothing_that_seems_whole(bucket, files, m
         and checksums.check_checksums(other.copy / "checkpoints" / step)
         for step in ("1", "2")
     }
-    assert whole["1"] if sent < 5 else not whole["1"]
+    if sent < 5:
+        assert whole["1"].checked and whole["1"].fault is None
+    else:
+        assert not whole["1"]
     if whole["2"]:
         assert whole["2"].checked
         assert (whole["2"].fault is None) == (sent >= 4)
@@ -133,6 +139,109 @@ def test_a_run_that_lost_the_folder_ends(bucket, files, tmp_path):
     _write(other.copy, config="theirs")
     other.push()
     assert files.cat("/bucket/run/config") == b"theirs"
+
+
+def test_a_folder_that_another_run_writes_is_not_claimed(bucket, files, tmp_path):
+    """It has sent a checkpoint since this one read the folder."""
+    other = Bucket(ADDRESS, tmp_path / "other")
+    other.fetch()
+    _write(bucket.copy, checkpoints__6__state="6")
+    bucket.push()
+    _write(other.copy, config="theirs")
+    with pytest.raises(BadInput, match="has changed since this run read it"):
+        other.claim()
+    other.push()
+    assert _names(files) == ["checkpoints/6/state"]
+
+
+@pytest.mark.parametrize("deleted", range(6))
+def test_another_configuration_never_stands_beside_old_checkpoints(bucket, files, deleted):
+    """As output.overwrite begins, and is cut off between two deletions."""
+    _write(bucket.copy, **{"config.yaml": "old", "summary.json": "{}", "metrics.jsonl": ""})
+    _write(bucket.copy, checkpoints__1__a="1", checkpoints__1__b="2")
+    checksums.write_checksums(bucket.copy / "checkpoints" / "1")
+    bucket.push()
+    again = Bucket(ADDRESS, bucket.copy.with_name("again"))
+    again.fetch()
+    for name in ("summary.json", "metrics.jsonl"):
+        (again.copy / name).unlink()
+    shutil.rmtree(again.copy / "checkpoints")
+    _write(again.copy, **{"config.yaml": "another"})
+
+    left = [deleted]
+    rm_file = type(files).rm_file
+
+    def failing(self, path):
+        if not left[0]:
+            raise ConnectionError("cut off")
+        left[0] -= 1
+        rm_file(self, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(files), "rm_file", failing)
+        if deleted < 5:
+            with pytest.raises(OutputError, match="cut off"):
+                again.claim()
+        else:
+            again.claim()
+    seen = Bucket(ADDRESS, bucket.copy.with_name("seen"))
+    seen.fetch()
+    checkpoint = seen.copy / "checkpoints" / "1"
+    if deleted < 5:
+        assert (seen.copy / "config.yaml").read_text() == "old"
+        assert not (seen.copy / "summary.json").exists() or deleted == 0
+        if checkpoint.exists():
+            check = checksums.check_checksums(checkpoint)
+            assert check.checked and (check.fault is None) == (deleted < 2)
+    else:
+        assert (seen.copy / "config.yaml").read_text() == "another"
+        assert [path.name for path in seen.copy.iterdir()] == ["config.yaml"]
+
+
+def test_a_checkpoint_that_is_deleted_meanwhile_is_no_fault(bucket, files, monkeypatch):
+    _write(bucket.copy, config="1", checkpoints__1__state="2", checkpoints__2__state="3")
+    put = type(files).put
+
+    def deleting(self, ours, theirs):
+        shutil.rmtree(bucket.copy / "checkpoints" / "1", ignore_errors=True)
+        put(self, ours, theirs)
+
+    monkeypatch.setattr(type(files), "put", deleting)
+    bucket.push()
+    assert _names(files) == ["checkpoints/2/state", "config"]
+
+
+def test_folders_that_are_deleted_while_they_are_listed(tmp_path):
+    """As orbax does with older checkpoints."""
+    bucket = Bucket(ADDRESS, tmp_path / "copy")
+    _write(bucket.copy, config="1")
+    done = threading.Event()
+
+    def come_and_go():
+        while not done.is_set():
+            _write(bucket.copy, **{f"checkpoints/{n}/state/d/{n}": "x" for n in range(5)})
+            shutil.rmtree(bucket.copy / "checkpoints")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert "config" in _stamps(bucket.copy)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_disk_that_is_full_is_no_fault_of_the_bucket(bucket, files, monkeypatch):
+    _write(bucket.copy, config="1")
+    bucket.push()
+
+    def full(self, *_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(files), "get", full)
+    with pytest.raises(OutputError, match="cannot hold a copy of memory://bucket/run"):
+        bucket.fetch()
 
 
 def test_nothing_is_sent_before_the_claim(files, tmp_path):
@@ -155,6 +264,17 @@ def test_a_command_adds_and_deletes_nothing(bucket, files, tmp_path):
     assert _names(files) == ["config", "evaluation/report", "plots/loss"]
 
 
+def test_a_command_replaces_a_folder_as_a_whole(bucket, files, tmp_path):
+    _write(bucket.copy, merged__old="1", plots__loss="2")
+    bucket.push()
+    reader = Bucket(ADDRESS, tmp_path / "reader")
+    reader.fetch()
+    (reader.copy / "merged" / "old").unlink()
+    _write(reader.copy, merged__new="3")
+    reader.add()
+    assert _names(files) == ["merged/new", "plots/loss"]
+
+
 def test_what_a_run_has_not_finished_stays_here(bucket, files):
     _write(bucket.copy, **{".adapter-host-1.part/x": "1", ".lock": "2", "config": "3"})
     _write(bucket.copy, **{"checkpoints/4.orbax-checkpoint-tmp-7/state": "4"})
@@ -165,7 +285,7 @@ def test_what_a_run_has_not_finished_stays_here(bucket, files):
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "a//b", "a\\b"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(files, tmp_path, name, monkeypatch):
     bucket = Bucket(ADDRESS, tmp_path / "copy")
-    monkeypatch.setattr(type(files), "find", lambda self, root: [f"{root}/{name}"])
+    monkeypatch.setattr(type(files), "find", lambda self, root, **_: {f"{root}/{name}": {}})
     with pytest.raises(BadInput, match="accepted: the files of a run alone"):
         bucket.fetch()
     assert list(tmp_path.rglob("*evil*")) == []
@@ -178,9 +298,10 @@ def test_a_file_that_is_deleted_meanwhile_is_no_fault(bucket, files, tmp_path, m
     find = type(files).find
     listed = []
 
-    def with_gone(self, root):
+    def with_gone(self, root, **options):
         listed.append(root)
-        return [*find(self, root), *([f"{root}/gone"] if len(listed) == 1 else [])]
+        gone = {f"{root}/gone": {}} if len(listed) == 1 else {}
+        return find(self, root, **options) | gone
 
     monkeypatch.setattr(type(files), "find", with_gone)
     other = Bucket(ADDRESS, tmp_path / "other")
@@ -195,6 +316,12 @@ def test_an_open_folder_is_found_by_its_address(tmp_path):
     with opened(bucket):
         assert open_bucket(ADDRESS) is open_bucket(f"{ADDRESS}/") is bucket
         assert as_named(bucket.copy / "plots" / "loss.png") == f"{ADDRESS}/plots/loss.png"
+        with opened(Bucket(ADDRESS, tmp_path / "inner")):
+            assert open_bucket(ADDRESS) is not bucket
+        assert open_bucket(ADDRESS) is bucket
+    with pytest.raises(BadInput, match=f"^{ADDRESS}/config is damaged$"), opened(bucket):
+        raise BadInput(f"{bucket.copy}/config is damaged")
+    with opened(bucket):
         assert as_named(pathlib.Path("/elsewhere")) == "/elsewhere"
     with pytest.raises(BadInput, match="is an address; accepted here: a path"):
         open_bucket(ADDRESS)
