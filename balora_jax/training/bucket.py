@@ -44,7 +44,7 @@ _OPEN: dict[str, "Bucket"] = {}
 
 
 class Unsent(OutputError):
-    """What could not be sent to a bucket; the message names the copy that still has it."""
+    """Output that could not be sent to a bucket; the message names the copy that still has it."""
 
 
 class Bucket:
