@@ -145,8 +145,11 @@ ARGUMENTS = {
     ),
     "minus": (["--config", "-"], "--config '-' does not exist; accepted: the path of a file"),
     "a folder": (["--config", "{tmp}"], "--config .* is a folder; accepted: a file"),
-    "an address": (["--config", "https://x.y/z.yaml"], "--config is .*accepted: the path of a file on this"),
-    "an address of nothing": (["--config", "s3://b/"], "--config is .*; accepted: s3://BUCKET/NAME"),
+    "an address": (
+        ["--config", "https://x.y/z.yaml"],
+        "--config is .*accepted: the path of a file",
+    ),
+    "an address of nothing": (["--config", "s3://b/"], "--config is .*accepted: s3://BUCKET"),
 }
 
 
