@@ -7,8 +7,9 @@ import os
 import pathlib
 import shutil
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -27,7 +28,7 @@ READING = "reading-"
 
 
 @contextlib.contextmanager
-def writing(run: str) -> Iterator[RunLock]:
+def writing(run: str, say: Callable[[str], None]) -> Iterator[RunLock]:
     """Lock the folder of a run; copy one in a bucket first, and send what is left at the end.
 
     The copy is deleted after all has been sent. Each process of a run has its own: hosts need not
@@ -35,6 +36,7 @@ def writing(run: str) -> Iterator[RunLock]:
 
     Args:
       run: output.dir.
+      say: gets a sentence before much is copied or sent.
 
     Yields:
       The lock.
@@ -58,12 +60,12 @@ def writing(run: str) -> Iterator[RunLock]:
             with together(f"a process of the run cannot use {run}"):
                 if is_first():
                     bucket.check()
-                bucket.fetch()
+                bucket.fetch(say)
             require_same({f"files in {run}": sorted(bucket.versions.items())})
             yield lock
         finally:
             if is_first():
-                bucket.push()
+                bucket.push(say)
             # All is in the bucket; else `push` has failed.
             shutil.rmtree(copy, ignore_errors=True)
 
@@ -95,7 +97,7 @@ def _read(address: str) -> Iterator[Bucket]:
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{mine}{os.getpid()}-") as own:
         # Named like the run, because pages and cards are.
         bucket = Bucket(address, pathlib.Path(own) / address.rstrip("/").rpartition("/")[2])
-        bucket.fetch()
+        bucket.fetch(lambda sentence: print(sentence, file=sys.stderr))
         if not (bucket.copy / CONFIG).is_file():
             raise BadInput(
                 f"--run {address[:200]} is no run's folder: it has no {CONFIG}; accepted: the "

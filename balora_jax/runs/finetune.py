@@ -83,11 +83,13 @@ def finetune(
             versions = {"version of balora_jax": version("balora-jax")}
             processes.require_same({"configuration": shared} | versions)
         if not processes.is_first():
+            console.print(processes.place(), highlight=False)
             console = Console(quiet=True)
         notify = functools.partial(screen.show_note, console)
         closing.enter_context(compiled_programs(config.output.compilation_cache, notify))
         with ends_by_signal(LOADING):
-            lock = closing.enter_context(copies.writing(config.output.dir))
+            say = functools.partial(console.print, highlight=False, soft_wrap=True)
+            lock = closing.enter_context(copies.writing(config.output.dir, say))
             folder = RunFolder(config.output.dir)
             if config.output.resume and not folder.config.exists():
                 notify(f"{folder.address} holds no run to resume: it starts there")

@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import fsspec
@@ -87,8 +87,11 @@ class Bucket:
                 "that exists, and that this user may write to"
             ) from error
 
-    def fetch(self) -> None:
+    def fetch(self, say: Callable[[str], None] | None = None) -> None:
         """Make the copy the same as the folder in the bucket; all else in the copy is deleted.
+
+        Args:
+          say: gets a sentence on how much is copied.
 
         Raises:
           BadInput: the bucket cannot be read, or holds a name that leads out of the folder.
@@ -96,7 +99,7 @@ class Bucket:
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._receive()
+                self._receive(say)
                 return
             except BadInput:
                 raise
@@ -114,7 +117,7 @@ class Bucket:
                     "bucket that this user may read"
                 ) from error
 
-    def _receive(self) -> None:
+    def _receive(self, say: Callable[[str], None] | None) -> None:
         """Copy every file from the bucket."""
         self._clear()
         files, root = self._open()
@@ -126,6 +129,9 @@ class Bucket:
                 )
             (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
         names = list(self.versions)
+        if names and say is not None:
+            size = sum(files.sizes([f"{root}/{name}" for name in names]))
+            say(f"copying {self.address}: {len(names)} files, {size / 1e6:,.1f} MB ...")
         if names:
             theirs = [f"{root}/{name}" for name in names]
             files.get(theirs, [str(self.copy / name) for name in names])
@@ -181,18 +187,24 @@ class Bucket:
             self._delete(files, root, self.versions.keys() - here.keys())
         self.push()
 
-    def push(self) -> None:
+    def push(self, say: Callable[[str], None] | None = None) -> None:
         """Send what has changed in the copy, and delete what was deleted there.
 
         Nothing is sent before `claim`.
+
+        Args:
+          say: gets a sentence on how much is sent.
 
         Raises:
           OutputError: the bucket cannot be written to, or another run has claimed the folder.
         """
         if self._owner is None:
             return
+        changed = self._changed()
+        if changed and say is not None:
+            say(f"sending {len(changed)} files to {self.address} ...")
         with self._sending() as (files, root):
-            self._send(files, root, self._changed())
+            self._send(files, root, changed)
             self._delete(files, root, self._same.keys() - _stamps(self.copy).keys())
 
     def add(self) -> None:

@@ -85,6 +85,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def place() -> str:
+    """Say which process this is, in one that prints nothing else."""
+    return f"process {jax.process_index()} of {jax.process_count()}: process 0 prints and writes"
+
+
 def wait_for_all(reason: str) -> None:
     """Wait until every process of the run is here.
 
