@@ -15,15 +15,14 @@ from balora_jax.config import RunConfig
 from balora_jax.config.addresses import is_address
 from balora_jax.config.parse import read_config
 from balora_jax.errors import BadInput, listed, reason_of
-from balora_jax.training.bucket import open_bucket
+from balora_jax.training.bucket import CONFIG, LOCKS, open_bucket
 from balora_jax.training.checksums import has_own_hash, is_as_written, with_own_hash
 from balora_jax.training.replacing import is_leftover, write_whole
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 
-CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 # What a run that was stopped while it began may leave; a folder with nothing else counts as empty.
-BEGINNINGS = frozenset({".lock", ".lock.owner"})
+BEGINNINGS = LOCKS
 # Options that a resumed run may change: they decide where and how often the run writes and
 # measures, or change the trained weights by rounding alone. All others change what is trained.
 CHANGEABLE = frozenset(
