@@ -19,6 +19,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
+import fsspec
 import jax
 import pytest
 from filelock import FileLock
@@ -93,6 +94,21 @@ def real_model(shared):
         return MODELS / name
 
     return folder
+
+
+@pytest.fixture
+def memory_files() -> fsspec.AbstractFileSystem:
+    """The files of buckets within the process, of which there are none at the start."""
+    files = fsspec.filesystem("memory")
+
+    def clear():
+        # Both are the class's, so they outlive a test; a folder's name is left without its files.
+        files.store.clear()
+        files.pseudo_dirs[:] = [""]
+
+    clear()
+    yield files
+    clear()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pathlib
 import signal
 import urllib.request
 
-import fsspec
 import numpy as np
 import pytest
 import s3fs
@@ -28,13 +27,10 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def memory(monkeypatch):
-    """The files of a bucket within the process, which the command line knows for a test alone."""
+def memory(memory_files, monkeypatch):
+    """The files of buckets within the process, which the command line knows for a test alone."""
     monkeypatch.setitem(addresses.LIBRARIES, "memory", "fsspec")
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    yield files
-    files.store.clear()
+    return memory_files
 
 
 @pytest.fixture(scope="module")

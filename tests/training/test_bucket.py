@@ -5,7 +5,6 @@ import pathlib
 import shutil
 import threading
 
-import fsspec
 import pytest
 
 from balora_jax.errors import BadInput, OutputError
@@ -16,12 +15,8 @@ ADDRESS = "memory://bucket/run"
 
 
 @pytest.fixture
-def files():
-    """The files of a bucket that is empty."""
-    memory = fsspec.filesystem("memory")
-    memory.store.clear()
-    yield memory
-    memory.store.clear()
+def files(memory_files):
+    return memory_files
 
 
 def _names(files):
