@@ -98,25 +98,26 @@ def compare(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     """Run `balora export`."""
-    from balora_jax.config.commands import run_options
+    from balora_jax.config.commands import export_options
 
-    options = run_options("export", "adapter", arguments, COMMANDS["export"].help)
+    options = export_options(arguments, COMMANDS["export"].help)
     from balora_jax.runs.export import export_run
+    from balora_jax.runs.meeting import meeting
 
-    with _copied(options.run) as as_named:
-        run, checkpoint, out = options.run, options.checkpoint, options.out
-        print(as_named(export_run(run, checkpoint, out, options.scale, options.rank)))
+    with meeting(options), _copied(options.run) as as_named:
+        print(as_named(export_run(options)))
 
 
 def merge(arguments: Sequence[str]) -> None:
     """Run `balora merge`."""
-    from balora_jax.config.commands import run_options
+    from balora_jax.config.commands import merge_options
 
-    options = run_options("merge", "merged", arguments, COMMANDS["merge"].help)
+    options = merge_options(arguments, COMMANDS["merge"].help)
     from balora_jax.runs.export import merge_run
+    from balora_jax.runs.meeting import meeting
 
-    with _copied(options.run) as as_named:
-        print(as_named(merge_run(options.run, options.checkpoint, options.out, options.scale)))
+    with meeting(options), _copied(options.run) as as_named:
+        print(as_named(merge_run(options)))
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -146,8 +147,9 @@ def generate(arguments: Sequence[str]) -> None:
 
     options = generate_options(arguments, "Continue prompts.")
     from balora_jax.runs.generate import generate_texts
+    from balora_jax.runs.meeting import meeting
 
-    with _kept_programs(), _copied(options.run):
+    with meeting(options), _kept_programs(), _copied(options.run):
         generate_texts(options)
 
 
@@ -176,9 +178,10 @@ def predict(arguments: Sequence[str]) -> None:
     from balora_jax.config.commands import predict_options
 
     options = predict_options(arguments, COMMANDS["predict"].help)
+    from balora_jax.runs.meeting import meeting
     from balora_jax.runs.predict import predict as predict_rows
 
-    with _kept_programs(), _copied(options.run):
+    with meeting(options), _kept_programs(), _copied(options.run):
         print(predict_rows(options))
 
 
@@ -190,8 +193,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     # Libraries draw bars of their own, which they decide when they are imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
     from balora_jax.runs.evaluate.command import evaluate as evaluate_tasks
+    from balora_jax.runs.meeting import meeting
 
-    with _kept_programs(), _copied(options.run) as as_named:
+    with meeting(options), _kept_programs(), _copied(options.run) as as_named:
         print(as_named(evaluate_tasks(options)))
 
 
@@ -201,8 +205,9 @@ def audit(arguments: Sequence[str]) -> None:
 
     options = audit_options(arguments, COMMANDS["audit"].help)
     from balora_jax.runs.audit.command import audit as audit_runs
+    from balora_jax.runs.meeting import meeting
 
-    with _kept_programs(), _copied(*options.run) as as_named:
+    with meeting(options), _kept_programs(), _copied(*options.run) as as_named:
         print(as_named(audit_runs(options)))
 
 

@@ -6,6 +6,7 @@ The text below each field is its description in `--help`. Nothing here imports j
 from balora_jax.config.adapter import PAPER_TARGETS, AdapterConfig
 from balora_jax.config.data import DataConfig
 from balora_jax.config.evaluation import EvaluationConfig
+from balora_jax.config.mesh import MeshConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
 from balora_jax.config.regularizers import (
@@ -17,7 +18,7 @@ from balora_jax.config.regularizers import (
     regularizers_config,
 )
 from balora_jax.config.run import Method, RunConfig
-from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConfig
+from balora_jax.config.training import OptimizerConfig, TrainingConfig
 
 __all__ = [
     "PAPER_TARGETS",

@@ -1,10 +1,11 @@
 """The options of `balora audit`."""
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balora_jax.config.addresses import is_address
 from balora_jax.config.check import require
+from balora_jax.config.mesh import HostsConfig
 from balora_jax.config.paths import FILE, check_output, check_path, check_run_folder
 from balora_jax.errors import BadInput
 
@@ -32,6 +33,8 @@ class AuditOptions:
     """Tokens of a batch, padding included, 16 to 16777216."""
     out: str | None = None
     """The folder to write; audit/ in the first run's folder by default."""
+    mesh: HostsConfig = field(default_factory=HostsConfig)
+    """The processes of several hosts."""
 
     def __post_init__(self) -> None:
         if not self.run:

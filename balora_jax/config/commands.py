@@ -11,6 +11,7 @@ from balora_jax.config.audit import AuditOptions
 from balora_jax.config.check import require
 from balora_jax.config.convert import ConvertOptions
 from balora_jax.config.evaluate import EvaluateOptions
+from balora_jax.config.export import ExportOptions, MergeOptions
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.parse import (
     VALUES,
@@ -21,7 +22,7 @@ from balora_jax.config.parse import (
     read_data_config,
     split,
 )
-from balora_jax.config.paths import check_output, check_run_folder
+from balora_jax.config.paths import check_output
 from balora_jax.config.plan import OWN, PlanOptions
 from balora_jax.config.predict import PredictOptions
 from balora_jax.config.push import PushOptions
@@ -30,8 +31,6 @@ from balora_jax.errors import BadInput
 
 Options = TypeVar("Options")
 LONGEST_METHOD = 100
-LARGEST_SCALE = 10
-LARGEST_RANK = 100_000
 
 
 @dataclass(frozen=True)
@@ -51,25 +50,6 @@ class CompareOptions:
     seeds: list[int]
     learning_rates: list[float]
     run: list[str]
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of `balora export` and `balora merge`.
-
-    Attributes:
-      run: the run's folder.
-      checkpoint: a step, latest, or best.
-      out: the folder to write; None for the one in the run's folder.
-      scale: the part of the learned change that is kept.
-      rank: of the exported adapter; None for that of the whole change.
-    """
-
-    run: str
-    checkpoint: str
-    out: str | None
-    scale: float
-    rank: int | None = None
 
 
 def make_parser(command: str, description: str) -> ArgumentParser:
@@ -273,63 +253,30 @@ def _with_underscores(arguments: Sequence[str]) -> list[str]:
     return renamed
 
 
-def run_options(
-    command: str, subfolder: str, arguments: Sequence[str], description: str
-) -> RunOptions:
-    """Parse the arguments of `balora export` or `balora merge`.
+def export_options(arguments: Sequence[str], description: str) -> ExportOptions:
+    """Parse the arguments of `balora export`.
 
     Args:
-      command: export or merge.
-      subfolder: the folder in the run's that it writes by default.
       arguments: the command line, without the command's name.
       description: the command's line in the help.
 
     Raises:
-      BadInput: an option does not exist, or a path cannot be used.
+      BadInput: an option is missing or cannot be used.
     """
-    parser = make_parser(command, description)
-    parser.add_argument("--run", type=str, required=True, help="the run's folder")
-    parser.add_argument(
-        "--checkpoint", type=str, default="latest", help="a step, latest, or best (held out)"
-    )
-    parser.add_argument(
-        "--out",
-        type=str,
-        default=None,
-        help=f"where to write; {subfolder}/ in the run's folder by default",
-    )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        default=1.0,
-        help="the part of the learned change to keep, 0 to 10; balora audit shows what it does "
-        "(a classifier's head stays as it is)",
-    )
-    if command == "export":
-        parser.add_argument(
-            "--rank",
-            type=int,
-            default=None,
-            help="compress the change to this rank by singular values; what that leaves out is "
-            "printed",
-        )
-    options = RunOptions(**vars(parse(parser, arguments)))
-    check_run_folder("--run", options.run, must_exist=True)
-    fits = 0 <= options.scale <= LARGEST_SCALE
-    require(fits, "--scale", options.scale, f"a number from 0 to {LARGEST_SCALE}")
-    if options.scale != 1 and options.out is None:
-        raise BadInput(
-            f"--scale {options.scale} makes another model than the run's; accepted: with --out DIR"
-        )
-    fits = options.rank is None or 1 <= options.rank <= LARGEST_RANK
-    require(fits, "--rank", options.rank, f"a whole number from 1 to {LARGEST_RANK}")
-    if options.rank is not None and options.out is None:
-        raise BadInput(
-            f"--rank {options.rank} makes another adapter than the run's; accepted: with --out DIR"
-        )
-    if options.out is not None:
-        check_output("--out", options.out)
-    return options
+    return _parsed("export", ExportOptions, arguments, description)
+
+
+def merge_options(arguments: Sequence[str], description: str) -> MergeOptions:
+    """Parse the arguments of `balora merge`.
+
+    Args:
+      arguments: the command line, without the command's name.
+      description: the command's line in the help.
+
+    Raises:
+      BadInput: an option is missing or cannot be used.
+    """
+    return _parsed("merge", MergeOptions, arguments, description)
 
 
 def _check_seed(seed: int) -> None:

@@ -1,8 +1,9 @@
 """The options of `balora evaluate`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balora_jax.config.check import LARGEST_SEED, require
+from balora_jax.config.mesh import HostsConfig
 from balora_jax.config.paths import FILE, FOLDER, check_output, check_path, check_run_folder
 from balora_jax.errors import BadInput, shown
 
@@ -51,6 +52,8 @@ class EvaluateOptions:
     out: str | None = None
     """The folder to write; evaluation/ in the run's folder by default. A killed evaluation goes on
     from the answers there."""
+    mesh: HostsConfig = field(default_factory=HostsConfig)
+    """The processes of several hosts."""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.model is None):

@@ -1,9 +1,10 @@
 """The options of `balora generate`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from balora_jax.config.check import LARGEST, LARGEST_SEED, require
+from balora_jax.config.mesh import HostsConfig
 from balora_jax.config.paths import (
     FILE,
     FOLDER,
@@ -66,9 +67,11 @@ class GenerateOptions:
     dtype: Literal["float32", "bfloat16"] | None = None
     """Element type of the weights and of the products; null for the run's, with --model float32."""
     fsdp: int | None = None
-    """Devices that divide the weights; null for the run's, with --model 1."""
+    """Devices that divide the weights; null for the run's, with --model 1, on several hosts all."""
     tensor: int | None = None
     """Devices that divide each matrix; null for the run's, with --model 1."""
+    mesh: HostsConfig = field(default_factory=HostsConfig)
+    """The processes of several hosts."""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.model is None):

@@ -1,9 +1,10 @@
 """The options of `balora predict`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balora_jax.config.check import LARGEST_SEED, require
 from balora_jax.config.generate import LARGEST_LENGTH, LARGEST_TEMPERATURE, SMALLEST_TEMPERATURE
+from balora_jax.config.mesh import HostsConfig
 from balora_jax.config.paths import check_new_file, check_run_folder
 from balora_jax.errors import BadInput
 
@@ -41,6 +42,8 @@ class PredictOptions:
     """Of a language model: texts that end an answer."""
     seed: int = 0
     """The random seed of the draws."""
+    mesh: HostsConfig = field(default_factory=HostsConfig)
+    """The processes of several hosts."""
 
     def __post_init__(self) -> None:
         self._check_numbers()

@@ -10,11 +10,12 @@ from balora_jax.config.adapter import AdapterConfig, parse_start, start_spelling
 from balora_jax.config.check import require, require_sizes
 from balora_jax.config.data import DataConfig
 from balora_jax.config.evaluation import EvaluationConfig
+from balora_jax.config.mesh import MeshConfig
 from balora_jax.config.model import ModelConfig
 from balora_jax.config.output import OutputConfig
 from balora_jax.config.plugins import PluginFile
 from balora_jax.config.regularizers import RegularizersConfig, TermConfig
-from balora_jax.config.training import MeshConfig, OptimizerConfig, TrainingConfig
+from balora_jax.config.training import OptimizerConfig, TrainingConfig
 from balora_jax.errors import BadInput
 
 Method = Literal["ba-lora", "pissa", "lora", "full"]

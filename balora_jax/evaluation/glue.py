@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from balora_jax import data
 from balora_jax.data import Batch, Examples, TextTask
 from balora_jax.evaluation import metrics
+from balora_jax.hosts import on_host
 from balora_jax.training.setup import Student
 from balora_jax.training.sharding import batch_sharding, put
 from balora_jax.training.state import TrainState
@@ -186,7 +187,7 @@ def over_batches(
     )
     for indices, result in results:
         for whole, part in zip(jax.tree.leaves(gathered), jax.tree.leaves(result), strict=True):
-            whole[indices] = np.asarray(part)[: len(indices)]
+            whole[indices] = on_host(part)[: len(indices)]
     return gathered
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from balora_jax.errors import BadInput, shown
 from balora_jax.generation import generate, pad_prompts, stream
 from balora_jax.generation.scoring import BATCH_TOKENS, Score, next_log_probs, score
-from balora_jax.training.processes import on_host
+from balora_jax.hosts import on_host
 
 # Prompts that are continued at once.
 ROWS = 16

@@ -10,6 +10,7 @@ import numpy as np
 
 from balora_jax.generation.prompts import bucket_length
 from balora_jax.generation.sampling import Sampling, choose, make_sampling
+from balora_jax.hosts import on_host
 
 # The text so far, as `advance` takes it: a cache, or the tokens themselves.
 Memory = Any
@@ -178,10 +179,11 @@ def stream(
         token, logits, cache, seen = _step(
             model, variables, logits, cache, sampling, np.int32(step), seen
         )
-        ended = ended | np.isin(np.asarray(token), eos)
+        tokens = on_host(token)
+        ended = ended | np.isin(tokens, eos)
         if ended.all():
             return
-        yield np.where(ended, 0, np.asarray(token))
+        yield np.where(ended, 0, tokens)
 
 
 def _variables(params: dict, lora: dict | None) -> dict:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from balora_jax.generation.packing import Text, Trie, fill_rows, grow_tries
 from balora_jax.generation.prompts import batches_by_length, bucket_length
+from balora_jax.hosts import on_host
 from balora_jax.models import head
 from balora_jax.models.layers.packing import Packing
 
@@ -341,14 +341,3 @@ def logits_function(
     flat_hidden = hidden.reshape(-1, hidden.shape[-1])
     output = head(model, variables["params"])
     return lambda places: output.logits(flat_hidden[places])
-
-
-def on_host(arrays: Any) -> Any:
-    """Fetch the whole arrays to this host.
-
-    Args:
-      arrays: a tree of arrays, which may be divided over the hosts.
-    """
-    if jax.process_count() == 1:
-        return jax.device_get(arrays)
-    return multihost_utils.process_allgather(arrays, tiled=True)

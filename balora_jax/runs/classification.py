@@ -14,6 +14,7 @@ from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.evaluation.classifier import ClassifierEvaluator
 from balora_jax.evaluation.glue import TextEvaluator, over_batches
+from balora_jax.hosts import on_host
 from balora_jax.objective import classification
 from balora_jax.objective.linear_probe import fit_head
 from balora_jax.objective.params import Tree
@@ -22,7 +23,6 @@ from balora_jax.runs.labeled_texts import TextRun
 from balora_jax.runs.task import TrainingData
 from balora_jax.runs.weights import base_shardings
 from balora_jax.training.precision import PRECISIONS
-from balora_jax.training.processes import on_host
 from balora_jax.training.sharding import put
 from balora_jax.training.subtrees import select, update
 

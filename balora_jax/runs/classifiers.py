@@ -9,6 +9,7 @@ from balora_jax.config import RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.bias.text_classifier import TextClassifier
 from balora_jax.objective.params import Tree
+from balora_jax.runs.fingerprints import base_fingerprint
 from balora_jax.runs.language_models import ADAPTER, BASE, identity
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.training.checksums import hash_arrays
@@ -68,7 +69,7 @@ def of_run(run: str, checkpoint: str, *, baseline: bool) -> list[Subject]:
     params = student.params(state).base
     lora = None if config.method == "full" else student.delta_lora(state)
     head = select(params, student.setup.head)
-    weights = models.fingerprint(config.model.source, config.model.revision)
+    weights = base_fingerprint(config.model.source, config.model.revision)
 
     def subject(name: str, params: Tree, lora: Tree | None, trained: Tree) -> Subject:
         options = {"max_length": config.data.max_length}
@@ -97,7 +98,7 @@ def of_model(source: str) -> list[Subject]:
     tokenizer = data.load_tokenizer(source)
     options = {"max_length": loaded.model.config.max_length or LONGEST}
     classifier = TextClassifier(BASE, loaded.model, loaded.params, None, tokenizer, **options)
-    return [Subject(classifier, None, identity(models.fingerprint(source), "", tokenizer))]
+    return [Subject(classifier, None, identity(base_fingerprint(source), "", tokenizer))]
 
 
 def is_classifier(config: RunConfig) -> bool:

@@ -11,7 +11,9 @@ import jax
 from balora_jax import adapters, data, models
 from balora_jax.adapters import peft_format
 from balora_jax.config import RunConfig
+from balora_jax.config.export import ExportOptions, MergeOptions
 from balora_jax.errors import BadInput, listed
+from balora_jax.hosts import on_host
 from balora_jax.reporting import plots
 from balora_jax.reporting.audit_section import audit_of, with_audit
 from balora_jax.reporting.model_card import CARD_FILE, CardResults, model_card, read_card
@@ -20,7 +22,6 @@ from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.runs.run import Run
 from balora_jax.runs.setup import label_count
 from balora_jax.training.metrics import read_records
-from balora_jax.training.processes import on_host
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.setup import Student
@@ -185,17 +186,11 @@ def missing_pad_id(config: RunConfig, student: Student) -> int | None:
     return data.load_tokenizer(config.model.tokenizer_source, config.model.revision).pad_token_id
 
 
-def export_run(
-    run: str, checkpoint: str, out: str | None, scale: float = 1.0, rank: int | None = None
-) -> pathlib.Path:
+def export_run(options: ExportOptions) -> pathlib.Path:
     """Write the adapter of a finished or stopped run, from one of its checkpoints.
 
     Args:
-      run: the run's folder.
-      checkpoint: a step, latest or best.
-      out: a new or empty folder; the run's adapter/ by default.
-      scale: the part of the learned change that is kept.
-      rank: of the adapter, to which the change is compressed; None for the whole change.
+      options: the run, its checkpoint, and what to write where.
 
     Returns:
       The folder of the adapter.
@@ -203,15 +198,17 @@ def export_run(
     Raises:
       BadInput: the folder holds no run, or the run has no adapter or no such checkpoint.
     """
-    folder = RunFolder(run)
+    folder = RunFolder(options.run)
     config = folder.read_config()
     if config.method == "full":
         raise BadInput(
-            f"{run} trained every weight (method full) and has no adapter; accepted: balora merge"
+            f"{options.run} trained every weight (method full) and has no adapter; accepted: "
+            "balora merge"
         )
-    _check_scale(run, config, scale)
-    path = _target(out, folder.adapter)
-    student, state, step = reopen(folder, config, checkpoint)
+    _check_scale(options, config)
+    path = _target(options.out, folder.adapter)
+    student, state, step = reopen(folder, config, options.checkpoint)
+    scale, rank = options.scale, options.rank
     change = learned_change(student, state, scale)
     compressed = None
     if rank is not None:
@@ -226,16 +223,16 @@ def export_run(
             f"out, and at most {compressed.largest_error:.2%} of a kernel's (Frobenius norm)",
             file=sys.stderr,
         )
-    write_adapter(path, config, student, change, card, new=out is not None)
+    write_adapter(path, config, student, change, card, new=options.out is not None)
     return path
 
 
-def _check_scale(run: str, config: RunConfig, scale: float) -> None:
+def _check_scale(options: MergeOptions, config: RunConfig) -> None:
     """Refuse a part of a change that is not in adapters alone."""
-    if config.adapter.modules_to_save is not None and scale != 1:
+    if config.adapter.modules_to_save is not None and options.scale != 1:
         raise BadInput(
-            f"{run} trained {listed(config.adapter.modules_to_save)} whole, of which --scale keeps "
-            "no part; accepted: without --scale"
+            f"{options.run} trained {listed(config.adapter.modules_to_save)} whole, of which "
+            "--scale keeps no part; accepted: without --scale"
         )
 
 
@@ -249,14 +246,11 @@ def _rank_of(student: Student) -> int:
     return student.setup.spec.rank * (1 if student.frozen.initial is None else 2)
 
 
-def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) -> pathlib.Path:
+def merge_run(options: MergeOptions) -> pathlib.Path:
     """Write the whole model of a finished or stopped run, from one of its checkpoints.
 
     Args:
-      run: the run's folder.
-      checkpoint: a step, latest or best.
-      out: a new or empty folder; the run's merged/ by default.
-      scale: the part of the learned change that is kept.
+      options: the run, its checkpoint, and what to write where.
 
     Returns:
       The folder of the model.
@@ -264,18 +258,19 @@ def merge_run(run: str, checkpoint: str, out: str | None, scale: float = 1.0) ->
     Raises:
       BadInput: the folder holds no run, or the run has no such checkpoint.
     """
-    folder = RunFolder(run)
+    folder = RunFolder(options.run)
     config = folder.read_config()
-    if config.method == "full" and scale != 1:
+    if config.method == "full" and options.scale != 1:
         raise BadInput(
-            f"{run} trained every weight (method full), of which --scale keeps no part; "
+            f"{options.run} trained every weight (method full), of which --scale keeps no part; "
             "accepted: without --scale"
         )
-    _check_scale(run, config, scale)
-    path = _target(out, folder.merged)
-    student, state, step = reopen(folder, config, checkpoint)
+    _check_scale(options, config)
+    path = _target(options.out, folder.merged)
+    student, state, step = reopen(folder, config, options.checkpoint)
     say_step(folder, step)
-    write_merged(path, config, student, state, scale, new=out is not None)
+    new = options.out is not None
+    write_merged(path, config, student, state, options.scale, new=new)
     return path
 
 

@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from balora_jax.reporting import console as screen
 from balora_jax.reporting.progress import ProgressLine
 from balora_jax.runs import copies, export
 from balora_jax.runs.compiled_programs import compiled_programs
+from balora_jax.runs.meeting import meet
 from balora_jax.runs.push import check_push, push_run
 from balora_jax.runs.restoring import Ready, restore
 from balora_jax.runs.result import Result, result_of
@@ -77,11 +77,7 @@ def finetune(
     start_time = time.monotonic()
     precise = product_precision(config.training.precision)
     with ends_by_signal(CLOSING), precise, contextlib.ExitStack() as closing:
-        if config.mesh.joins:
-            processes.join(config.mesh)
-            shared = dataclasses.replace(config, mesh=config.mesh.shared)
-            versions = {"version of balora_jax": version("balora-jax")}
-            processes.require_same({"configuration": shared} | versions)
+        meet(config)
         if not processes.is_first():
             console.print(processes.place(), highlight=False)
             console = Console(quiet=True)

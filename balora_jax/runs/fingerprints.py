@@ -45,8 +45,17 @@ def weights_fingerprint(config: RunConfig) -> dict[str, str]:
     """Hash the base weights of a run: {WEIGHTS: hash}; {} for a run that starts from scratch."""
     if config.model.from_scratch:
         return {}
-    source, revision = config.model.source, config.model.revision
-    return {WEIGHTS: models.fingerprint(source, revision, _shared_hashes)}
+    return {WEIGHTS: base_fingerprint(config.model.source, config.model.revision)}
+
+
+def base_fingerprint(source: str, revision: str | None = None) -> str:
+    """Hash the weights of a model; the processes of several hosts each hash some of its files.
+
+    Args:
+      source: a Hugging Face folder or a hub id.
+      revision: the hub's branch, tag or commit.
+    """
+    return models.fingerprint(source, revision, _shared_hashes)
 
 
 def _shared_hashes(paths: Sequence[pathlib.Path]) -> list[bytes]:

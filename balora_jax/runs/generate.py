@@ -15,17 +15,19 @@ from rich.console import Console
 from balora_jax import data, models
 from balora_jax.config import RunConfig
 from balora_jax.config.generate import GenerateOptions
-from balora_jax.config.training import MeshConfig
+from balora_jax.config.mesh import MeshConfig
 from balora_jax.errors import BadInput, shown
 from balora_jax.generation import continuation, generate, pad_prompts, stream, stream_text
+from balora_jax.hosts import on_host
 from balora_jax.reporting.console import plain_console
 from balora_jax.runs.adapter_head import with_adapter
 from balora_jax.runs.prompts import Prompt, read_prompts
 from balora_jax.runs.reopening import reopen
 from balora_jax.runs.results_files import write_new
 from balora_jax.runs.weights import load_base
+from balora_jax.training.processes import is_first, require_same
 from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.sharding import make_mesh
+from balora_jax.training.sharding import check_processes, make_mesh
 from balora_jax.training.subtrees import update
 
 # The value of --template that leaves prompts as they are.
@@ -113,6 +115,7 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
     """
     console = console or plain_console(stderr=True)
     prompts = read_prompts(options)
+    require_same({"prompts": prompts})
     if any(prompt.messages is not None for prompt in prompts):
         if options.template not in (None, CHAT):
             raise BadInput(
@@ -136,9 +139,10 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
             _print_continuations(prompted, batch, options, key)
     if options.out is not None:
         path = pathlib.Path(options.out).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in written]
-        write_new("--out", path, "".join(lines))
+        if is_first():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_new("--out", path, "".join(lines))
         print(path)
 
 
@@ -204,15 +208,18 @@ def _with_devices(config: RunConfig, options: GenerateOptions) -> RunConfig:
     if asked:
         mesh = dataclasses.replace(config.mesh, **{"data": 1, **asked})
         # Refuses what the devices lack; a run's own mesh would give way.
-        make_mesh(mesh)
+        check_processes(make_mesh(mesh))
         config = dataclasses.replace(config, mesh=mesh)
     return config
 
 
 def _load_model(options: GenerateOptions) -> PromptedModel:
     """Load the model of --model with the adapter of --adapter, if any, and its tokenizer."""
-    devices = MeshConfig(data=1, fsdp=options.fsdp or 1, tensor=options.tensor or 1)
-    loaded = load_base(options.model, options.dtype or "float32", make_mesh(devices))
+    # On several hosts each has a part.
+    fsdp = options.fsdp or (-1 if options.mesh.joins else 1)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=fsdp, tensor=options.tensor or 1))
+    check_processes(mesh)
+    loaded = load_base(options.model, options.dtype or "float32", mesh)
     lora = None
     if options.adapter is not None:
         loaded, lora = with_adapter(loaded, pathlib.Path(options.adapter).expanduser())
@@ -344,8 +351,7 @@ def _continuations(
     generated = generate(
         prompted.model, *weights, batch.input_ids, batch.attention_mask, **sampling
     )
-    tokens = jax.device_get(generated.tokens)
-    lengths = jax.device_get(generated.lengths)
+    tokens, lengths = on_host(generated)
     texts = []
     for prompt_ids, new_ids, length in zip(batch.token_ids, tokens, lengths, strict=True):
         texts.append(continuation(prompted.tokenizer, prompt_ids, new_ids[:length], stop))

@@ -2,15 +2,20 @@
 
 import dataclasses
 import hashlib
+import sys
+
+from jax.sharding import Mesh
 
 from balora_jax import data, models
-from balora_jax.config import RunConfig
+from balora_jax.config import MeshConfig, RunConfig
 from balora_jax.errors import BadInput
 from balora_jax.evaluation.language_model import LanguageModel
+from balora_jax.runs.fingerprints import base_fingerprint
 from balora_jax.runs.reopening import reopen, say_step
+from balora_jax.runs.weights import load_base
 from balora_jax.training.checksums import hash_arrays
 from balora_jax.training.run_folder import RunFolder
-from balora_jax.training.sharding import row_sharding
+from balora_jax.training.sharding import make_mesh, row_sharding
 from balora_jax.training.subtrees import select
 
 ADAPTER = "adapter"
@@ -66,12 +71,12 @@ def of_run(run: str, checkpoint: str, *, baseline: bool, batch_tokens: int) -> l
         "batch_tokens": batch_tokens,
     }
     tuned = LanguageModel(ADAPTER, student.model, base, lora, tokenizer, **options)
-    weights = models.fingerprint(config.model.source, config.model.revision)
+    weights = base_fingerprint(config.model.source, config.model.revision)
     head = select(base, student.setup.head)
     trained = hash_arrays(base if full else {"lora": lora, "head": head} if head else lora)
     subjects = [Subject(tuned, identity(weights, trained, tokenizer), step)]
     if baseline:
-        params = _base_params(config) if full else student.base_params(state)
+        params = _base_params(config, student.setup.mesh) if full else student.base_params(state)
         untouched = LanguageModel(BASE, student.model, params, None, tokenizer, **options)
         subjects.append(Subject(untouched, identity(weights, "", tokenizer), step))
     return subjects
@@ -87,19 +92,24 @@ def of_model(source: str, *, batch_tokens: int) -> list[Subject]:
     Raises:
       BadInput: the model cannot be used.
     """
-    model, params = models.load_pretrained(source)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1))
+    loaded = load_base(source, "float32", mesh)
+    for note in loaded.notes:
+        print(f"note: {note}", file=sys.stderr)
     tokenizer = data.load_tokenizer(source)
-    options = {"end_ids": models.end_ids(source), "batch_tokens": batch_tokens}
-    language_model = LanguageModel(BASE, model, params, None, tokenizer, **options)
-    return [Subject(language_model, identity(models.fingerprint(source), "", tokenizer))]
+    options = {
+        "end_ids": models.end_ids(source),
+        "sharding": row_sharding(mesh),
+        "batch_tokens": batch_tokens,
+    }
+    language_model = LanguageModel(BASE, loaded.model, loaded.params, None, tokenizer, **options)
+    return [Subject(language_model, identity(base_fingerprint(source), "", tokenizer))]
 
 
-def _base_params(config: RunConfig) -> dict:
+def _base_params(config: RunConfig, mesh: Mesh) -> dict:
     """The weights before a run that trained all of them."""
-    _, params = models.load_pretrained(
-        config.model.source, dtype=config.model.dtype, revision=config.model.revision
-    )
-    return params
+    section = config.model
+    return load_base(section.source, section.dtype, mesh, section.revision).params
 
 
 def identity(weights: str, trained: str, tokenizer: object) -> str:

@@ -15,7 +15,14 @@ from balora_jax.errors import BadInput
 from balora_jax.runs.setup import build_setup, label_count
 from balora_jax.training.chips import GIB
 from balora_jax.training.setup import TrainSetup
-from balora_jax.training.sharding import AXES, check_batch, make_mesh, tree_shardings
+from balora_jax.training.sharding import (
+    AXES,
+    are_of_all,
+    check_batch,
+    check_processes,
+    make_mesh,
+    tree_shardings,
+)
 
 # The part of a device's memory that weights, adapters and the optimizer's state may take: the rest
 # is for what an update computes.
@@ -83,11 +90,7 @@ def run_mesh(
         mesh = make_mesh(sizes, devices)
     else:
         mesh = make_mesh(config.mesh, devices)
-        if not _are_of_all(mesh.devices.flatten()):
-            raise BadInput(
-                f"mesh {_in_words(config.mesh)} leaves the devices of whole processes idle; "
-                f"accepted: one with devices of all {jax.process_count()}, or fewer processes"
-            )
+        check_processes(mesh)
         if mesh.shape["fsdp"] > 1 or mesh.shape["tensor"] > 1:
             _check_kernels(_kernels(described_model(config)), mesh)
     check_batch(mesh, config.training.batch_size, config.training.accumulation)
@@ -180,16 +183,9 @@ def possible_meshes(
             for fsdp in _divisors(used // tensor)
             if micro % (used // tensor) == 0 and divided("fsdp", fsdp) and divided("tensor", tensor)
         ]
-        if found and _are_of_all(devices[:used]):
+        if found and are_of_all(devices[:used]):
             return found
     return []
-
-
-def _are_of_all(devices: Sequence[jax.Device]) -> bool:
-    """Return True if every process of this run has some of the devices."""
-    return jax.process_count() == 1 or len({device.process_index for device in devices}) == (
-        jax.process_count()
-    )
 
 
 def _divisors(number: int) -> list[int]:

@@ -21,6 +21,7 @@ from balora_jax.reporting.console import plain_console
 from balora_jax.runs import language_models
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.runs.results_files import write_new
+from balora_jax.training.processes import are_joined, is_first, require_same
 from balora_jax.training.run_folder import RunFolder
 
 PREDICTION = "prediction"
@@ -67,11 +68,14 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
             "without it"
         )
     _check_writable(rows, config, options)
+    if are_joined():
+        require_same({f"rows of {options.data}": list(rows)})
     answers = TASKS[config.model.task](folder, config, rows, options, console)
     written = [dict(row) | answer for row, answer in zip(rows, answers, strict=True)]
     path = pathlib.Path(options.out).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_new("--out", path, WRITERS[path.suffix](written))
+    if is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new("--out", path, WRITERS[path.suffix](written))
     return path
 
 

@@ -305,7 +305,7 @@ def require_shared(run: Run) -> None:
     Raises:
       BadInput: hosts do not share it.
     """
-    seen = of_first(run_lock.holder(run.folder.path))
+    seen = of_first(run_lock.holder(run.folder.path).encode()).decode()
     end = time.monotonic() + STALE
     # A network's file system may answer from what it knew.
     while run_lock.holder(run.folder.path) != seen and time.monotonic() < end:

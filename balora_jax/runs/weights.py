@@ -25,19 +25,22 @@ from balora_jax.training.state import Path, TrainState, init_state, partition
 from balora_jax.training.subtrees import select, without
 
 
-def load_base(source: str, dtype: str, mesh: Mesh) -> models.Loaded:
+def load_base(source: str, dtype: str, mesh: Mesh, revision: str | None = None) -> models.Loaded:
     """Load a language model without a run, with each weight placed on the mesh as it is read.
 
     Args:
       source: a Hugging Face folder or a hub id.
       dtype: element type of the weights and of the products.
       mesh: the devices.
+      revision: the hub's branch, tag or commit.
 
     Raises:
       BadInput: the checkpoint cannot be used.
     """
-    sharding_of = base_sharding(mesh, models.load_model(source).sharding_rules)
-    return models.load_checkpoint(source, dtype=jnp.dtype(dtype), sharding_of=sharding_of)
+    options = {"dtype": jnp.dtype(dtype), "revision": revision}
+    model = models.load_model(source, **options)
+    sharding_of = base_sharding(mesh, model.sharding_rules)
+    return models.load_checkpoint(source, **options, sharding_of=sharding_of)
 
 
 def load_model(config: RunConfig, mesh: Mesh) -> models.Loaded:

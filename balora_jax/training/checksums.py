@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from balora_jax.errors import reason_of
+from balora_jax.hosts import on_host
 from balora_jax.training.replacing import write_whole
 
 FILE = "SHA256SUMS"
@@ -93,14 +94,14 @@ def hash_arrays(tree: Any) -> str:
     """Hash the shapes, dtypes and values of a tree's arrays.
 
     Args:
-      tree: arrays on this host's devices.
+      tree: arrays, which may be divided over devices; the same in every process.
 
     Returns:
       The SHA-256 hash, in hexadecimal.
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(jax.device_get(leaf))
+        array = np.ascontiguousarray(on_host(leaf))
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.view(np.uint8).reshape(-1))

@@ -14,8 +14,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from balora_jax.config.training import MeshConfig
+from balora_jax.config.mesh import HostsConfig
 from balora_jax.errors import BadInput, reason_of
+from balora_jax.hosts import on_host
 
 # Seconds until a process that does not answer any more is given up.
 SILENT = 30
@@ -28,8 +29,8 @@ ACCEPTED = (
 )
 
 
-def join(config: MeshConfig) -> None:
-    """Join the other processes of a run; nothing may have asked jax for its devices before.
+def join(config: HostsConfig) -> None:
+    """Join the other processes; nothing may have asked jax for its devices before.
 
     Args:
       config: says where process 0 is, how many there are and which one this is, or nothing, where a
@@ -64,13 +65,13 @@ def are_joined() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def _not_found(config: MeshConfig) -> str:
+def _not_found(config: HostsConfig) -> str:
     if config.coordinator is None:
         return "mesh.distributed is true, and the other processes cannot be found"
     return f"the {config.processes} processes of the run did not meet at {config.coordinator}"
 
 
-def _give_up(config: MeshConfig) -> None:
+def _give_up(config: HostsConfig) -> None:
     """End the process with a sentence: jax would end it, with none."""
     sentence = (
         f"balora: {_not_found(config)} within {config.wait} seconds; {ACCEPTED}, and mesh.wait for "
@@ -160,31 +161,17 @@ def _all_hold(holds: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(holds)).all())
 
 
-def of_first(text: str) -> str:
-    """Return the text that process 0 has, in every process.
+def of_first(content: bytes) -> bytes:
+    """Return what process 0 has, in every process.
 
     Args:
-      text: of this process; of at most 1,000 bytes.
+      content: of this process.
     """
     if jax.process_count() == 1:
-        return text
-    own = np.frombuffer(text.encode()[:1000].ljust(1000, b"\0"), np.uint8)
-    return multihost_utils.process_allgather(own)[0].tobytes().rstrip(b"\0").decode()
-
-
-def on_host(tree: Any) -> Any:
-    """Return the whole arrays of a tree, on every host.
-
-    Args:
-      tree: of arrays, which may be divided over devices; the same in every process.
-    """
-
-    def whole(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return multihost_utils.process_allgather(leaf, tiled=True)
-        return jax.device_get(leaf)
-
-    return jax.tree.map(whole, tree)
+        return content
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    own = np.frombuffer(content, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(own), np.uint8).tobytes()
 
 
 def on_first_host(tree: Any) -> Any:

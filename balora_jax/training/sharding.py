@@ -57,8 +57,39 @@ def mesh_here(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       The mesh.
     """
     devices = jax.devices() if devices is None else devices
-    fits = not config.auto and _sizes(config, len(devices)) is not None
-    return make_mesh(config if fits else MeshConfig(data=1, fsdp=-1), devices)
+    if not config.auto and _sizes(config, len(devices)) is not None:
+        mesh = make_mesh(config, devices)
+        if are_of_all(mesh.devices.flatten()):
+            return mesh
+    return make_mesh(MeshConfig(data=1, fsdp=-1), devices)
+
+
+def are_of_all(devices: Sequence[jax.Device]) -> bool:
+    """Return True if every process has some of the devices.
+
+    Args:
+      devices: of a mesh; those of a pod that is not here are of one process.
+    """
+    if jax.process_count() == 1:
+        return True
+    return len({device.process_index for device in devices}) == jax.process_count()
+
+
+def check_processes(mesh: Mesh) -> None:
+    """Check that every process has devices of a mesh.
+
+    Args:
+      mesh: the devices.
+
+    Raises:
+      BadInput: one has none.
+    """
+    if not are_of_all(mesh.devices.flatten()):
+        sizes = " x ".join(f"{axis} {mesh.shape[axis]}" for axis in AXES)
+        raise BadInput(
+            f"mesh {sizes} leaves the devices of whole processes idle; accepted: one with devices "
+            f"of all {jax.process_count()}, or fewer processes"
+        )
 
 
 def _sizes(config: MeshConfig, devices: int) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""Two processes of one run on this machine, which talk to each other as hosts do."""
+"""The processes of one run on this machine, which talk to each other as hosts do."""
 
 import json
 import os
@@ -26,18 +26,30 @@ def free_port():
 
 
 class Processes:
-    """Two processes of one run, with two devices each."""
+    """Processes of one run or command, with two devices each; two, if nothing else is said.
+
+    Arguments, places and environments of one's own belong to process 1.
+    """
 
     def __init__(
-        self, arguments, log, differing=(), name="train", places=(None, None), own=({}, {})
+        self,
+        arguments,
+        log,
+        differing=(),
+        name="train",
+        places=(None, None),
+        own=({}, {}),
+        count=2,
+        devices=2,
     ):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "2",
+            "JAX_NUM_CPU_DEVICES": str(devices),
             "PYTHONPATH": str(ROOT),
         }
-        self.errors = [log.with_suffix(f".{number}") for number in range(2)]
-        together = ["--mesh.coordinator", f"localhost:{free_port()}", "--mesh.processes", "2"]
+        self.errors = [log.with_suffix(f".{number}") for number in range(count)]
+        together = ["--mesh.coordinator", f"localhost:{free_port()}"]
+        together += ["--mesh.processes", str(count)]
         self.running = []
         for number, path in enumerate(self.errors):
             command = [sys.executable, "-m", "balora_jax", name, *arguments, *together]
@@ -45,8 +57,8 @@ class Processes:
             with path.open("w") as errors:
                 process = subprocess.Popen(
                     command,
-                    cwd=places[number],
-                    env=environment | own[number],
+                    cwd=places[number] if number < len(places) else None,
+                    env=environment | (own[number] if number < len(own) else {}),
                     stdout=subprocess.PIPE,
                     stderr=errors,
                     text=True,
@@ -57,8 +69,8 @@ class Processes:
         """Wait until a file has so many lines."""
         end = time.monotonic() + 240
         while not path.exists() or path.read_text().count("\n") < lines:
-            codes = [process.poll() for process in self.running]
-            assert codes == [None, None] and time.monotonic() < end, self.said()
+            ended = any(process.poll() is not None for process in self.running)
+            assert not ended and time.monotonic() < end, self.said()
             time.sleep(0.05)
 
     def codes(self):
@@ -67,5 +79,5 @@ class Processes:
         return [process.returncode for process in self.running], printed[1]
 
     def said(self):
-        """The ends of what both printed on their error streams."""
+        """The ends of what all printed on their error streams."""
         return "\n".join(path.read_text()[-2000:] for path in self.errors)

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.experimental import multihost_utils
 
 from balora_jax.adapters.peft_format.layers import Product
 from balora_jax.adapters.peft_format.names import CONFIG
 from balora_jax.adapters.peft_format.settings import CONVERSION
 from balora_jax.adapters.targets import Path, dotted
 from balora_jax.errors import BadInput
+from balora_jax.hosts import on_host
 
 # The layers of each adapted kernel; None of a layer without factors.
 Products = Mapping[Path, Sequence[Product | None]]
@@ -160,14 +160,3 @@ def _with_signs_of(
         agreement = (a * a0).sum(-2) + (b * b0).sum(-1)
     signs = np.where(agreement < 0, np.float32(-1), np.float32(1))
     return a0 * signs[..., None, :], b0 * signs[..., :, None]
-
-
-def on_host(kernel: Any) -> np.ndarray:
-    """Return a whole array, on every host.
-
-    Args:
-      kernel: an array, which may be divided over devices.
-    """
-    if jax.process_count() == 1:
-        return np.asarray(kernel)
-    return multihost_utils.process_allgather(kernel, tiled=True)

@@ -14,11 +14,12 @@ from flax import traverse_util
 from balora_jax.adapters.peft_format.factors import read_factors
 from balora_jax.adapters.peft_format.files import require_file
 from balora_jax.adapters.peft_format.names import BASE_END, CONFIG, layer_names, module_name
-from balora_jax.adapters.peft_format.original_base import on_host, on_original_base
+from balora_jax.adapters.peft_format.original_base import on_original_base
 from balora_jax.adapters.peft_format.settings import read_settings
 from balora_jax.adapters.peft_format.tensors import Tensors, read_tensors
 from balora_jax.adapters.targets import adapted_leaf, embedding_tables, linear_kernels
 from balora_jax.errors import BadInput, listed, shown
+from balora_jax.hosts import on_host
 
 Tree = Mapping[str, Any]
 WEIGHT_END = ".weight"

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from balora_jax.generation.prompts import batches_by_length
+from balora_jax.hosts import on_host
 
 # Tokens of a batch, padding included.
 BATCH_TOKENS = 4096
@@ -76,7 +77,7 @@ def apply_to_tokens(
         for row, index in enumerate(indices):
             ids[row, : len(tokens[index])] = tokens[index]
             mask[row, : len(tokens[index])] = True
-        outputs = jax.device_get(function(ids, mask))
+        outputs = on_host(function(ids, mask))
         for row, index in enumerate(indices):
             results[index] = outputs[row]
     return np.stack(results)

@@ -11,7 +11,8 @@ import numpy as np
 
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.generation.prompts import batches_by_length
-from balora_jax.generation.scoring import make_batch, on_host
+from balora_jax.generation.scoring import make_batch
+from balora_jax.hosts import on_host
 from balora_jax.models import head
 
 
@@ -56,7 +57,7 @@ def measure_ranks(model: LanguageModel, passages: Sequence[str]) -> EffectiveRan
     # Eigenvalues ascend: the roots are of the last ones.
     kept = vectors[:, -len(roots) :]
     root = (kept * roots) @ kept.T
-    kernel = np.asarray(head(model.model, model.params).kernel, np.float64)
+    kernel = np.asarray(on_host(head(model.model, model.params).kernel), np.float64)
     of_logits = np.linalg.eigvalsh(root @ (kernel @ kernel.T) @ root)
     return EffectiveRanks(effective_rank(roots), effective_rank(_roots(of_logits, tokens)), tokens)
 

@@ -13,7 +13,8 @@ import numpy as np
 from balora_jax.evaluation.language_model import LanguageModel
 from balora_jax.evaluation.statistics import Interval, bootstrap
 from balora_jax.generation.prompts import batches_by_length
-from balora_jax.generation.scoring import CHUNK, logits_function, make_batch, on_host
+from balora_jax.generation.scoring import CHUNK, logits_function, make_batch
+from balora_jax.hosts import on_host
 
 MOST_CHANGED = 10
 # Characters of a passage that are shown.

@@ -28,6 +28,7 @@ from flax import traverse_util
 from scipy.linalg import subspace_angles
 
 from balora_jax.adapters import adapted_leaf
+from balora_jax.hosts import on_host
 from balora_jax.linalg.leading import leading_triplets
 from balora_jax.linalg.randomized import orthonormal
 
@@ -233,8 +234,8 @@ def measure_geometry(
         if not is_stacked:
             stack = tuple(part[None] for part in stack)
         count = max(known, stack[1].shape[-1])
-        measured = jax.device_get(_measure_stack(*stack, count, top, steps))
-        factors = jax.device_get(stack[1:])
+        measured = on_host(_measure_stack(*stack, count, top, steps))
+        factors = on_host(stack[1:])
         for layer, (a, b) in enumerate(zip(*factors, strict=True)):
             number = layer if is_stacked else None
             parts = _Measured(*(part[layer] for part in measured))

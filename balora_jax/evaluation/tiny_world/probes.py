@@ -28,7 +28,7 @@ from balora_jax.data import (
 from balora_jax.evaluation.tiny_world.corpus import FORMS, OTHER, make_corpus
 from balora_jax.evaluation.tiny_world.questions import Row
 from balora_jax.evaluation.tiny_world.world import CORRUPTED_SHARE, GOOD_SHARE, SKEW, World
-from balora_jax.training.processes import on_host
+from balora_jax.hosts import on_host
 
 TEMPLATE = "Question: {question} Answer:"
 BATCH_SIZE = 64

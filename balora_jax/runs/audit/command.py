@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from balora_jax import data, models
+from balora_jax import data
 from balora_jax.config import RunConfig
 from balora_jax.config.audit import AuditOptions
 from balora_jax.config.data import DataConfig
@@ -26,7 +26,9 @@ from balora_jax.runs.audit.language_model import Findings, State, find
 from balora_jax.runs.audit.page import WRITER, audit_page
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate.classifier import check_single
+from balora_jax.runs.fingerprints import base_fingerprint
 from balora_jax.runs.results_files import WRITTEN_BY, check_replaceable
+from balora_jax.training.processes import is_first, together
 from balora_jax.training.replacing import write_whole
 from balora_jax.training.run_folder import RunFolder
 
@@ -56,8 +58,9 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
     console = console or plain_console()
     default = str(RunFolder(options.run[0]).path / "audit")
     folder = check_output("--out", default if options.out is None else options.out)
-    for name in (FINDINGS, PAGE):
-        check_replaceable(folder / name, WRITER)
+    with together(f"process 0 cannot write to {folder}"):
+        for name in (FINDINGS, PAGE) if is_first() else ():
+            check_replaceable(folder / name, WRITER)
     templates = () if options.templates is None else read_templates(options.templates)
     configs = {name: _config(run) for name, run in _names(options.run).items()}
     fingerprint = _check_one_base(options.run, list(configs.values()))
@@ -82,9 +85,23 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
                 before = findings[0].before if findings else None
                 found = _find(name, config, run, passages, templates, options, before)
             findings.append(found)
+    if is_first():
+        _write(options, configs, findings, fingerprint, folder, console)
+    return folder / PAGE
+
+
+def _write(
+    options: AuditOptions,
+    configs: Mapping[str, RunConfig],
+    findings: Sequence[Findings] | Sequence[ClassifierFindings],
+    fingerprint: str,
+    folder: pathlib.Path,
+    console: Console,
+) -> None:
+    """Write the page, the numbers and the parts of the model cards."""
     folder.mkdir(parents=True, exist_ok=True)
     first = next(iter(configs.values()))
-    inputs = _inputs(options, first, classify)
+    inputs = _inputs(options, first, is_classifier(first))
     content = {
         WRITTEN_BY: WRITER,
         "inputs": inputs,
@@ -106,7 +123,6 @@ def audit(options: AuditOptions, console: Console | None = None) -> pathlib.Path
                 highlight=False,
                 soft_wrap=True,
             )
-    return folder / PAGE
 
 
 def _inputs(options: AuditOptions, config: RunConfig, classify: bool) -> str:
@@ -163,7 +179,7 @@ def _check_one_base(runs: Sequence[str], configs: Sequence[RunConfig]) -> str:
     first = None
     for run, config in zip(runs, configs, strict=True):
         tokenizer = data.load_tokenizer(config.model.tokenizer_source, config.model.revision)
-        weights = models.fingerprint(config.model.source, config.model.revision)
+        weights = base_fingerprint(config.model.source, config.model.revision)
         base = (config.model.task, weights, data.tokenizer_fingerprint(tokenizer))
         if first not in (None, base):
             raise BadInput(

@@ -25,13 +25,17 @@ from balora_jax.runs.asked_tasks import load_harness_tasks
 from balora_jax.runs.classifiers import is_classifier
 from balora_jax.runs.evaluate.classifier import evaluate_classifier, evaluate_encoder
 from balora_jax.runs.evaluate.progress import Bar, answers_of
-from balora_jax.runs.evaluate.report import Evaluation, check_folder, report
+from balora_jax.runs.evaluate.report import RESULTS, Evaluation, check_folder, report
 from balora_jax.runs.language_models import Subject, of_model, of_run
+from balora_jax.runs.meeting import writing_together
+from balora_jax.training.processes import is_first, together
 from balora_jax.training.run_folder import RunFolder
 
 TEMPLATES = "templates"
 MT_BENCH = "mt_bench"
 QUESTIONS = "question.jsonl"
+# The files of an evaluation that was killed, or to which tasks are added.
+GONE_ON_WITH = ("answers-*.jsonl", f"{MT_BENCH}-*.jsonl", RESULTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +68,24 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     """
     console = console or plain_console()
     folder = _folder(options)
-    check_folder(folder)
+    with together(f"process 0 cannot write to {folder}"):
+        if is_first():
+            check_folder(folder)
+    with writing_together(folder, GONE_ON_WITH) as folder:
+        return report(_evaluate(options, folder, console), folder, console)
+
+
+def _evaluate(options: EvaluateOptions, folder: pathlib.Path, console: Console) -> Evaluation:
+    """Evaluate a language model, a classifier or an encoder."""
     if options.run is not None and is_classifier(RunFolder(options.run).read_config()):
-        return report(evaluate_classifier(options), folder, console)
+        return evaluate_classifier(options)
     if options.model is not None and options.names == ("seat",) and _is_encoder(options.model):
-        return report(evaluate_encoder(options), folder, console)
+        return evaluate_encoder(options)
     if options.groups is not None:
         raise BadInput(
             f"--groups is {shown(options.groups)}; accepted: for the run of a classifier"
         )
-    return report(_evaluate_language_model(options, folder, console), folder, console)
+    return _evaluate_language_model(options, folder, console)
 
 
 def _evaluate_language_model(

@@ -1,0 +1,85 @@
+"""Commands on several hosts: all processes do the same, and process 0 prints and writes."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from balora_jax.training import processes
+
+
+def meet(options: Any) -> None:
+    """Join the processes of other hosts, where there are any, and check that all do the same.
+
+    Args:
+      options: of the command, with `mesh`.
+
+    Raises:
+      BadInput: they are not found, or have other options or another version.
+    """
+    mesh = options.mesh
+    if not mesh.joins:
+        return
+    processes.join(mesh)
+    shared = dataclasses.replace(options, mesh=mesh.shared)
+    versions = {"version of balora_jax": version("balora-jax")}
+    processes.require_same({"configuration": shared} | versions)
+
+
+@contextlib.contextmanager
+def meeting(options: Any) -> Iterator[None]:
+    """Do a command together with the processes of other hosts; only process 0 prints.
+
+    Args:
+      options: as for `meet`.
+
+    Raises:
+      BadInput: as `meet` does.
+    """
+    meet(options)
+    if not options.mesh.joins or processes.is_first():
+        yield
+        return
+    print(processes.place(), flush=True)
+    with (
+        pathlib.Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def writing_together(folder: pathlib.Path, patterns: Sequence[str]) -> Iterator[pathlib.Path]:
+    """Go on with a folder of results; the other processes have a copy of process 0's, for a while.
+
+    So all of them find the same work done, also where hosts share no disk.
+
+    Args:
+      folder: of process 0; it need not exist.
+      patterns: the names of the files that a command goes on with.
+
+    Yields:
+      The folder to read and write.
+    """
+    if not processes.are_joined():
+        yield folder
+        return
+    files = {}
+    if processes.is_first():
+        paths = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+        files = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    files = json.loads(processes.of_first(json.dumps(files).encode()))
+    if processes.is_first():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="balora-process-") as own:
+        copy = pathlib.Path(own)
+        for name, text in files.items():
+            (copy / name).write_text(text, encoding="utf-8")
+        yield copy
