@@ -27,7 +27,8 @@ def shuffled_order(examples: Examples, batch_size: int, seed: int) -> grain.MapD
     Returns:
       The rows of each batch, int64 [batch_size].
     """
-    return _stream(examples, seed).batch(batch_size)
+    # grain rounds the number of batches up by a float, which for batches of one is no length.
+    return _stream(examples, seed).batch(batch_size, drop_remainder=True)
 
 
 def _stream(examples: Examples, seed: int) -> grain.MapDataset:

@@ -14,6 +14,7 @@ from balora_jax.data import (
     collate,
     eval_batches,
     length_order,
+    shuffled_order,
     train_batches,
     windowed_order,
 )
@@ -120,3 +121,13 @@ def test_rows_without_labels_get_zeros():
     bare = dataclasses.replace(texts, labels=None)
     ((_, batch),) = eval_batches(bare, length_order(bare, 8), [128])
     assert (batch.targets == 0).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_stream_without_end_has_batches_of_any_size(batch_size):
+    texts = _texts(5)
+    order = shuffled_order(texts, batch_size, seed=0)
+    batches = train_batches(order, lambda rows: collate(texts, rows, BUCKETS))
+    labels = [batch.targets for batch in itertools.islice(batches, 15)]
+    counts = collections.Counter(np.concatenate(labels).tolist())
+    assert set(counts.values()) == {3 * batch_size}

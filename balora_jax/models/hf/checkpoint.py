@@ -248,14 +248,19 @@ def write_checkpoint(folder: Path, tensors: Sequence[DeferredTensor], max_bytes:
     files = _file_names(len(shards))
     weight_map = {}
     for file, shard in zip(files, shards, strict=True):
-        arrays = {tensor.name: tensor.make() for tensor in shard}
-        save_file(arrays, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(arrays, file))
+        _write_shard(folder / file, shard)
+        weight_map.update(dict.fromkeys((tensor.name for tensor in shard), file))
 
     if len(shards) > 1:
         total_size = sum(tensor.size for tensor in tensors)
         index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shard(path: Path, tensors: Sequence[DeferredTensor]) -> None:
+    """Write the tensors of one file, which are on the host until this function ends."""
+    arrays = {tensor.name: tensor.make() for tensor in tensors}
+    save_file(arrays, path, metadata={"format": "pt"})
 
 
 def _file_names(count: int) -> list[str]:
