@@ -12,6 +12,32 @@ LONGEST_WAIT = 24 * 3600
 
 
 @dataclass(frozen=True)
+class AxesConfig:
+    """The axes of the device mesh."""
+
+    data: int = -1
+    """Devices that divide the batch."""
+    fsdp: int = 1
+    """Devices that divide the batch, the weights and the optimizer's state."""
+    tensor: int = 1
+    """Devices that divide each matrix."""
+    auto: bool = False
+    """Choose the sizes of the axes by the devices, the model and the batch, and say why."""
+
+    def __post_init__(self) -> None:
+        for axis in ("data", "fsdp", "tensor"):
+            value = getattr(self, axis)
+            size_ok = value == -1 or value >= 1
+            require(size_ok, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
+        left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
+        first = f"mesh.{left[0]}" if left else "mesh"
+        require(len(left) <= 1, first, -1, f"-1 on one axis, and not on {' and '.join(left)}")
+        is_default = (self.data, self.fsdp, self.tensor) == (-1, 1, 1)
+        accepted = "false, or true without mesh.data, mesh.fsdp and mesh.tensor"
+        require(is_default or not self.auto, "mesh.auto", self.auto, accepted)
+
+
+@dataclass(frozen=True)
 class HostsConfig:
     """The processes of several hosts, which do one command together."""
 
@@ -63,28 +89,11 @@ class HostsConfig:
         return self.distributed or self.coordinator is not None
 
 
+# Of the fields those of the last base come first.
 @dataclass(frozen=True)
-class MeshConfig(HostsConfig):
+class MeshConfig(HostsConfig, AxesConfig):
     """The device mesh; -1 on at most one axis gives it all remaining devices."""
 
-    data: int = -1
-    """Devices that divide the batch."""
-    fsdp: int = 1
-    """Devices that divide the batch, the weights and the optimizer's state."""
-    tensor: int = 1
-    """Devices that divide each matrix."""
-    auto: bool = False
-    """Choose the sizes of the axes by the devices, the model and the batch, and say why."""
-
     def __post_init__(self) -> None:
-        for axis in ("data", "fsdp", "tensor"):
-            value = getattr(self, axis)
-            size_ok = value == -1 or value >= 1
-            require(size_ok, f"mesh.{axis}", value, "-1 or a whole number of at least 1")
-        left = [axis for axis in ("data", "fsdp", "tensor") if getattr(self, axis) == -1]
-        first = f"mesh.{left[0]}" if left else "mesh"
-        require(len(left) <= 1, first, -1, f"-1 on one axis, and not on {' and '.join(left)}")
-        is_default = (self.data, self.fsdp, self.tensor) == (-1, 1, 1)
-        accepted = "false, or true without mesh.data, mesh.fsdp and mesh.tensor"
-        require(is_default or not self.auto, "mesh.auto", self.auto, accepted)
-        super().__post_init__()
+        AxesConfig.__post_init__(self)
+        HostsConfig.__post_init__(self)
