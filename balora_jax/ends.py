@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from types import ModuleType
+from typing import NoReturn
 
 from balora_jax.errors import (
     BadInput,
@@ -65,7 +66,7 @@ def run_to_its_end(run: Callable[[], None]) -> None:
         _end(INTERRUPTED, "interrupted")
     except BrokenPipeError:
         _discard_output()
-        sys.exit(UNREAD)
+        _leave(UNREAD)
     except MemoryError:
         _end(1, _memory_sentence("this machine's memory"))
     except Exception as error:
@@ -80,9 +81,13 @@ def _end(code: int, sentence: str) -> None:
     # Half of a character in UTF-16, from a file's name or a JSON text, cannot be printed.
     printable = line.encode("utf-8", "backslashreplace").decode("utf-8")
     print(f"balora: {printable}", file=sys.stderr)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; one of several processes does not wait for the others, which may wait for it."""
     processes = _joined()
     if processes is not None:
-        # An orderly end would wait for the others, which may wait for this one.
         sys.stderr.flush()
         if processes.is_first():
             # jax aborts the others once process 0 is gone, and they may be about to say the same.
@@ -139,9 +144,9 @@ def _failure(error: Exception) -> str:
         return _memory_sentence("the device's memory")
     if _joined() is not None and LOST.search(f"{type(error).__name__} {error}"):
         return (
-            "another process of the run has ended, or does not answer, and what it printed says "
-            f"why ({reason_of(error)}); --output.resume goes on from the last checkpoint, if there "
-            "is one"
+            "another process has ended, or does not answer, and what it printed says "
+            f"why ({reason_of(error)}); the same command starts again, and --output.resume goes on "
+            "from a run's last checkpoint, if there is one"
         )
     return _fault_sentence(error)
 

@@ -11,7 +11,7 @@ def on_host(tree: Any) -> Any:
     """Return the whole arrays of a tree, on every host.
 
     Args:
-      tree: of arrays, which may be divided over devices; the same in every process.
+      tree: of arrays, which may be divided over devices. All processes call it with the same.
     """
     if jax.process_count() == 1:
         return jax.device_get(tree)

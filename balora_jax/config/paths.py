@@ -122,8 +122,8 @@ def check_output(option: str, value: str) -> pathlib.Path:
         # Another process may have written there already.
         with contextlib.suppress(OSError):
             missing.rmdir()
-    except FileExistsError:
-        # Another process has just created it.
+    except (FileExistsError, FileNotFoundError):
+        # Another process has just created it, or the folder that this one tried to create.
         return path
     except OSError as error:
         if error.errno in FULL:

@@ -11,6 +11,7 @@ from balora_jax.errors import BadInput, shown
 from balora_jax.generation import generate, pad_prompts, stream
 from balora_jax.generation.scoring import BATCH_TOKENS, Score, next_log_probs, score
 from balora_jax.hosts import on_host
+from balora_jax.training.processes import require_same
 
 # Prompts that are continued at once.
 ROWS = 16
@@ -141,6 +142,7 @@ class LanguageModel:
         Raises:
           BadInput: a continuation alone is longer than the model reads.
         """
+        require_same({"texts": pairs})
         for _, continuation in pairs:
             if len(continuation) > self.max_length:
                 text = self.tokenizer.decode(continuation)
@@ -223,6 +225,7 @@ class LanguageModel:
           float32 [contexts, V].
         """
         encoded = [self.encode(context) or [self._prefix] for context in contexts]
+        require_same({"texts": encoded})
         return next_log_probs(
             self.model,
             self.params,
@@ -328,6 +331,7 @@ class LanguageModel:
                 f"accepted: at most {self.max_length - 1}"
             )
         encoded = [list(prompt)[-room:] for prompt in prompts]
+        require_same({"prompts": encoded})
         order = sorted(range(len(prompts)), key=lambda index: -len(encoded[index]))
         key = jax.random.key(seed)
         for start in range(0, len(order), ROWS):

@@ -14,9 +14,13 @@ from typing import Literal, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from balora_jax.linalg.precise import product
 from balora_jax.linalg.randomized import orthonormal, randomized_svd
 from balora_jax.linalg.singular_values import tolerance
+from balora_jax.linalg.tall import tall_svd
 
 Method = Literal["subspace", "exact", "randomized"]
 
@@ -36,9 +40,6 @@ GROWTH = 2e3
 DEGREE = 20
 # Vectors within this angle of theirs are taken out of the filter.
 FIXED = 0.1 * ANGLE
-
-# TPUs and GPUs round float32 products to bfloat16 or tf32 unless told otherwise.
-product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Triplets(NamedTuple):
@@ -78,9 +79,9 @@ class _Block(NamedTuple):
     residual: jax.Array
 
 
-def _ritz_on_gram(gram: jax.Array, basis: jax.Array) -> _Block:
-    """Rotate an orthonormal basis [n, b] into approximate eigenvectors of gram [n, n]."""
-    image = product(gram, basis)
+def _ritz_on_gram(gram_times: Callable[[jax.Array], jax.Array], basis: jax.Array) -> _Block:
+    """Rotate an orthonormal basis [n, b] into approximate eigenvectors of the Gram matrix."""
+    image = gram_times(basis)
     eigenvalues, rotation = jnp.linalg.eigh(product(basis.T, image))
 
     # eigh sorts in ascending order.
@@ -95,9 +96,9 @@ def _ritz_on_gram(gram: jax.Array, basis: jax.Array) -> _Block:
     )
 
 
-def _ritz_on_matrix(matrix: jax.Array, basis: jax.Array) -> _Block:
+def _ritz_on_matrix(matrix: jax.Array, sharding: NamedSharding | None, basis: jax.Array) -> _Block:
     """Rotate an orthonormal basis [n, b] into right singular vectors of matrix [m, n]."""
-    left, values, rotation = jnp.linalg.svd(product(matrix, basis), full_matrices=False)
+    left, values, rotation = tall_svd(product(matrix, basis), sharding)
     right = product(basis, rotation.T)
     back = product(matrix.T, left)
     residual = jnp.linalg.norm(back - right * values, axis=0)
@@ -194,41 +195,54 @@ def _refine(
     return block
 
 
-def _tall_subspace(matrix: jax.Array, k: int) -> Triplets:
+def _tall_subspace(matrix: jax.Array, k: int, sharding: NamedSharding | None) -> Triplets:
     """The k leading triplets of a matrix with at least as many rows as columns."""
     columns = matrix.shape[1]
-    gram = product(matrix.T, matrix)
+    gram = _by_rows(product(matrix.T, matrix), sharding)
     # Any first block will do: the result depends on it by no more than ANGLE.
     first = jax.random.normal(jax.random.key(0), (columns, min(k + EXTRA, columns)))
 
     def gram_times(block: jax.Array) -> jax.Array:
-        return product(gram, block)
+        return _whole(_by_rows(product(gram, block), sharding), sharding)
 
     def twice_times(block: jax.Array) -> jax.Array:
         return product(matrix.T, product(matrix, block))
 
-    on_gram = functools.partial(_ritz_on_gram, gram)
-    on_matrix = functools.partial(_ritz_on_matrix, matrix)
-    rough = _refine(on_gram, gram_times, product(gram, first), k)
+    on_gram = functools.partial(_ritz_on_gram, gram_times)
+    on_matrix = functools.partial(_ritz_on_matrix, matrix, sharding)
+    rough = _refine(on_gram, gram_times, gram_times(first), k)
     fine = _refine(on_matrix, twice_times, rough.right, k)
     unsettled = _unsettled(fine, k).astype(jnp.float32)
     return Triplets(fine.left[:, :k], fine.levels[:k], fine.right[:, :k], unsettled)
 
 
-def _subspace(matrix: jax.Array, k: int) -> Triplets:
+def _by_rows(array: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    """Divide a matrix over the devices, where there are several."""
+    return array if sharding is None else jax.lax.with_sharding_constraint(array, sharding)
+
+
+def _whole(block: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    """Gather a block of a few columns, whose decomposition would send each row by itself."""
+    if sharding is None:
+        return block
+    everywhere = NamedSharding(sharding.mesh, P(None, None))
+    return jax.lax.with_sharding_constraint(block, everywhere)
+
+
+def _subspace(matrix: jax.Array, k: int, sharding: NamedSharding | None) -> Triplets:
     rows, columns = matrix.shape
     if rows >= columns:
-        return _tall_subspace(matrix, k)
-    found = _tall_subspace(matrix.T, k)
+        return _tall_subspace(matrix, k, sharding)
+    found = _tall_subspace(matrix.T, k, None)
     return found._replace(left=found.right, right=found.left)
 
 
-def _randomized(matrix: jax.Array, k: int) -> Triplets:
+def _randomized(matrix: jax.Array, k: int, _: NamedSharding | None) -> Triplets:
     left, values, right = randomized_svd(matrix, k, niter=2, key=jax.random.key(0), oversampling=5)
     return Triplets(left[:, :k], values[:k], right[:k].T, jnp.float32(0))
 
 
-def _exact(matrix: jax.Array, k: int) -> Triplets:
+def _exact(matrix: jax.Array, k: int, _: NamedSharding | None) -> Triplets:
     left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
     return Triplets(left[:, :k], values[:k], right[:k].T, jnp.float32(0))
 
@@ -236,7 +250,12 @@ def _exact(matrix: jax.Array, k: int) -> Triplets:
 _METHODS = {"subspace": _subspace, "exact": _exact, "randomized": _randomized}
 
 
-def leading_triplets(matrix: jax.Array, k: int, method: Method = "subspace") -> Triplets:
+def leading_triplets(
+    matrix: jax.Array,
+    k: int,
+    method: Method = "subspace",
+    sharding: NamedSharding | None = None,
+) -> Triplets:
     """The k largest singular values of a matrix, with their vectors.
 
     Args:
@@ -245,12 +264,16 @@ def leading_triplets(matrix: jax.Array, k: int, method: Method = "subspace") -> 
       method: subspace (block iteration with Chebyshev filters, gradient error near 1e-4 on flat
         spectra too), exact (full SVD), or randomized (the official code's
         svd_lowrank(q = k + 5, niter = 2), accurate on decaying spectra only).
+      sharding: of the rows of a matrix that is divided over devices, P(axes, None): their parts
+        must divide rows and columns. In `subspace`, of a matrix with at least as many rows as
+        columns, each device then multiplies a part of the Gram matrix, and they exchange blocks of
+        some columns alone. None leaves it to the compiler.
 
     Returns:
       The triplets; `unsettled` is 0 for exact and randomized, which have no rounds.
     """
     chex.assert_rank(matrix, 2)
-    return _METHODS[method](matrix.astype(jnp.float32), min(k, *matrix.shape))
+    return _METHODS[method](matrix.astype(jnp.float32), min(k, *matrix.shape), sharding)
 
 
 def leading_sum(matrix: jax.Array, k: int, method: Method = "subspace") -> jax.Array:
@@ -270,9 +293,12 @@ def leading_sum(matrix: jax.Array, k: int, method: Method = "subspace") -> jax.A
     return value
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def checked_sum(
-    matrix: jax.Array, k: int, method: Method = "subspace"
+    matrix: jax.Array,
+    k: int,
+    method: Method = "subspace",
+    sharding: NamedSharding | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return what `leading_sum` does, and whether its rounds ended before they had converged.
 
@@ -280,19 +306,20 @@ def checked_sum(
       matrix: as for `leading_sum`.
       k: as for `leading_sum`.
       method: as for `leading_sum`.
+      sharding: as for `leading_triplets`.
 
     Returns:
       The sum [], and `Triplets.unsettled` [] without a gradient; float32.
     """
-    found = leading_triplets(matrix, k, method)
+    found = leading_triplets(matrix, k, method, sharding)
     return jnp.sum(found.values), found.unsettled
 
 
 @checked_sum.defjvp
-def _checked_sum_jvp(k, method, primals, tangents):
+def _checked_sum_jvp(k, method, sharding, primals, tangents):
     (matrix,) = primals
     (tangent,) = tangents
-    left, values, right, unsettled = leading_triplets(matrix, k, method)
+    left, values, right, unsettled = leading_triplets(matrix, k, method, sharding)
     left = jnp.where(values > tolerance(values[0], matrix.shape), left, 0.0)
 
     # d(s_1 + ... + s_k) = sum_i u_i^T dZ v_i

@@ -10,9 +10,13 @@ from typing import Literal
 import chex
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from balora_jax.linalg.leading import Method, checked_sum, product
+from balora_jax.linalg.leading import Method, checked_sum
+from balora_jax.linalg.precise import product
 from balora_jax.linalg.singular_values import frobenius_norm, ratio, singular_values
+from balora_jax.linalg.tall import parts_of
 from balora_jax.models.head import Head
 from balora_jax.regularizers import nlg
 
@@ -91,6 +95,7 @@ def checked_share(
     norm: Literal["frobenius", "nuclear"] = "frobenius",
     method: Method = "subspace",
     groups: int = 1,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Compute what `leading_share` does, and whether the rounds of `subspace` have converged.
 
@@ -102,6 +107,8 @@ def checked_share(
       norm: as for `leading_share`.
       method: as for `leading_share`.
       groups: as for `leading_share`.
+      mesh: the devices, where the tokens are divided over its axes data and fsdp. With one group,
+        and where these divide tokens and width, the devices divide the work, too.
 
     Returns:
       The term [], and the share [] of the groups whose rounds ended at their bound before all
@@ -110,13 +117,23 @@ def checked_share(
     Raises:
       AssertionError: the shapes do not fit.
     """
-    return _term((k, norm, method, groups), hidden, factor, mask)
+    sharding = None
+    if mesh is not None and groups == 1:
+        sharding = _by_rows(mesh, mask.size, factor.shape[0])
+    return _term((k, norm, method, groups, sharding), hidden, factor, mask)
+
+
+def _by_rows(mesh: Mesh, tokens: int, width: int) -> NamedSharding | None:
+    """The sharding of a matrix over data and fsdp by rows; None if they do not divide both."""
+    sharding = NamedSharding(mesh, P(("data", "fsdp"), None))
+    parts = parts_of(sharding)
+    return None if parts == 1 or tokens % parts or width % parts else sharding
 
 
 def _value(
     settings: tuple, hidden: jax.Array, factor: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The two results; `settings` is (k, norm, method, groups)."""
+    """The two results; `settings` is (k, norm, method, groups, sharding of the rows)."""
     rows = nlg.counted_logits(hidden, mask)
     if factor.shape[0] == hidden.shape[-1] + 1:
         rows = jnp.concatenate([rows, mask[..., None].astype(jnp.float32)], axis=-1)
@@ -173,19 +190,30 @@ def checked_share_of_logits(
 
 
 def _mean_share(
-    rows: jax.Array, k: int, norm: str, method: Method, groups: int
+    rows: jax.Array,
+    k: int,
+    norm: str,
+    method: Method,
+    groups: int,
+    sharding: NamedSharding | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The mean of both results over equal groups of rows [..., width]."""
     chex.assert_is_divisible(rows.size // rows.shape[-1], groups)
     matrices = rows.reshape(groups, -1, rows.shape[-1])
-    shares, unsettled = jax.vmap(lambda matrix: _share(matrix, k, norm, method))(matrices)
+
+    def share(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _share(matrix, k, norm, method, sharding)
+
+    shares, unsettled = jax.vmap(share)(matrices)
     return jnp.mean(shares), jnp.mean(unsettled)
 
 
-def _share(matrix: jax.Array, k: int, norm: str, method: Method) -> tuple[jax.Array, jax.Array]:
+def _share(
+    matrix: jax.Array, k: int, norm: str, method: Method, sharding: NamedSharding | None
+) -> tuple[jax.Array, jax.Array]:
     """Minus the sum of the k largest singular values of a matrix over its norm; unsettled."""
     if norm == "frobenius":
-        leading, unsettled = checked_sum(matrix, k, method)
+        leading, unsettled = checked_sum(matrix, k, method, sharding)
         return -ratio(leading, frobenius_norm(matrix)), unsettled
     values = singular_values(matrix)
     return -ratio(jnp.sum(values[:k]), jnp.sum(values)), jnp.float32(0)

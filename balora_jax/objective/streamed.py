@@ -339,7 +339,7 @@ def objective(
         plan, by_shard(hidden), teacher, head, by_shard(targets), counted, token_weights
     )
     task = values.pop("task")
-    batch_values, unsettled = _batch_terms(hidden, head, mask, terms, factor)
+    batch_values, unsettled = _batch_terms(hidden, head, mask, terms, factor, mesh)
     for name, value in batch_values.items():
         values[name] = value
         loss = loss + effective[name] * value
@@ -348,7 +348,12 @@ def objective(
 
 
 def _batch_terms(
-    hidden: jax.Array, head: Head, mask: jax.Array, terms: Terms, factor: jax.Array | None
+    hidden: jax.Array,
+    head: Head,
+    mask: jax.Array,
+    terms: Terms,
+    factor: jax.Array | None,
+    mesh: Mesh | None,
 ) -> tuple[Parts, Parts]:
     """The values of the terms per batch, unweighted, and the unsettled share of the SVD term."""
     functions = {name: term.function for name, term in terms.items() if term.per == "batch"}
@@ -367,7 +372,7 @@ def _batch_terms(
         if isinstance(function, LeadingShare):
             settings = dataclasses.asdict(function)
             if name in from_factor:
-                share, unsettled_share = checked_share(hidden, factor, mask, **settings)
+                share, unsettled_share = checked_share(hidden, factor, mask, mesh=mesh, **settings)
             else:
                 share, unsettled_share = checked_share_of_logits(logits, mask, **settings)
             values[name] = share

@@ -97,7 +97,9 @@ def _read(address: str) -> Iterator[Bucket]:
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{mine}{os.getpid()}-") as own:
         # Named like the run, because pages and cards are.
         bucket = Bucket(address, pathlib.Path(own) / address.rstrip("/").rpartition("/")[2])
-        bucket.fetch(lambda sentence: print(sentence, file=sys.stderr))
+        with together(f"a process cannot read {address}"):
+            bucket.fetch(lambda sentence: print(sentence, file=sys.stderr))
+        require_same({f"files in {address}": sorted(bucket.versions.items())})
         if not (bucket.copy / CONFIG).is_file():
             raise BadInput(
                 f"--run {address[:200]} is no run's folder: it has no {CONFIG}; accepted: the "

@@ -206,7 +206,7 @@ def _with_devices(config: RunConfig, options: GenerateOptions) -> RunConfig:
     asked = {"fsdp": options.fsdp, "tensor": options.tensor}
     asked = {axis: size for axis, size in asked.items() if size is not None}
     if asked:
-        mesh = dataclasses.replace(config.mesh, **{"data": 1, **asked})
+        mesh = dataclasses.replace(config.mesh, **{"data": 1, "auto": False, **asked})
         # Refuses what the devices lack; a run's own mesh would give way.
         check_processes(make_mesh(mesh))
         config = dataclasses.replace(config, mesh=mesh)

@@ -1,7 +1,6 @@
 """Commands on several hosts: all processes do the same, and process 0 prints and writes."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -10,7 +9,11 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from balora_jax.errors import BadInput, reason_of
 from balora_jax.training import processes
+
+# What is in a file need be no text.
+ANY_BYTES = "latin-1"
 
 
 def meet(options: Any) -> None:
@@ -26,7 +29,7 @@ def meet(options: Any) -> None:
     if not mesh.joins:
         return
     processes.join(mesh)
-    shared = dataclasses.replace(options, mesh=mesh.shared)
+    shared = vars(options) | {"mesh": mesh.shared}
     versions = {"version of balora_jax": version("balora-jax")}
     processes.require_same({"configuration": shared} | versions)
 
@@ -56,7 +59,7 @@ def meeting(options: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_together(folder: pathlib.Path, patterns: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Go on with a folder of results; the other processes have a copy of process 0's, for a while.
+    """Go on with a folder of results; the other processes have a copy of process 0's for now.
 
     So all of them find the same work done, also where hosts share no disk.
 
@@ -66,14 +69,17 @@ def writing_together(folder: pathlib.Path, patterns: Sequence[str]) -> Iterator[
 
     Yields:
       The folder to read and write.
+
+    Raises:
+      BadInput: in every process, if process 0 cannot read a file.
     """
     if not processes.are_joined():
         yield folder
         return
     files = {}
-    if processes.is_first():
-        paths = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
-        files = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    with processes.together(f"process 0 cannot read {folder}"):
+        if processes.is_first():
+            files = _contents(folder, patterns)
     files = json.loads(processes.of_first(json.dumps(files).encode()))
     if processes.is_first():
         yield folder
@@ -81,5 +87,16 @@ def writing_together(folder: pathlib.Path, patterns: Sequence[str]) -> Iterator[
     with tempfile.TemporaryDirectory(prefix="balora-process-") as own:
         copy = pathlib.Path(own)
         for name, text in files.items():
-            (copy / name).write_text(text, encoding="utf-8")
+            (copy / name).write_bytes(text.encode(ANY_BYTES))
         yield copy
+
+
+def _contents(folder: pathlib.Path, patterns: Sequence[str]) -> dict[str, str]:
+    """The bytes of files, a character each, by their names."""
+    paths = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+    try:
+        return {path.name: path.read_bytes().decode(ANY_BYTES) for path in paths}
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be read ({reason_of(error)}); accepted: another --out"
+        ) from error

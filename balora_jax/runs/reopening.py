@@ -9,6 +9,7 @@ from balora_jax.runs.fingerprints import weights_fingerprint
 from balora_jax.runs.setup import build_setup
 from balora_jax.runs.weights import load_model, materialize_frozen
 from balora_jax.runs.whole_modules import trained_modules
+from balora_jax.training.processes import are_joined, is_first, of_first, require_same, together
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.saved_checkpoints import SavedCheckpoints
 from balora_jax.training.setup import Student
@@ -38,9 +39,10 @@ def reopen(
         raise BadInput(
             f"{folder.address} has no checkpoints yet; accepted: a run that has saved one"
         )
+    require_same({"configuration of the run": config})
     folder.check_fingerprints(weights_fingerprint(config))
     checkpoints = SavedCheckpoints(folder.checkpoints)
-    checkpoints.find(checkpoint)
+    checkpoint = _same_everywhere(checkpoints, checkpoint)
     mesh = mesh_here(config.mesh)
     loaded = load_model(config, mesh)
     head = trained_modules(config, loaded)
@@ -56,6 +58,23 @@ def reopen(
     for notice in checkpoints.notices:
         print(f"note: {notice}", file=sys.stderr)
     return student, state, position.step
+
+
+def _same_everywhere(checkpoints: SavedCheckpoints, checkpoint: str) -> str:
+    """Return the name of the checkpoint that all processes read: process 0's, whole in each.
+
+    Hosts may have a copy of the run's folder each, and a run may be writing one that they share.
+    """
+    if not are_joined():
+        checkpoints.find(checkpoint)
+        return checkpoint
+    step = 0
+    with together("process 0 finds no such checkpoint"):
+        if is_first():
+            step = checkpoints.find_whole(checkpoint)
+    step = int(of_first(str(step).encode()))
+    require_same({f"checkpoint of step {step}": checkpoints.contents(step)})
+    return str(step)
 
 
 def say_step(folder: RunFolder, step: int) -> None:

@@ -14,7 +14,7 @@ from balora_jax.errors import reason_of
 from balora_jax.hosts import on_host
 from balora_jax.training.replacing import write_whole
 
-FILE = "SHA256SUMS"
+CHECKSUMS = "SHA256SUMS"
 # Lines that sha256sum skips: the hash of the other lines, and the hash of the arrays.
 OWN_HASH = "# these lines: "
 ARRAYS_HASH = "# the arrays: "
@@ -44,11 +44,11 @@ def write_checksums(folder: pathlib.Path, arrays: str | None = None) -> None:
       folder: the folder, with all its files.
       arrays: the hash of the arrays that the files hold, from `hash_arrays`.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     lines = [f"{_hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     if arrays is not None:
         lines.insert(0, f"{ARRAYS_HASH}{arrays}\n")
-    write_whole(folder / FILE, with_own_hash("".join(lines)))
+    write_whole(folder / CHECKSUMS, with_own_hash("".join(lines)))
 
 
 def check_checksums(folder: pathlib.Path) -> Check:
@@ -62,7 +62,7 @@ def check_checksums(folder: pathlib.Path) -> Check:
     """
     if not folder.is_dir():
         return Check("it is no folder", checked=False)
-    text = _read_checksums(folder / FILE)
+    text = _read_checksums(folder / CHECKSUMS)
     if text is None:
         return Check(None, checked=False)
     arrays = None
@@ -86,7 +86,7 @@ def are_damaged(folder: pathlib.Path) -> bool:
     Args:
       folder: the folder.
     """
-    path = folder / FILE
+    path = folder / CHECKSUMS
     return os.path.lexists(path) and _read_checksums(path) is None
 
 

@@ -119,7 +119,7 @@ def require_same(parts: Mapping[str, Any]) -> None:
         differs = (of_all[:, number] != of_all[0, number]).any(axis=-1)
         if differs.any():
             raise BadInput(
-                f"the processes of the run have not the same {name}: process "
+                f"the processes have not the same {name}: process "
                 f"{np.flatnonzero(differs)[0]} differs from process 0; accepted: the same command, "
                 "package and files on every host"
             )
@@ -170,6 +170,8 @@ def of_first(content: bytes) -> bytes:
     if jax.process_count() == 1:
         return content
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    if size == 0:
+        return b""
     own = np.frombuffer(content, np.uint8) if is_first() else np.zeros(size, np.uint8)
     return np.asarray(multihost_utils.broadcast_one_to_all(own), np.uint8).tobytes()
 

@@ -1,15 +1,23 @@
 """The checkpoints on disk, read and checked; nothing is written or cleaned up."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from balora_jax.errors import BadInput, reason_of
-from balora_jax.training.checksums import Check, are_damaged, check_checksums, hash_arrays
+from balora_jax.training.checksums import (
+    CHECKSUMS,
+    Check,
+    are_damaged,
+    check_checksums,
+    hash_arrays,
+)
 from balora_jax.training.state import TrainState
 
 # A folder of its own, one level down: when the manager opens, it deletes unfinished checkpoints
@@ -144,6 +152,43 @@ class SavedCheckpoints:
         state = jax.tree.unflatten(jax.tree.structure(like), leaves)
         return state, Position(step, restored["data"])
 
+    def find_whole(self, name: str) -> int:
+        """Return the step of the checkpoint with a name; where that is `latest`, of a whole one.
+
+        Args:
+          name: as for `find`.
+
+        Raises:
+          BadInput: there is no such checkpoint, or it is damaged.
+        """
+        step = self.find(name)
+        faults = {}
+        candidates = reversed(self.steps()) if name == "latest" else [step]
+        for step in candidates:
+            fault = self.check(step).fault
+            if fault is None:
+                return step
+            faults[step] = fault
+            self.notices.append(f"the checkpoint of step {step} is left out: {fault}")
+        raise self._refusal(name, faults)
+
+    def contents(self, step: int) -> list[tuple[str, str | None, str | None]]:
+        """Describe a checkpoint and the parts of step 0, to compare with another copy of the run.
+
+        Args:
+          step: the checkpoint's step.
+
+        Returns:
+          (name, its fault, the hash of its checksums) of each; None for no fault or no checksums.
+        """
+        parts = [self._folder / str(step), *sorted((self._folder / INITIAL).glob("[!.]*"))]
+        found = []
+        for path in parts:
+            file = path / CHECKSUMS
+            digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+            found.append((path.name, check_checksums(path).fault, digest))
+        return found
+
     def restore_named(self, like: TrainState, name: str) -> tuple[TrainState, Position]:
         """Read the checkpoint with a name; where that is `latest`, the latest whole one.
 
@@ -172,9 +217,12 @@ class SavedCheckpoints:
                     self.notices.append(f"the checkpoint of step {step} is left out: {error}")
             left = [other for other in self.steps() if other not in tried]
             step = max(left, default=None) if name == "latest" else None
-        faults = "; ".join(f"{step}: {fault}" for step, fault in tried.items())
-        raise BadInput(
-            f"{self._folder} has no whole checkpoint {name!r} ({faults}); "
+        raise self._refusal(name, tried)
+
+    def _refusal(self, name: str, faults: Mapping[int, str]) -> BadInput:
+        listed = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
+        return BadInput(
+            f"{self._folder} has no whole checkpoint {name!r} ({listed}); "
             "accepted: another --checkpoint, or a whole copy of it"
         )
 
@@ -217,7 +265,7 @@ class SavedCheckpoints:
         Raises:
           BadInput: it differs, or what it was is not known.
         """
-        if part not in self._lost or jax.process_count() > 1:
+        if part not in self._lost:
             return
         if self._lost[part] != hash_arrays(remade):
             path = self._folder / INITIAL / part

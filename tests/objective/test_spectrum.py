@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from streaming_cases import random_head
 
-from balora_jax.objective.spectrum import head_factor, leading_share
+from balora_jax.config import MeshConfig
+from balora_jax.objective.spectrum import checked_share, head_factor, leading_share
+from balora_jax.training.sharding import make_mesh, row_sharding
 
 
 def states_of(spectrum, shape=(160, 48), seed=0):
@@ -91,3 +93,25 @@ def test_a_soft_capped_head_has_no_factor():
 def test_a_factor_of_another_head_is_refused():
     with pytest.raises(AssertionError):
         leading_share(jnp.ones((3, 8)), jnp.eye(7), jnp.ones(3, bool), k=1)
+
+
+@pytest.mark.parametrize("name", ["decaying", "rank 20"])
+def test_the_term_of_tokens_on_eight_devices(name):
+    """The tokens of one device are all masked."""
+    head = random_head(width=48, vocabulary=700)
+    states = states_of(SPECTRA[name]).reshape(16, 10, 48)
+    mask = np.random.default_rng(1).random((16, 10)) < 0.7
+    mask[2:4] = False
+    factor = head_factor(head)
+    mesh = make_mesh(MeshConfig(2, 4, 1))
+
+    def term(hidden, own):
+        return checked_share(hidden, factor, mask, k=10, mesh=own)[0]
+
+    divided = jax.jit(jax.value_and_grad(lambda hidden: term(hidden, mesh)))
+    value, gradient = divided(jax.device_put(states, row_sharding(mesh)))
+    expected, expected_gradient = jax.jit(jax.value_and_grad(lambda x: term(x, None)))(states)
+    assert value == pytest.approx(float(expected), rel=1e-6)
+    np.testing.assert_allclose(
+        gradient, expected_gradient, atol=3e-4 * np.abs(expected_gradient).max()
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from balora_jax.generation.prompts import batches_by_length
 from balora_jax.hosts import on_host
+from balora_jax.training.processes import require_same
 
 # Tokens of a batch, padding included.
 BATCH_TOKENS = 4096
@@ -67,6 +68,7 @@ def apply_to_tokens(
       [texts, ...].
     """
     tokens = [list(text)[:max_length] for text in tokens]
+    require_same({"texts": tokens})
     results: list[np.ndarray | None] = [None] * len(tokens)
     lengths = [len(text) for text in tokens]
     for length, rows, indices in batches_by_length(lengths, max_length, batch_tokens):

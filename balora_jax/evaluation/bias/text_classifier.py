@@ -14,6 +14,7 @@ from balora_jax.data import Batch, Examples, bucket_lengths, token_ids
 from balora_jax.evaluation.bias.embeddings import apply_to_tokens
 from balora_jax.evaluation.glue import over_batches
 from balora_jax.models.base import LastTokenClassifier
+from balora_jax.training.processes import require_same
 
 # Texts of a batch.
 BATCH_TEXTS = 32
@@ -105,6 +106,7 @@ class TextClassifier:
           Float32 [texts, d] and [texts, D].
         """
         variables = {"params": self.params, "lora": self.lora or {}}
+        require_same({"texts": (texts.tokens.tobytes(), texts.starts.tobytes())})
         rows = mesh.size * max(1, BATCH_TEXTS // mesh.size)
         longest = int(texts.lengths.max())
         lengths = bucket_lengths(longest, longest)

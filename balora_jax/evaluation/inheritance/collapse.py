@@ -14,6 +14,7 @@ from balora_jax.generation.prompts import batches_by_length
 from balora_jax.generation.scoring import make_batch
 from balora_jax.hosts import on_host
 from balora_jax.models import head
+from balora_jax.training.processes import require_same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,7 @@ def _gram(model: LanguageModel, passages: Sequence[str]) -> tuple[np.ndarray, in
     windows = []
     for passage in passages:
         windows += model.windows(model.encode(passage, special=False))
+    require_same({"texts": windows})
     lengths = [len(context) + len(continuation) - 1 for context, continuation in windows]
     variables = {"params": model.params, "lora": model.lora or {}}
     total = 0.0

@@ -15,6 +15,7 @@ from balora_jax.evaluation.statistics import Interval, bootstrap
 from balora_jax.generation.prompts import batches_by_length
 from balora_jax.generation.scoring import CHUNK, logits_function, make_batch
 from balora_jax.hosts import on_host
+from balora_jax.training.processes import require_same
 
 MOST_CHANGED = 10
 # Characters of a passage that are shown.
@@ -175,6 +176,7 @@ def token_sums(
         for window in base.windows(ids):
             windows.append(window)
             owners.append(number)
+    require_same({"texts": windows})
     totals = np.zeros((len(TokenSums._fields), len(encoded)))
     counts = np.zeros(len(encoded), np.int64)
     before = {"params": base.params, "lora": base.lora or {}}

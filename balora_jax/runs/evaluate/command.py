@@ -71,8 +71,8 @@ def evaluate(options: EvaluateOptions, console: Console | None = None) -> pathli
     with together(f"process 0 cannot write to {folder}"):
         if is_first():
             check_folder(folder)
-    with writing_together(folder, GONE_ON_WITH) as folder:
-        return report(_evaluate(options, folder, console), folder, console)
+    with writing_together(folder, GONE_ON_WITH) as own:
+        return report(_evaluate(options, own, console), own, console)
 
 
 def _evaluate(options: EvaluateOptions, folder: pathlib.Path, console: Console) -> Evaluation:

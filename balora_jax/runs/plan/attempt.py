@@ -3,13 +3,14 @@
 import math
 import re
 import time
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from balora_jax.config import RunConfig
-from balora_jax.errors import is_out_of_device_memory
+from balora_jax.errors import BadInput, is_out_of_device_memory, reason_of
 from balora_jax.runs.setup import batch_shapes, build_setup
 from balora_jax.training.collectives import bytes_sent
 from balora_jax.training.compiled_step import CompiledStep
@@ -75,6 +76,9 @@ def attempt(config: RunConfig, model: Any, mesh: Mesh, length: int) -> Attempt:
 
     Returns:
       The update and its costs.
+
+    Raises:
+      BadInput: a compiler of another version than jax's has compiled it.
     """
     began = time.monotonic()
     setup = build_setup(config, model, mesh, steps=config.training.steps or 1)
@@ -99,8 +103,8 @@ def attempt(config: RunConfig, model: Any, mesh: Mesh, length: int) -> Attempt:
         used = int(float(found["number"]) * UNITS[found["unit"]])
         temporaries = max(used - kept.total, 0)
     else:
-        sent = bytes_sent(program.as_text())
         is_tpu = mesh.devices.flat[0].platform == "tpu"
+        sent = bytes_sent(_text_of(program, is_tpu))
         temporaries = _temporaries(program.memory_analysis(), is_tpu)
     return Attempt(
         config,
@@ -110,6 +114,23 @@ def attempt(config: RunConfig, model: Any, mesh: Mesh, length: int) -> Attempt:
         sent,
         time.monotonic() - began,
     )
+
+
+def _text_of(program: Any, is_tpu: bool) -> str:
+    """A compiled program as text.
+
+    Raises:
+      BadInput: a compiler of another version has written it.
+    """
+    try:
+        return program.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        if not is_tpu:
+            raise
+        raise BadInput(
+            f"the program of TPU's compiler cannot be read by jaxlib {version('jaxlib')} "
+            f'({reason_of(error)}); accepted: the libtpu that belongs to it, pip install "jax[tpu]"'
+        ) from error
 
 
 def _temporaries(memory: Any, is_tpu: bool) -> int:

@@ -11,7 +11,7 @@ import yaml
 from balora_jax.config.commands import plan_options
 from balora_jax.errors import BadInput
 from balora_jax.runs.mesh import described_model, possible_meshes
-from balora_jax.runs.plan import command, estimate, topology
+from balora_jax.runs.plan import attempt, command, estimate, topology
 from balora_jax.runs.plan.attempt import Attempt, Bytes
 from balora_jax.runs.plan.remedies import changes, remedies, without_auto
 from balora_jax.runs.setup import build_setup
@@ -197,6 +197,18 @@ def test_a_compiler_that_is_not_here_is_named(monkeypatch, options):
         monkeypatch.setenv(name, "")
     with pytest.raises(BadInput, match="needs TPU's compiler, which is not here"):
         topology.planned_devices(options("--topology", "v5e:4x4"))
+
+
+def test_a_compiler_of_another_version_is_named(monkeypatch, options):
+    def fail(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", fail)
+    program = jax.jit(lambda x: x).lower(1.0).compile()
+    with pytest.raises(BadInput, match=r"cannot be read by jaxlib .* RET_CHECK failure.*libtpu"):
+        attempt._text_of(program, is_tpu=True)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        attempt._text_of(program, is_tpu=False)
 
 
 def test_gpus_are_estimated_from_the_command_line(tiny_llama, tmp_path):
