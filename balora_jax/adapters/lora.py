@@ -124,7 +124,7 @@ def trained_lora(adapters: Tree, initial: Tree | None, spec: AdapterSpec) -> Tre
         return student_lora(adapters, initial, spec)
     lora = traverse_util.flatten_dict(adapters)
     start = jax.lax.stop_gradient(traverse_util.flatten_dict(initial))
-    for path in {path[:-1] for path in start}:
+    for path in sorted({path[:-1] for path in start}):
         a0 = start[(*path, "a")]
         lora[(*path, "a0")] = a0
         lora[(*path, "b0")] = start[(*path, "b")]

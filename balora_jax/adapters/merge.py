@@ -107,7 +107,7 @@ def merged_when_read(params: Tree, lora: Tree) -> Tree:
     """
     flat = dict(traverse_util.flatten_dict(params))
     factors = traverse_util.flatten_dict(lora)
-    for path in {path[:-1] for path in factors}:
+    for path in sorted({path[:-1] for path in factors}):
         leaf = adapted_leaf(flat, path)
         flat[leaf] = MergedKernel(flat[leaf], factors[(*path, "a")], factors[(*path, "b")])
     return traverse_util.unflatten_dict(flat)

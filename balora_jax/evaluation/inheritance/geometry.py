@@ -230,17 +230,22 @@ def measure_geometry(
     kernels = []
     for path in sorted({path[:-1] for path in pairs}):
         stack = (flat[adapted_leaf(flat, path)], pairs[(*path, "a")], pairs[(*path, "b")])
-        is_stacked = stack[0].ndim == 3
-        if not is_stacked:
-            stack = tuple(part[None] for part in stack)
+        layers = range(len(stack[0])) if stack[0].ndim == 3 else [None]
         count = max(known, stack[1].shape[-1])
-        measured = on_host(_measure_stack(*stack, count, top, steps))
-        factors = on_host(stack[1:])
-        for layer, (a, b) in enumerate(zip(*factors, strict=True)):
-            number = layer if is_stacked else None
-            parts = _Measured(*(part[layer] for part in measured))
-            kernels.append(_kernel(".".join(path), number, parts, a, b, epsilon))
+        for layer in layers:
+            parts = stack if layer is None else [part[layer] for part in stack]
+            kernel, a, b = map(_on_one_device, parts)
+            measured = jax.device_get(_measure(kernel, a, b, count, top, steps))
+            kernels.append(
+                _kernel(".".join(path), layer, measured, np.asarray(a), np.asarray(b), epsilon)
+            )
     return Geometry(tuple(kernels), epsilon)
+
+
+def _on_one_device(array: Any) -> Any:
+    """Gather a matrix that is divided over devices, whose decompositions would send each row."""
+    is_divided = isinstance(array, jax.Array) and len(array.sharding.device_set) > 1
+    return on_host(array) if is_divided else array
 
 
 def _relative(kernels: Sequence[KernelGeometry]) -> float:
@@ -361,19 +366,15 @@ def largest_weight(diagonal: np.ndarray, beside: np.ndarray) -> float:
 
 
 @functools.partial(jax.jit, static_argnames=("known", "top", "steps"))
-def _measure_stack(
-    kernels: jax.Array, a: jax.Array, b: jax.Array, known: int, top: int, steps: int
-) -> _Measured:
-    """Measure stacked kernels one at a time, so that memory holds the vectors of one."""
-
-    def measure(layer: tuple[jax.Array, jax.Array, jax.Array]) -> _Measured:
-        with jax.default_matmul_precision("highest"):
-            return _measure(*layer, known, top, steps)
-
-    return jax.lax.map(measure, (kernels, a, b))
-
-
 def _measure(
+    kernel: jax.Array, a: jax.Array, b: jax.Array, known: int, top: int, steps: int
+) -> _Measured:
+    """Measure one kernel; memory holds the vectors of one."""
+    with jax.default_matmul_precision("highest"):
+        return _measured(kernel, a, b, known, top, steps)
+
+
+def _measured(
     kernel: jax.Array, a: jax.Array, b: jax.Array, known: int, top: int, steps: int
 ) -> _Measured:
     kernel = kernel.astype(jnp.float32)
