@@ -20,7 +20,7 @@ class MergeOptions:
     checkpoint: str = "latest"
     """The run's checkpoint: a step, latest, or best (by held-out loss)."""
     out: str | None = None
-    """A new folder to write; merged/ in the run's folder by default, and adapter/ of export."""
+    """A new folder to write; merged/ in the run's folder by default."""
     scale: float = 1.0
     """The part of the learned change to keep, 0 to 10; balora audit shows what it does (a
     classifier's head stays as it is)."""
@@ -43,6 +43,8 @@ class MergeOptions:
 class ExportOptions(MergeOptions):
     """The options of `balora export`."""
 
+    out: str | None = None
+    """A new folder to write; adapter/ in the run's folder by default."""
     rank: int | None = None
     """Compress the change to this rank by singular values, 1 to 100000; what that leaves out is
     printed."""

@@ -42,8 +42,8 @@ class HostsConfig:
     """The processes of several hosts, which do one command together."""
 
     distributed: bool = False
-    """Join the other hosts of a TPU pod slice, SLURM or Open MPI job first, which says who they
-    are (jax.distributed.initialize). The same command runs on every host."""
+    """Join the other hosts first, where a TPU pod slice, SLURM, Open MPI or Kubernetes says who
+    they are (jax.distributed.initialize). The same command runs on every host."""
     coordinator: str | None = None
     """Where nothing says it: HOST:PORT of process 0, the same in every process."""
     processes: int | None = None

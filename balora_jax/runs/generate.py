@@ -25,7 +25,7 @@ from balora_jax.runs.prompts import Prompt, read_prompts
 from balora_jax.runs.reopening import reopen
 from balora_jax.runs.results_files import write_new
 from balora_jax.runs.weights import load_base
-from balora_jax.training.processes import is_first, require_same
+from balora_jax.training.processes import is_first, require_same, together
 from balora_jax.training.run_folder import RunFolder
 from balora_jax.training.sharding import check_processes, make_mesh
 from balora_jax.training.subtrees import update
@@ -114,7 +114,8 @@ def generate_texts(options: GenerateOptions, console: Console | None = None) -> 
       BadInput: the folder holds no run, or a prompt is empty or longer than the model's positions.
     """
     console = console or plain_console(stderr=True)
-    prompts = read_prompts(options)
+    with together("another process cannot read the prompts"):
+        prompts = read_prompts(options)
     require_same({"prompts": prompts})
     if any(prompt.messages is not None for prompt in prompts):
         if options.template not in (None, CHAT):

@@ -11,6 +11,7 @@ from typing import Any
 
 from balora_jax.errors import BadInput, reason_of
 from balora_jax.training import processes
+from balora_jax.training.interrupt import ends_by_signal
 
 # What is in a file need be no text.
 ANY_BYTES = "latin-1"
@@ -29,9 +30,11 @@ def meet(options: Any) -> None:
     if not mesh.joins:
         return
     processes.join(mesh)
+    # Those of another command have other options.
+    same = {"command": type(options), "version of balora_jax": version("balora-jax")}
+    processes.require_same(same)
     shared = vars(options) | {"mesh": mesh.shared}
-    versions = {"version of balora_jax": version("balora-jax")}
-    processes.require_same({"configuration": shared} | versions)
+    processes.require_same({f"configuration ({name})": value for name, value in shared.items()})
 
 
 @contextlib.contextmanager
@@ -45,10 +48,22 @@ def meeting(options: Any) -> Iterator[None]:
       BadInput: as `meet` does.
     """
     meet(options)
-    if not options.mesh.joins or processes.is_first():
+    if not options.mesh.joins:
         yield
         return
-    print(processes.place(), flush=True)
+    # jax has replaced the handlers.
+    with ends_by_signal("before its end; the same command starts it again"):
+        if processes.is_first():
+            yield
+        else:
+            print(processes.place(), flush=True)
+            with _in_silence():
+                yield
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """Print nothing; an error's sentence is printed after it."""
     with (
         pathlib.Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),

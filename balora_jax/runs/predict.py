@@ -21,7 +21,7 @@ from balora_jax.reporting.console import plain_console
 from balora_jax.runs import language_models
 from balora_jax.runs.reopening import reopen, say_step
 from balora_jax.runs.results_files import write_new
-from balora_jax.training.processes import are_joined, is_first, require_same
+from balora_jax.training.processes import are_joined, is_first, require_same, together
 from balora_jax.training.run_folder import RunFolder
 
 PREDICTION = "prediction"
@@ -58,6 +58,21 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
     check_unused(options, UNUSED[config.model.task], used)
     if pathlib.Path(options.data).expanduser().is_file():
         check_unused(options, ("split",), f"the file {options.data}")
+    with together(f"another process cannot use {options.data}"):
+        rows = _rows(config, options)
+    if are_joined():
+        require_same({f"rows of {options.data}": list(rows)})
+    answers = TASKS[config.model.task](folder, config, rows, options, console)
+    written = [dict(row) | answer for row, answer in zip(rows, answers, strict=True)]
+    path = pathlib.Path(options.out).expanduser()
+    if is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new("--out", path, WRITERS[path.suffix](written))
+    return path
+
+
+def _rows(config: RunConfig, options: PredictOptions) -> Rows:
+    """Read the rows to answer, and check that they can be written with their answers."""
     rows = data.load_rows(
         options.data, subset=config.data.subset, split=options.split, limit=options.limit
     )
@@ -68,15 +83,7 @@ def predict(options: PredictOptions, console: Console | None = None) -> pathlib.
             "without it"
         )
     _check_writable(rows, config, options)
-    if are_joined():
-        require_same({f"rows of {options.data}": list(rows)})
-    answers = TASKS[config.model.task](folder, config, rows, options, console)
-    written = [dict(row) | answer for row, answer in zip(rows, answers, strict=True)]
-    path = pathlib.Path(options.out).expanduser()
-    if is_first():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_new("--out", path, WRITERS[path.suffix](written))
-    return path
+    return rows
 
 
 def _check_writable(rows: Rows, config: RunConfig, options: PredictOptions) -> None:

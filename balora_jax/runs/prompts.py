@@ -9,6 +9,7 @@ from balora_jax import data
 from balora_jax.config.generate import GenerateOptions
 from balora_jax.config.paths import FILE, check_path
 from balora_jax.errors import BadInput, reason_of
+from balora_jax.training.processes import is_first, of_first
 
 # Bytes of a file of prompts.
 LARGEST = 2**28
@@ -88,9 +89,11 @@ def _conversation(where: str, messages: Sequence[Mapping[str, Any]]) -> Prompt:
 def _lines(value: str) -> list[str]:
     """The lines of a file, or of standard input."""
     if value == STANDARD_INPUT:
-        if sys.stdin is None:
+        if sys.stdin is None and is_first():
             raise BadInput("--prompts is -, and standard input is closed; accepted: prompts there")
-        return _decode("standard input", sys.stdin.buffer.read(LARGEST + 1)).splitlines()
+        # Of several processes, launchers give it to the first alone.
+        content = of_first(sys.stdin.buffer.read(LARGEST + 1) if is_first() else b"")
+        return _decode("standard input", content).splitlines()
     path = check_path("--prompts", value, kind=FILE)
     if not path.is_file():
         raise BadInput(f"--prompts {path} is no file; {ACCEPTED}")

@@ -69,10 +69,17 @@ def _same_everywhere(checkpoints: SavedCheckpoints, checkpoint: str) -> str:
         checkpoints.find(checkpoint)
         return checkpoint
     step = 0
-    with together("process 0 finds no such checkpoint"):
+    with together(f"process 0 finds no whole checkpoint {checkpoint!r} of the run"):
         if is_first():
             step = checkpoints.find_whole(checkpoint)
     step = int(of_first(str(step).encode()))
+    with together(f"another process has not the checkpoint of step {step} that process 0 has"):
+        fault = checkpoints.check(step).fault
+        if fault is not None:
+            raise BadInput(
+                f"the checkpoint of step {step} that process 0 has is not whole in this process "
+                f"({fault}); accepted: the same run folder on every host"
+            )
     require_same({f"checkpoint of step {step}": checkpoints.contents(step)})
     return str(step)
 

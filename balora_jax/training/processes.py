@@ -1,5 +1,6 @@
 """The processes of a run on several hosts: joining, waiting for each other, agreeing on a stop."""
 
+import collections
 import contextlib
 import hashlib
 import os
@@ -37,7 +38,7 @@ def join(config: HostsConfig) -> None:
         cluster says it. A process that has joined them stays with them.
 
     Raises:
-      BadInput: they are not found.
+      BadInput: they are not found, or have not as many devices as this one.
     """
     if jax.distributed.is_initialized():
         return
@@ -58,6 +59,18 @@ def join(config: HostsConfig) -> None:
         raise BadInput(f"{_not_found(config)} ({reason_of(error)}); {ACCEPTED}") from error
     finally:
         waiting.cancel()
+    _check_devices()
+
+
+def _check_devices() -> None:
+    """Check that each process has as many devices as the others, which jax needs to exchange."""
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    most, least = max(counts, key=counts.get), min(counts, key=counts.get)
+    if counts[most] != counts[least]:
+        raise BadInput(
+            f"process {most} has {counts[most]} devices and process {least} has {counts[least]}; "
+            "accepted: the same number in every process"
+        )
 
 
 def are_joined() -> bool:

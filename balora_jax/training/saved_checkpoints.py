@@ -90,7 +90,11 @@ class SavedCheckpoints:
         else:
             step = int(name) if _is_step(name) else None
         if step not in steps:
-            listed = ", ".join(map(str, steps)) or "none"
+            if not steps:
+                raise BadInput(
+                    f"{self._folder} has no checkpoint yet; accepted: a run that has saved one"
+                )
+            listed = ", ".join(map(str, steps))
             if name == "best":
                 raise BadInput(
                     f"{self._folder} has no checkpoint with a held-out score, which best is chosen "

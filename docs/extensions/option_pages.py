@@ -138,7 +138,7 @@ class Options(SphinxDirective):
     """The options of a dataclass: {options} balora_jax.config.RunConfig.
 
     A dataclass in it becomes a section of the page. With `:command: predict` the options are those
-    of a command, `predict --data`.
+    of a command, `predict --data`, in one list.
     """
 
     required_arguments = 1
@@ -150,10 +150,14 @@ class Options(SphinxDirective):
         section = getattr(importlib.import_module(module), name)
         self.env.note_dependency(inspect.getsourcefile(section))
         command = self.options.get("command")
-        made = self._parsed(options_of(section, f"{command} --" if command else ""))
+        prefix = f"{command} --" if command else ""
+        made = self._parsed(options_of(section, prefix))
         for title, kind in sections_of(section):
             self.env.note_dependency(inspect.getsourcefile(kind))
-            made.append(self._section(title, kind))
+            if command:
+                made += self._parsed(options_of(kind, f"{prefix}{title}."))
+            else:
+                made.append(self._section(title, kind))
         return made
 
     def _section(self, title: str, kind: type) -> nodes.section:

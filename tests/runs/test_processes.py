@@ -100,7 +100,7 @@ def test_processes_of_different_runs_refuse(run_arguments, tmp_path):
     processes = Processes(arguments, tmp_path / "log", ["--optimizer.learning_rate", "0.5"])
     codes, _ = processes.codes()
     assert codes == [2, 2]
-    sentence = "have not the same configuration: process 1 differs from process 0"
+    sentence = "have not the same configuration (optimizer): process 1 differs from process 0"
     assert all(sentence in path.read_text() for path in processes.errors)
     assert not (tmp_path / "run").exists()
 
