@@ -382,4 +382,4 @@ def _order(name: str) -> tuple:
     if not folder:
         return ({CONFIG: 0, SUMMARY: 4}.get(name, 1),)
     is_start = folder.startswith("checkpoints/initial")
-    return (2 if is_start else 3, file != checksums.FILE)
+    return (2 if is_start else 3, file != checksums.CHECKSUMS)
