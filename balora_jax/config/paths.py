@@ -122,10 +122,13 @@ def check_output(option: str, value: str) -> pathlib.Path:
         # Another process may have written there already.
         with contextlib.suppress(OSError):
             missing.rmdir()
-    except (FileExistsError, FileNotFoundError):
-        # Another process has just created it, or the folder that this one tried to create.
+    except FileExistsError:
+        # Another process has just created it.
         return path
     except OSError as error:
+        if not missing.parent.exists():
+            # That was of another process that tried, as this one did.
+            return path
         if error.errno in FULL:
             raise OutputError(
                 f"{option} {value[:200]!r} could not be created ({error.strerror}); make room and "
