@@ -13,7 +13,7 @@ from balora_jax.config import OptimizerConfig
 from balora_jax.errors import BadInput
 from balora_jax.objective.params import Params
 from balora_jax.training.checkpoints import Checkpoints
-from balora_jax.training.checksums import FILE, check_checksums
+from balora_jax.training.checksums import CHECKSUMS, check_checksums
 from balora_jax.training.optimizer import make_optimizer
 from balora_jax.training.saved_checkpoints import DamagedCheckpoint, SavedCheckpoints
 from balora_jax.training.state import init_state, partition, trainable_mask
@@ -107,10 +107,10 @@ def test_every_checkpoint_has_checksums_of_all_its_files(tmp_path):
     for part in (folder / "1", folder / "2", folder / "initial" / "adapters"):
         check = check_checksums(part)
         assert check.checked and check.fault is None
-        listed = {line.split("  ")[1] for line in (part / FILE).read_text().splitlines()[2:]}
-        listed |= {(part / FILE).read_text().splitlines()[1].partition("  ")[2]} - {""}
+        listed = {line.split("  ")[1] for line in (part / CHECKSUMS).read_text().splitlines()[2:]}
+        listed |= {(part / CHECKSUMS).read_text().splitlines()[1].partition("  ")[2]} - {""}
         files = {str(path.relative_to(part)) for path in _files(part)}
-        assert files == listed | {FILE}
+        assert files == listed | {CHECKSUMS}
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -147,7 +147,7 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, damage):
         if damage == "cut" and not (folder / file).stat().st_size:
             continue
         DAMAGE[damage](folder / file)
-        if file.name == FILE:
+        if file.name == CHECKSUMS:
             expected = 2
             reader = SavedCheckpoints(folder)
             reader.restore_named(_state(0.0), "latest")
@@ -181,7 +181,7 @@ def test_without_a_whole_checkpoint_there_is_one_sentence_and_nothing_moves(tmp_
 
 def test_checkpoints_without_checksums_are_used(tmp_path):
     folder = _written(tmp_path)
-    for path in folder.rglob(FILE):
+    for path in folder.rglob(CHECKSUMS):
         path.unlink()
     checkpoints = Checkpoints(folder, keep=2)
     _, position = checkpoints.restore_latest(_state(0.0))
